@@ -1,0 +1,29 @@
+# `make demo` and `make test` do all their set-up themselves, in .venv.
+PYTHON ?= python3
+BIN = .venv/bin
+export TF_CPP_MIN_LOG_LEVEL = 2
+
+.PHONY: demo test benchmark readme clean
+
+.venv/.installed: settings.ini setup.py pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "soundtag needs Python 3.11 or newer; call make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: .venv/.installed
+	$(BIN)/soundtag data mini data/mini
+	$(BIN)/soundtag train data/mini --recipe post --out runs/demo
+	$(BIN)/soundtag tag --model runs/demo $$(ls data/mini/FSDKaggle2018.audio_test/*.wav | head -3)
+
+test: .venv/.installed
+	$(BIN)/python -m pytest
+
+benchmark: .venv/.installed
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable
+
+readme: .venv/.installed
+	$(BIN)/python _notebooks/build.py readme
+
+clean:
+	rm -rf .venv build dist *.egg-info runs data

@@ -1,0 +1,41 @@
+"The package as a user gets it: a wheel, a fresh environment, no development tools, far from the checkout."
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='module')
+def environment(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('user')
+    subprocess.run([sys.executable, '-m', 'venv', folder / 'env'], check=True)
+    subprocess.run([folder / 'env/bin/python', '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', str(ROOT)],
+                   check=True, cwd=folder)
+    return folder
+
+
+def run(environment, *args):
+    env = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'VIRTUAL_ENV'))}
+    env |= {'SOUNDTAG_CACHE': str(environment / 'cache'), 'TF_CPP_MIN_LOG_LEVEL': '3'}
+    return subprocess.run([environment / 'env/bin' / args[0], *args[1:]], cwd=environment, env=env, capture_output=True, text=True)
+
+
+def test_no_development_tools_come_along(environment):
+    listed = run(environment, 'python', '-m', 'pip', 'list', '--format=freeze').stdout.lower()
+    assert 'soundtag==' in listed
+    assert not {line.split('==')[0] for line in listed.split()} & {'nbdev', 'fastcore', 'execnb', 'jupyter', 'pytest'}
+
+
+def test_train_and_tag_on_mini(environment):
+    done = run(environment, 'soundtag', 'train', 'mini', '--recipe', 'post', '--folds', '2', '--epochs', '1', '--out', 'run')
+    assert done.returncode == 0, done.stderr
+    assert 'MAP@3' in done.stdout
+    assert (environment / 'run/metrics.json').exists() and (environment / 'run/report.html').exists()
+    clip = next((environment / 'cache').rglob('*test/*.wav'))
+    tagged = run(environment, 'soundtag', 'tag', str(clip), '--model', 'run')
+    assert tagged.returncode == 0, tagged.stderr
+    assert clip.name in tagged.stdout
