@@ -108,7 +108,7 @@ def fetch(remote,   # Remote
     os.replace(part, path)
     return path
 
-# %% ../nbs/02a_download.ipynb #89b3fec5
+# %% ../nbs/02a_download.ipynb #02b1c0b4
 def safe_members(z,         # zipfile.ZipFile
                  *,
                  strip=0,   # Leading folders to leave out of the names
@@ -125,7 +125,7 @@ def safe_members(z,         # zipfile.ZipFile
         if odd: raise DataError(f'{z.filename}: {info.filename!r} {odd}; this is not the published archive, delete it')
         if not info.is_dir(): members[str(path)] = info
     size, packed = sum(i.file_size for i in members.values()), os.path.getsize(z.filename)
-    if size > 1e6 + 200 * packed: raise DataError(f'{z.filename}: claims to hold {size / 1e9:.0f} GB in {packed / 1e9:.3f}; this is not the published archive, delete it')
+    if size > 1e6 + 200 * packed: raise DataError(f'{z.filename}: claims to hold {size / 1e6:,.0f} MB in {packed / 1e6:.3f}; this is not the published archive, delete it')
     return members
 
 # %% ../nbs/02a_download.ipynb #105f5943

@@ -6,7 +6,7 @@
 __all__ = ['RAW_SR', 'INPUTS', 'check_labels', 'post_cnn', 'raw_cnn', 'standardized', 'AudioSequence', 'split_dft',
            'FeatureLayer', 'network_input', 'input_network', 'input_accuracy', 'time_inputs', 'benchmark_inputs']
 
-# %% ../nbs/06_model.ipynb #e9958b1b
+# %% ../nbs/06_model.ipynb #8118b46a
 import json
 import math
 import os
@@ -18,6 +18,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import layers, ops
+from scipy.signal import get_window
 
 from .audio import fix_length, load_audio, seconds_to_samples
 from .dataset import make_folds
@@ -131,7 +132,7 @@ def split_dft(n_fft, # Samples a frame
     k = k1 + n1 * b
     return columns, turn, rows, np.minimum(k, n_fft - k)
 
-# %% ../nbs/06_model.ipynb #a44043ed
+# %% ../nbs/06_model.ipynb #7d14e886
 @keras.saving.register_keras_serializable(package='soundtag')
 class FeatureLayer(layers.Layer):
     "The features of chapter 04 as a layer: raw audio (batch, samples) → (batch, n_coef, frames, 1), on every Keras backend."
@@ -148,10 +149,13 @@ class FeatureLayer(layers.Layer):
         if len(input_shape) != 2 or input_shape[1] is not None and self.features.frames(input_shape[1]) < 1:
             raise ValueError(f'FeatureLayer takes raw audio of shape (batch, samples), enough for a frame of {self.features.n_fft}, got {tuple(input_shape)}')
         f, (columns, turn, rows, bins) = self.features, split_dft(self.features.n_fft)
+        width = f.win_length or f.n_fft
+        before = (f.n_fft - width) // 2
+        window = np.pad(get_window(f.window, width), (before, f.n_fft - width - before))
         place = np.unique(bins, return_index=True)[1]          # where each bin occurs first; its mirror image counts 0
         filters = np.zeros((bins.size, f.n_mels))
         filters[place] = f.filters.T
-        tables = {'window': f.window_array, 'columns': np.concatenate([columns.real, columns.imag]), 'turn': np.stack([turn.real, turn.imag]),
+        tables = {'window': window, 'columns': np.concatenate([columns.real, columns.imag]), 'turn': np.stack([turn.real, turn.imag]),
                   'rows': np.block([[rows.real, rows.imag], [-rows.imag, rows.real]]), 'filters': filters}
         self.tables = {k: v.astype('float32') for k, v in tables.items()}
 
