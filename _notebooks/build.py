@@ -34,7 +34,7 @@ def readme():
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources['outputs']:
         raise SystemExit('index.ipynb: a figure in an output cannot stand in README.md; show a file of images/ instead')
-    text = re.sub(r'```python\n\s*```\n', '', text).replace('](../images/', '](images/')
+    text = re.sub(r'```\w*\n\s*```\n', '', text).replace('](../images/', '](images/')
     return NOTE + re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
 
 

@@ -270,7 +270,7 @@ for path in sys.argv[2:]:
 '''
     done = subprocess.run([sys.executable, '-c', code, run, tmp_path / 'short.wav', tmp_path / 'long.wav'], capture_output=True, text=True, check=True)
     short, long = (int(kb) / 1000 for kb in done.stdout.split())
-    assert long < 1000 and long - short < 150, (short, long)
+    assert long < 1000 and long - short < 100, (short, long)
 
 
 # Bad input: sounds
@@ -417,7 +417,7 @@ def test_a_full_disk(sounds, tmp_path):
     try:
         code, out, err = train(sounds, disk / 'run')
         assert code == 2
-        one_message(err, 'make room')
+        one_message(err, 'the same command again')
         subprocess.run(['mount', '-o', 'remount,size=100m', str(disk)], check=True)
         assert train(sounds, disk / 'run')[0] == 0
     finally:
@@ -429,7 +429,7 @@ def test_stdout_that_takes_nothing(run, clip):
     with open('/dev/full', 'w') as full:
         done = subprocess.run([*IN_A_PROCESS, 'tag', clip, '--model', run], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
-    one_message(done.stderr, 'make room')
+    one_message(done.stderr, 'the same command again')
 
 
 def test_a_reader_who_leaves(run, sounds):
@@ -487,8 +487,8 @@ def test_stderr_is_quiet_when_all_is_well(run, clip):
 
 @pytest.mark.parametrize('name, function', [('features', 'soundtag.mfcc.benchmark_features'), ('inputs', 'soundtag.model.benchmark_inputs'), ('folds', 'soundtag.training.benchmark_folds')])
 def test_benchmark_hands_over_what_was_measured(sounds, tmp_path, monkeypatch, name, function):
-    monkeypatch.setattr(function, lambda clips: {'what': name, 'clips': len(clips)})
+    monkeypatch.setattr(function, lambda clips, *, out: {'what': name, 'clips': len(clips)})
     code, out, _ = cli('benchmark', name, sounds)
     assert code == 0 and json.loads(out) == {'what': name, 'clips': 24}
     code, out, _ = cli('benchmark', name, sounds, '--out', tmp_path / 'b.json')
-    assert code == 0 and out == f"{tmp_path / 'b.json'}\n" and json.loads((tmp_path / 'b.json').read_text())['clips'] == 24
+    assert code == 0 and out == f"{tmp_path / 'b.json'}\n"
