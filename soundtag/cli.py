@@ -20,14 +20,15 @@ from pathlib import Path
 
 import soundtag
 
-# %% ../nbs/11_cli.ipynb #dcd54fd0
+# %% ../nbs/11_cli.ipynb #cc4a6c0f
 def whole(least,  # Smallest number allowed
           ):      # Function from text to int
     "A type for argparse: a whole number from `least` up."
     def parse(text):
-        if not text.strip().lstrip('+-').isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f'wants a whole number from {least} up, got {text!r}')
-        return int(text)
+        try: number = int(text)
+        except ValueError: number = least - 1
+        if number < least: raise argparse.ArgumentTypeError(f'wants a whole number from {least} up, got {text!r}')
+        return number
     return parse
 
 # %% ../nbs/11_cli.ipynb #a0ad6241

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['RAW_SR', 'INPUTS', 'check_labels', 'post_cnn', 'raw_cnn', 'Standardize', 'standardized', 'AudioSequence', 'split_dft',
-           'FeatureLayer', 'network_input', 'input_network', 'input_accuracy', 'time_inputs', 'benchmark_inputs']
+           'feature_tables', 'mel_power', 'FeatureLayer', 'network_input', 'input_network', 'input_accuracy',
+           'time_inputs', 'benchmark_inputs']
 
-# %% ../nbs/06_model.ipynb #8118b46a
+# %% ../nbs/06_model.ipynb #a779a308
 import json
 import math
 import os
@@ -14,6 +15,8 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # TensorFlow reads it once, when it is imported
 
 import keras
 import numpy as np
@@ -146,53 +149,61 @@ def split_dft(n_fft, # Samples a frame
         k = k.ravel()
     return tables, np.minimum(k, n_fft - k)
 
-# %% ../nbs/06_model.ipynb #348de05c
+# %% ../nbs/06_model.ipynb #52eae140
+def feature_tables(features, # `LogMel` or `MFCC`
+                   ):        # Arrays by name, float64: window, filters (n_mels, places), dct; and dft, pairs of cosines and sines
+    "What a layer needs to compute features by sums and products."
+    width = features.win_length or features.n_fft
+    before = (features.n_fft - width) // 2
+    dft, bins = split_dft(features.n_fft)
+    filters = np.zeros((features.n_mels, bins.size))
+    filters[:, np.unique(bins, return_index=True)[1]] = features.filters      # a bin that comes twice counts once
+    return {'window': np.pad(get_window(features.window, width), (before, features.n_fft - width - before)), 'filters': filters,
+            'dft': [(t.real, t.imag) for t in dft], 'dct': np.asarray(features.dct, 'float64') if isinstance(features, MFCC) else None}
+
+# %% ../nbs/06_model.ipynb #0afaf781
+def mel_power(x,       # Windowed frames as columns, shape (batch, n_fft, frames)
+              dft,     # Pairs of cosines and sines, as in `feature_tables`
+              filters, # Mel filters, likewise
+              ):       # Power in each mel band, shape (batch, n_mels, frames)
+    "Fourier transform, square and mel filters in `keras.ops`."
+    re, im, left, frames = x, None, x.shape[1], ops.shape(x)[2]
+    for cos, sin in dft:
+        known, _, n = cos.shape
+        left //= n
+        re = ops.reshape(re, (-1, known, n, left * frames))
+        if im is None: re, im = ops.matmul(cos, re), ops.matmul(sin, re)
+        else:
+            im = ops.reshape(im, (-1, known, n, left * frames))
+            re, im = ops.matmul(cos, re) - ops.matmul(sin, im), ops.matmul(sin, re) + ops.matmul(cos, im)
+    return ops.matmul(filters, ops.reshape(ops.square(re) + ops.square(im), (-1, filters.shape[1], frames)))
+
+# %% ../nbs/06_model.ipynb #ec680f1e
 @keras.saving.register_keras_serializable(package='soundtag')
 class FeatureLayer(layers.Layer):
     "The features of chapter 04 as a layer: raw audio (batch, samples) → (batch, n_coef, frames, 1), on every Keras backend."
     def __init__(self, features, # `LogMel` or `MFCC`, or the `settings` of one
                  **kwargs):      # As every Keras layer; dtype is float32 unless given
         super().__init__(**{'dtype': 'float32'} | kwargs)
-        if isinstance(features, dict): features = from_settings(features)
-        if not isinstance(features, LogMel): raise ValueError(f'FeatureLayer makes LogMel or MFCC features, got {features!r}')
-        if features.pad_mode not in ('constant', 'reflect', 'symmetric'):
-            raise ValueError(f'pad_mode={features.pad_mode!r}: FeatureLayer pads by constant, reflect or symmetric')
-        self.features = features
+        self.features = f = from_settings(features) if isinstance(features, dict) else features
+        if not isinstance(f, LogMel): raise ValueError(f'FeatureLayer makes LogMel or MFCC features, got {f!r}')
+        if f.pad_mode not in ('constant', 'reflect', 'symmetric'): raise ValueError(f'pad_mode={f.pad_mode!r}: FeatureLayer pads by constant, reflect or symmetric')
 
     def get_config(self): return super().get_config() | {'features': self.features.settings}
 
     def build(self, input_shape):
-        f = self.features
-        if len(input_shape) != 2 or input_shape[1] is not None and f.frames(input_shape[1]) < 1:
-            raise ValueError(f'FeatureLayer takes raw audio of shape (batch, samples), enough for a frame of {f.n_fft}, got {tuple(input_shape)}')
-        number = lambda a: np.asarray(a, self.compute_dtype)
-        width = f.win_length or f.n_fft
-        before = (f.n_fft - width) // 2
-        self.window = number(np.pad(get_window(f.window, width), (before, f.n_fft - width - before)))
-        tables, bins = split_dft(f.n_fft)
-        self.tables = [(number(t.real), number(t.imag)) for t in tables]
-        filters = np.zeros((f.n_mels, bins.size))
-        filters[:, np.unique(bins, return_index=True)[1]] = f.filters     # a bin that comes twice counts once
-        self.filters = number(filters)
-        if isinstance(f, MFCC): self.dct, self.dct_sum = number(f.dct), number(f.dct.sum(1, dtype='float64')[:, None])
-
-    def mel_power(self, x):     # Windowed frames (batch, n_fft, frames) → (batch, n_mels, frames)
-        re, im, left, frames = x, None, self.features.n_fft, ops.shape(x)[2]
-        for cos, sin in self.tables:
-            known, _, n = cos.shape
-            left //= n
-            re = ops.reshape(re, (-1, known, n, left * frames))
-            if im is None: re, im = ops.matmul(cos, re), ops.matmul(sin, re)
-            else:
-                im = ops.reshape(im, (-1, known, n, left * frames))
-                re, im = ops.matmul(cos, re) - ops.matmul(sin, im), ops.matmul(sin, re) + ops.matmul(cos, im)
-        return ops.matmul(self.filters, ops.reshape(ops.square(re) + ops.square(im), (-1, self.filters.shape[1], frames)))
+        if len(input_shape) != 2 or input_shape[1] is not None and self.features.frames(input_shape[1]) < 1:
+            raise ValueError(f'FeatureLayer takes raw audio of shape (batch, samples), enough for a frame of {self.features.n_fft}, got {tuple(input_shape)}')
+        number, tables = lambda a: np.asarray(a, self.compute_dtype), feature_tables(self.features)
+        self.window, self.filters = number(tables['window']), number(tables['filters'])
+        self.dft = [(number(cos), number(sin)) for cos, sin in tables['dft']]
+        if isinstance(self.features, MFCC): self.dct, self.dct_sum = number(tables['dct']), number(tables['dct'].sum(1)[:, None])
 
     def call(self, y):
         f = self.features
         if f.center: y = ops.pad(y, [[0, 0], [f.n_fft // 2, f.n_fft // 2]], mode=f.pad_mode)
         frames = ops.multiply(ops.extract_sequences(y, f.n_fft, f.hop_length), self.window)
-        mel = self.mel_power(ops.swapaxes(frames, 1, 2))
+        mel = mel_power(ops.swapaxes(frames, 1, 2), self.dft, self.filters)
         out = ops.log(ops.maximum(mel, f.amin)) * (10 / math.log(10)) - 10 * math.log10(max(f.amin, f.ref))
         if f.top_db is not None: out = ops.maximum(out, ops.max(out, axis=(1, 2), keepdims=True) - f.top_db)
         if isinstance(f, MFCC):
@@ -252,9 +263,13 @@ def input_accuracy(X,        # Input of the training clips, as `input_network` t
             scores[name].append(float(np.mean(model.predict(X[rows], verbose=0).argmax(1) == y[rows])))
     return {name: {'mean': float(np.mean(s)), 'sd': float(np.std(s, ddof=1)), 'folds': s} for name, s in scores.items()}
 
-# %% ../nbs/06_model.ipynb #017b3db6
-def time_inputs(clips, seconds, rounds, seed):
-    "Bytes, parameters and, round by round, the seconds of preparation and of one epoch for each approach."
+# %% ../nbs/06_model.ipynb #b04882a0
+def time_inputs(clips,     # `Clips`
+                *, seconds,# Length of every example in s
+                rounds,    # Timed rounds, after one that is not
+                seed=0,    # Of the offsets
+                ):         # Name → network, parameters, shape, bytes held, and lists prepare_s and epoch_s, a number a round
+    "What each approach holds in memory, and what its preparation and an epoch take."
     rows, models = {}, {}
     targets = keras.utils.to_categorical(clips.y, len(clips.labels))
     for turn in range(rounds + 1):
@@ -274,7 +289,7 @@ def time_inputs(clips, seconds, rounds, seed):
             if turn: rows[name] = {what: row + [taken[what]] if what in taken else row for what, row in rows[name].items()}
     return rows
 
-# %% ../nbs/06_model.ipynb #3d632eeb
+# %% ../nbs/06_model.ipynb #65545f4e
 def benchmark_inputs(clips,       # `Clips`; the training ones count
                      *, out=None, # JSON file to write; None: none
                      seconds=2.0, # Length of every example in s, the post's
@@ -285,7 +300,7 @@ def benchmark_inputs(clips,       # `Clips`; the training ones count
                      ):           # Results in the form of every benchmark: inputs, ratios to MFCC, and metrics if asked
     "The approaches to network input side by side: memory, preparation, time of an epoch, parameters, accuracy."
     clips = clips.train
-    rows = time_inputs(clips, seconds, rounds, seed)
+    rows = time_inputs(clips, seconds=seconds, rounds=rounds, seed=seed)
     spread = lambda values: {'median': float(np.median(values)), 'min': float(np.min(values)), 'max': float(np.max(values))}
     ratios = {f'{what} {name} / mfcc': spread(np.divide(row[what], rows['mfcc'][what])) for what in ('bytes', 'prepare_s', 'epoch_s') for name, row in rows.items()}
     for row in rows.values(): row.update({what: spread(row[what]) for what in ('prepare_s', 'epoch_s')})

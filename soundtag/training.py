@@ -9,7 +9,7 @@ __all__ = ['NETWORKS', 'RECIPES', 'SELECTION', 'KINDS', 'RunError', 'Recipe', 'g
            'prepare_run', 'write_start', 'top3_csv', 'geometric_mean', 'FoldBar', 'run_fold', 'fold_line', 'gather',
            'train_folds', 'folds_by', 'cross_validate', 'benchmark_folds']
 
-# %% ../nbs/07_training.ipynb #3afc91b2
+# %% ../nbs/07_training.ipynb #70fc36cb
 import errno
 import json
 import os
@@ -22,14 +22,15 @@ from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 
-import keras
 import numpy as np
 import pandas as pd
 
 from .dataset import Clips, DataError, few, make_folds
 from .mfcc import MFCC, prepare_data
-from .model import post_cnn, standardized
+from .model import post_cnn, standardized    # before Keras: it tells TensorFlow to use oneDNN
 from .normalization import feature_stats
+
+import keras
 
 # %% ../nbs/07_training.ipynb #726e8484
 class RunError(ValueError):
@@ -206,11 +207,11 @@ def write_npy(path,  # Where the file shall be
     np.save(buffer := BytesIO(), array, allow_pickle=False)
     return write_file(path, buffer.getvalue())
 
-# %% ../nbs/07_training.ipynb #bf90c1af
+# %% ../nbs/07_training.ipynb #cdc26662
 def versions(): # Name → version
     "The versions of all that takes part in a result."
     names = 'soundtag', 'tensorflow', 'keras', 'librosa', 'numpy', 'scipy', 'soundfile', 'soxr', 'scikit-learn'
-    return {'python': platform.python_version()} | {n: version(n) for n in names}
+    return {'python': platform.python_version()} | {n: version(n) for n in names} | {'onednn': os.environ.get('TF_ENABLE_ONEDNN_OPTS', 'default')}
 
 # %% ../nbs/07_training.ipynb #4d1ad49d
 SELECTION = {'scored': 'each fold\'s epoch is picked on the very clips it is scored on, as in the post: the estimate is optimistic',

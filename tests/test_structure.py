@@ -21,7 +21,7 @@ MODULES = {p.stem.split('_', 1)[1]: p for p in NOTEBOOKS}    # module name → c
 SKIPPED_CELLS = {}
 
 # Libraries that a benchmark compares with where they are installed; nothing else uses them.
-PEERS = {'essentia', 'kapre', 'torch', 'torchaudio', 'mkl_fft'}
+PEERS = {'essentia', 'kapre', 'torch', 'torchaudio', 'mkl', 'mkl_fft', 'ducc0', 'pyfftw'}
 
 TOP_LEVEL = {
     'settings.ini', 'README.md', 'nbs', 'soundtag', '_notebooks', 'tests', 'images',

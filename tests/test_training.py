@@ -1,0 +1,353 @@
+"Training as a user meets it: the same numbers, killed or not; every file; every fault."
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import gmean
+
+import soundtag.training as training
+from soundtag.audio import wav_bytes
+from soundtag.dataset import DataError, load_clips
+from soundtag.mfcc import MFCC
+from soundtag.training import RECIPES, RunError, benchmark_folds, compiled, fit_fold, geometric_mean, top3_csv, train_folds
+
+SR = 8000
+TINY = replace(RECIPES['post'], name='tiny', features=MFCC(sr=SR, n_mfcc=20, n_mels=40, n_fft=512, hop_length=250), seconds=.5, batch_size=8, epochs=2)
+LABELS = 'buzz', 'hiss', 'low tone'
+
+
+def sound(label, i):
+    t, rng = np.arange(SR // 2) / SR, np.random.default_rng([LABELS.index(label), i])
+    clean = {'buzz': np.sign(np.sin(2 * np.pi * (90 + 3 * i) * t)), 'hiss': rng.standard_normal(len(t)), 'low tone': np.sin(2 * np.pi * (250 + 9 * i) * t)}[label]
+    return .2 * clean + .02 * rng.standard_normal(len(t))
+
+
+def make_set(folder, per_label=8, test=2):
+    "A small data set with test clips, as a CSV; two takes of each recording."
+    rows = []
+    for label in LABELS:
+        for i in range(per_label + test):
+            name = f'{label[:3]}{i}.wav'
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(wav_bytes(sound(label, i), sr=SR))
+            rows.append((name, label, 'train' if i < per_label else 'test', f'{label}{i // 2}'))
+    pd.DataFrame(rows, columns=['file', 'label', 'split', 'group']).to_csv(folder / 'clips.csv', index=False)
+    return folder / 'clips.csv'
+
+
+@pytest.fixture(scope='module')
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp('training')
+
+
+@pytest.fixture(scope='module')
+def clips(home):
+    return load_clips(make_set(home / 'set'))
+
+
+def train(clips, out, folds=3, seed=0, recipe=TINY, **options):
+    return train_folds(clips, recipe, folds, out, seed, cache=Path(out).parent / 'cache', progress=False, **options)
+
+
+@pytest.fixture(scope='module')
+def finished(home, clips):
+    "A run that nobody disturbed."
+    return train(clips, home / 'finished')
+
+
+def files(out):
+    return {p.relative_to(out).as_posix() for p in Path(out).rglob('*') if p.is_file()}
+
+
+def numbers(out):
+    "Every number of a run, byte by byte."
+    return {name: (Path(out) / name).read_bytes() for name in files(out) if name.endswith(('.npy', '.csv'))}
+
+
+def expected(ks):
+    each = {f for k in ks for f in (f'best_{k}.keras', f'history_{k}.csv', f'predictions/train_predictions_{k}.npy', f'predictions/test_predictions_{k}.npy', f'predictions/predictions_{k}.csv')}
+    return each | {'config.json', 'labels.json', 'folds.csv', 'skipped.csv', 'predictions/oof.npy', 'predictions/predictions.csv'}
+
+
+def test_a_run_writes_exactly_its_files(finished, home):
+    found = files(finished)
+    assert {f for f in found if not f.startswith('logs/')} == expected(range(3))
+    logs = {str(Path(f).parent) for f in found if f.startswith('logs/')}
+    assert logs == {f'logs/fold_{k}/{part}' for k in range(3) for part in ('train', 'validation')}
+    assert not list(home.glob('.*'))    # no lock is left beside it
+
+
+def test_files_can_be_read_without_soundtag_and_fit_together(finished, clips):
+    labels = json.loads((finished / 'labels.json').read_text('utf-8'))
+    folds = pd.read_csv(finished / 'folds.csv')
+    oof = np.load(finished / 'predictions/oof.npy', allow_pickle=False)
+    assert labels == sorted(LABELS) and list(folds.columns) == ['fname', 'fold']
+    assert list(folds.fname) == list(clips.train.table.index)
+    assert oof.shape == (len(folds), len(labels)) and oof.dtype == np.float32
+    np.testing.assert_allclose(oof.sum(1), 1, atol=1e-5)
+    for k in range(3):
+        p = np.load(finished / f'predictions/train_predictions_{k}.npy', allow_pickle=False)
+        assert p.shape == oof.shape and np.array_equal(p[folds.fold == k], oof[folds.fold == k])
+        history = pd.read_csv(finished / f'history_{k}.csv')
+        assert list(history) == ['epoch', 'accuracy', 'loss', 'val_accuracy', 'val_loss'] and len(history) == TINY.epochs
+    config = json.loads((finished / 'config.json').read_text('utf-8'))
+    assert config['data']['fingerprint'] == clips.fingerprint and config['folds'] == {'number': 3, 'kind': 'auto'}
+    assert config['recipe']['watch'] == 'scored' and 'optimistic' in config['selection']
+    assert pd.read_csv(finished / 'skipped.csv').empty
+
+
+def test_top3_and_the_mean_of_the_folds(finished, clips):
+    labels = np.array(json.loads((finished / 'labels.json').read_text('utf-8')))
+    p = np.stack([np.load(finished / f'predictions/test_predictions_{k}.npy') for k in range(3)]).astype(float)
+    mean = gmean(p)
+    np.testing.assert_allclose(geometric_mean(p), mean / mean.sum(1, keepdims=True), rtol=1e-6)
+    np.testing.assert_allclose(mean, np.prod(p, 0) ** (1 / 3), rtol=1e-6)
+    for name, q in (('predictions', mean), ('predictions_1', p[1])):
+        table = pd.read_csv(finished / f'predictions/{name}.csv')
+        assert list(table) == ['fname', 'label'] and list(table.fname) == list(clips.test.table.index)
+        for text, row in zip(table.label, q):
+            assert text.split(' ') == [l.replace(' ', '_') for l in labels[np.argsort(-row, kind='stable')[:3]]]
+    assert top3_csv(['x'], np.array([[.2, .8]]), ['a', 'b']) == 'fname,label\nx,b a\n'
+
+
+def test_without_test_clips_there_is_nothing_to_submit(home, clips):
+    out = train(clips.train, home / 'no_test', 2, epochs=1)
+    assert files(out) >= expected(range(2))
+    assert np.load(out / 'predictions/test_predictions_0.npy').shape == (0, 3)
+    assert (out / 'predictions/predictions.csv').read_text() == 'fname,label\n'
+
+
+def test_own_folds_keep_their_numbers(home, clips):
+    table = clips.table.assign(fold=pd.Series(np.arange(len(clips)) // 2 % 2 + 4, index=clips.table.index).astype('Int64'))
+    out = train(replace(clips, table=table), home / 'own', epochs=1)
+    assert files(out) >= expected((4, 5)) and set(pd.read_csv(out / 'folds.csv').fold) == {4, 5}
+
+
+# ── the same numbers ─────────────────────────────────────────────────────────
+
+def test_same_seed_same_numbers_whatever_ran_before(home, clips, finished):
+    again = train(clips, home / 'again')
+    assert numbers(again) == numbers(finished)
+    other = train(clips, home / 'other_seed', seed=1)
+    assert numbers(other)['predictions/oof.npy'] != numbers(finished)['predictions/oof.npy']
+
+
+SCRIPT = '''
+import sys; sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_training import TINY, load_clips, train
+train(load_clips({data!r}), Path({out!r}))
+'''
+
+
+def start(home, out):
+    code = SCRIPT.format(tests=str(Path(__file__).parent), data=str(home / 'set/clips.csv'), out=str(out))
+    return subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def kill_when(process, ready, limit=120):
+    "SIGKILL as soon as `ready()`; the process must not have ended by itself."
+    end = time.monotonic() + limit
+    while not ready():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_at_any_moment_and_started_again(home, finished):
+    out = home / 'killed'
+    moments = [lambda: (out / 'config.json').exists(),                                   # before the first fold
+               lambda: (out / '.fold_0/history.csv').exists(),                            # in the midst of it
+               lambda: (out / 'history_0.csv').exists(),                                  # while its files are being put in place
+               lambda: (out / '.fold_1').exists()]                                        # one fold done, one begun
+    for ready in moments:
+        kill_when(start(home, out), ready)
+    first = (out / 'best_0.keras').stat().st_mtime_ns
+    process = start(home, out)
+    _, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    assert (out / 'best_0.keras').stat().st_mtime_ns == first, 'a finished fold was trained again'
+    assert numbers(out) == numbers(finished)
+    assert {f for f in files(out) if not f.startswith('logs/')} == expected(range(3))
+    assert not [p for p in out.rglob('.*')] and not list(home.glob('.killed*'))
+
+
+def test_any_missing_last_step_is_made_up_for(home, clips, finished, monkeypatch):
+    "Stop at every single write of a run, as a kill between two system calls would."
+    whole, count = training.write_file, 0
+
+    def dies(path, data):
+        nonlocal count
+        count += 1
+        if count % 5 == 0:
+            raise KeyboardInterrupt
+        return whole(path, data)
+
+    monkeypatch.setattr(training, 'write_file', dies)
+    out, stops = home / 'many_stops', 0
+    while True:
+        try:
+            train(clips, out)
+            break
+        except KeyboardInterrupt:
+            stops += 1
+            assert stops < 12
+    assert stops >= 2 and numbers(out) == numbers(finished)
+
+
+def test_two_at_once(home, clips):
+    with training.sole_user(home / 'shared_run'):
+        with pytest.raises(RunError, match='another process is training'):
+            train(clips, home / 'shared_run')
+    assert not (home / 'shared_run').exists() and not list(home.glob('.shared_run*'))
+
+
+# ── faults ───────────────────────────────────────────────────────────────────
+
+def refused(message, f, *args, **options):
+    with pytest.raises((RunError, DataError), match=message) as e:
+        f(*args, **options)
+    assert '\n' not in str(e.value)
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    "Whatever is refused is refused before features are computed."
+    monkeypatch.setattr(training, 'prepare_data', lambda *a, **k: pytest.fail('features were computed'))
+
+
+def test_a_folder_of_another_run_says_what_differs(finished, home, clips, no_work):
+    refused('seed: 0 there, 1 here', train, clips, finished, seed=1)
+    refused('folds number: 3 there, 4 here', train, clips, finished, folds=4)
+    refused('recipe epochs: 2 there, 9 here', train, clips, finished, epochs=9)
+    refused('data: clips [0-9a-f]+ there, clips [0-9a-f]+ here', train, clips.train, finished)
+    (home / 'holiday').mkdir()
+    (home / 'holiday/photo.jpg').write_bytes(b'')
+    refused('holds no run; name another folder with --out', train, clips, home / 'holiday')
+    assert files(home / 'holiday') == {'photo.jpg'}
+
+
+def test_other_versions_are_refused(finished, clips, no_work, monkeypatch):
+    monkeypatch.setattr(training, 'versions', lambda: {'python': '3.11.0', 'keras': '9'})
+    refused('begun with other versions .*keras', train, clips, finished)
+
+
+def test_bad_calls(home, clips, no_work):
+    refused("no recipe is called 'pots'; choose one of post", train, clips, home / 'x', recipe='pots')
+    refused('buz.*|training clips', train, clips, home / 'x', folds=1000)
+    one = clips.train.table.index[clips.train.table.label == 'buzz'][1:]
+    refused('the label buzz', train, clips.subset(~clips.table.index.isin(one)), home / 'x')
+    refused('2 labels or more', train, clips.subset((clips.table.label == 'buzz').to_numpy()), home / 'x')
+    refused('2 labels or more', train, clips.test, home / 'x')
+    refused('epochs=0', train, clips, home / 'x', epochs=0)
+    refused('seed=-1', train, clips, home / 'x', seed=-1)
+    refused('make more', train, clips, home / 'x', 2, recipe=replace(TINY, watch='inner'))
+    assert not (home / 'x').exists()
+
+
+def test_one_bad_clip_is_left_out_and_told(tmp_path):
+    data = make_set(tmp_path / 'set')
+    (tmp_path / 'set/his3.wav').write_text('this is text')
+    out = train(load_clips(data), tmp_path / 'run', 2, epochs=1)
+    skipped = pd.read_csv(out / 'skipped.csv')
+    assert list(skipped) == ['fname', 'path', 'reason'] and list(skipped.fname) == ['his3.wav'] and 'his3.wav' in skipped.reason[0]
+    assert 'his3.wav' not in set(pd.read_csv(out / 'folds.csv').fname)
+    assert len(np.load(out / 'predictions/oof.npy')) == len(pd.read_csv(out / 'folds.csv')) == 23
+
+
+def test_no_clip_left(tmp_path):
+    data = make_set(tmp_path / 'set')
+    for p in (tmp_path / 'set').glob('*.wav'):
+        p.write_text('this is text')
+    refused('none of the 30 clips can be used; the first: .*wav', train, load_clips(data), tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('name', ['config.json', 'train_predictions_1.npy', 'predictions_0.csv'])
+def test_a_full_disk_loses_nothing(tmp_path, clips, name, finished, home, monkeypatch):
+    whole = training.write_file
+
+    def full(path, data):
+        if Path(path).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return whole(path, data)
+
+    monkeypatch.setattr(training, 'write_file', full)
+    out = home / f'full_{name}'
+    refused('the disk is full .*finished folds are kept', train, clips, out)
+    monkeypatch.setattr(training, 'write_file', whole)
+    first = (out / 'best_0.keras').stat().st_mtime_ns if name.startswith('train') else None
+    train(clips, out)
+    assert numbers(out) == numbers(finished)
+    assert first in (None, (out / 'best_0.keras').stat().st_mtime_ns)
+
+
+# ── no leak ──────────────────────────────────────────────────────────────────
+
+def test_statistics_know_nothing_of_the_scored_fold():
+    X = np.random.default_rng(0).normal(size=(30, 20, 17, 1)).astype('float32')
+    train = np.arange(20)
+    def inside(X): return compiled(TINY, 3, X, train).get_layer('standardize').get_weights()
+    other, taught = X.copy(), X.copy()
+    other[20:] = 1e6
+    taught[0] += 1
+    for a, b in zip(inside(X), inside(other)):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(inside(X)[0], inside(taught)[0])
+
+
+def test_labels_drawn_by_lot_give_chance(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(240, 20, 17, 1)).astype('float32')
+    y = np.arange(240) % 3
+    X[:, :5] += 2 * y[:, None, None, None]                       # easy, when the labels are right
+    train, held, lot = np.arange(120), np.arange(120, 240), y.copy()
+    lot[:120] = rng.permutation(lot[:120])
+    right = {}
+    for name, labels in (('true', y), ('lot', lot)):
+        (tmp_path / name).mkdir()
+        model = fit_fold(X, np.eye(3, dtype='float32')[labels], train, train, recipe=replace(TINY, epochs=8), seed=0, folder=tmp_path / name)
+        right[name] = (training.predict_rows(model, X, held, batch_size=64).argmax(1) == y[held]).mean()
+    assert right['true'] > .9 and abs(right['lot'] - 1 / 3) < .2
+
+
+def test_watching_does_not_change_what_is_learned(tmp_path):
+    X = np.random.default_rng(0).normal(size=(40, 20, 17, 1)).astype('float32')
+    targets = np.eye(2, dtype='float32')[np.arange(40) % 2]
+    losses = []
+    for name, watched in (('a', np.arange(20, 30)), ('b', np.arange(30, 40))):
+        (tmp_path / name).mkdir()
+        fit_fold(X, targets, np.arange(20), watched, recipe=TINY, seed=0, folder=tmp_path / name)
+        losses.append(pd.read_csv(tmp_path / name / 'history.csv'))
+    assert losses[0].loss.equals(losses[1].loss) and not losses[0].val_loss.equals(losses[1].val_loss)
+
+
+def test_benchmark_goes_on_where_it_stopped(tmp_path, clips, monkeypatch):
+    out, recipe = tmp_path / 'folds.json', replace(TINY, epochs=1)
+    def run(kinds): return benchmark_folds(clips, out=out, kinds=kinds, recipe=recipe, cache=tmp_path / 'cache', progress=False)
+    run(['sorted by label'])
+    result = run(['sorted by label', 'unshuffled'])
+    monkeypatch.setattr(training, 'cross_validate', lambda *a: pytest.fail('trained again'))
+    assert run(['sorted by label', 'unshuffled']) == result == json.loads(out.read_text())['clips']
+    assert set(result) == {'what', 'data', 'recipe', 'seeds', 'versions', 'metrics'} and list(result['metrics']) == ['sorted by label', 'unshuffled']
+    for m in result['metrics'].values():
+        assert all(set(v) == {'mean', 'sd', 'folds'} and len(v['folds']) == 2 for v in m.values())
+
+
+@pytest.mark.slow
+def test_real_recordings(real_data, tmp_path):
+    clips = load_clips(real_data / 'FSDKaggle2018', allow_missing=True)
+    out = train_folds(clips, 'post', 5, tmp_path / 'run', epochs=1, cache=tmp_path / 'cache', progress=False)
+    assert np.load(out / 'predictions/oof.npy').shape == (301, 10)
+    assert len(pd.read_csv(out / 'skipped.csv')) == 0
