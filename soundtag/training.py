@@ -256,15 +256,15 @@ def check_folder(out,    # Folder of a run, which may not exist yet
     if found: raise RunError(f'{out}: holds another run ({few(found)}); name another folder with --out, or remove this one')
     return True
 
-# %% ../nbs/07_training.ipynb #6f0a7fe2
+# %% ../nbs/07_training.ipynb #c6af30c2
 @contextmanager
 def sole_user(out, # Folder of a run, which may not exist yet
               ):   # A context, which one process at a time is in
     "Keep a second process out of a run's folder, by a lock beside it."
     from filelock import FileLock, Timeout
-    out = Path(out).resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out.parent / f'.{out.name}.lock')
+    place = Path(out).resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.parent / f'.{place.name}.lock')
     try: lock.acquire(timeout=0)
     except Timeout: raise RunError(f'{out}: another process is training there; wait until it ends, or name another folder with --out') from None
     try: yield
