@@ -107,7 +107,7 @@ def predict_rows(model,         # A Keras model on features
     if not len(batches): return np.zeros((0, model.output_shape[-1]), 'float32')
     return np.concatenate([keras.ops.convert_to_numpy(model(batches[i], training=False)) for i in range(len(batches))])
 
-# %% ../nbs/07_training.ipynb #a5c9f8b1
+# %% ../nbs/07_training.ipynb #f85d31cb
 @contextmanager
 def repeatable(seed,  # Of everything random, 0 or more
                ):     # A context, in which Keras computes the same numbers each time
@@ -118,8 +118,12 @@ def repeatable(seed,  # Of everything random, 0 or more
     tf.config.experimental.enable_op_determinism()
     before = tf.config.optimizer.get_experimental_options().get('disable_meta_optimizer', False)
     tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': True})
+    level = tf.get_logger().level
+    tf.get_logger().setLevel('ERROR')     # it warns of a new computation each time, and each fold needs one
     try: yield
-    finally: tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': before})
+    finally:
+        tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': before})
+        tf.get_logger().setLevel(level)
 
 # %% ../nbs/07_training.ipynb #a9eeda49
 def compiled(recipe,   # A `Recipe`

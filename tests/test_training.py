@@ -183,28 +183,26 @@ def test_killed_at_any_moment_and_started_again(home, finished):
     assert not [p for p in out.rglob('.*')] and not list(home.glob('.killed*'))
 
 
-@pytest.mark.skip(reason='its interrupt ends pytest itself on Python 3.11.7: AST constructor recursion depth mismatch')
-def test_any_missing_last_step_is_made_up_for(home, clips, finished, monkeypatch):
-    "Stop at every single write of a run, as a kill between two system calls would."
-    whole, count = training.write_file, 0
+def test_stopped_between_two_files(home, clips, finished, monkeypatch):
+    "Stop while the files of start, fold and end are written, as a kill between two system calls would."
+    whole = training.write_file
+    out, written, last = home / 'many_stops', 0, 0
 
     def dies(path, data):
-        nonlocal count
-        count += 1
-        if count % 5 == 0:
+        nonlocal written
+        written += 1
+        if written == last:
             raise KeyboardInterrupt
         return whole(path, data)
 
     monkeypatch.setattr(training, 'write_file', dies)
-    out, stops = home / 'many_stops', 0
-    while True:
-        try:
+    for last in (3, 6, 8, 11):    # four files at the start, three a fold, two at the end
+        written = 0
+        with pytest.raises(KeyboardInterrupt):
             train(clips, out)
-            break
-        except KeyboardInterrupt:
-            stops += 1
-            assert stops < 12
-    assert stops >= 2 and numbers(out) == numbers(finished)
+    last = 0
+    train(clips, out)
+    assert numbers(out) == numbers(finished)
 
 
 def test_two_at_once(home, clips):
@@ -240,8 +238,9 @@ def test_a_folder_of_another_run_says_what_differs(finished, home, clips, no_wor
 
 
 def test_other_versions_are_refused(finished, clips, no_work, monkeypatch):
-    monkeypatch.setattr(training, 'versions', lambda: {'python': '3.11.0', 'keras': '9'})
-    refused('begun with other versions .*keras', train, clips, finished)
+    here = training.versions()
+    monkeypatch.setattr(training, 'versions', lambda: here | {'keras': '9'})
+    refused(f"begun with other versions .*keras: {here['keras']} there, 9 here", train, clips, finished)
 
 
 def test_bad_calls(home, clips, no_work):
@@ -275,7 +274,7 @@ def test_no_clip_left(tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize('name', ['config.json', 'train_predictions_1.npy', 'predictions_0.csv'])
+@pytest.mark.parametrize('name', ['config.json', 'train_predictions_1.npy'])
 def test_a_full_disk_loses_nothing(tmp_path, clips, name, finished, home, monkeypatch):
     whole = training.write_file
 
@@ -312,7 +311,7 @@ def test_labels_drawn_by_lot_give_chance(tmp_path):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(240, 20, 17, 1)).astype('float32')
     y = np.arange(240) % 3
-    X[:, :5] += 2 * y[:, None, None, None]                       # easy, when the labels are right
+    X[:, :5] += 4 * y[:, None, None, None]                       # easy, when the labels are right
     train, held, lot = np.arange(120), np.arange(120, 240), y.copy()
     lot[:120] = rng.permutation(lot[:120])
     right = {}
