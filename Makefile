@@ -17,7 +17,7 @@ demo: .venv/.installed
 	$(BIN)/soundtag tag --model runs/demo $$(ls data/mini/FSDKaggle2018.audio_test/*.wav | head -3)
 
 test: .venv/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 15
 
 benchmark: .venv/.installed
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable

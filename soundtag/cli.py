@@ -121,14 +121,13 @@ def score_table(metrics,  # Content of a run's metrics.json
         *(row(what, share(m['train_accuracy']) if 'train_accuracy' in m else '', share(m['accuracy']), score(m['map3']))
           for what, m in {metrics['recipe']['name']: ours, **metrics['baselines']}.items())])
 
-# %% ../nbs/11_cli.ipynb #3383ea9f
+# %% ../nbs/11_cli.ipynb #6cb6f025
 def do_train(args,  # Parsed words
              ):     # Exit code
     "Cross-validate a recipe, measure it, write the report."
     clips = data_set(args.data, args.allow_missing)
-    with quiet(): import keras
+    with quiet(): from soundtag.results import load_run, write_metrics
     from soundtag.report import write_report
-    from soundtag.results import load_run, write_metrics
     from soundtag.training import train_folds
     out = train_folds(clips, args.recipe, args.folds, args.out or f'runs/{clips.name}-{args.recipe}', args.seed, epochs=args.epochs)
     run = load_run(out)
@@ -154,13 +153,12 @@ def add_train(commands,  # What argparse's `add_subparsers` gave
     c.add_argument('--seed', metavar='N', type=whole(0), default=0, help='of everything random (default: %(default)s)')
     c.add_argument('--allow-missing', action='store_true', help='go on without files that are listed and not there')
 
-# %% ../nbs/11_cli.ipynb #62930aaa
+# %% ../nbs/11_cli.ipynb #8c70b0d7
 def do_report(args,  # Parsed words
               ):     # Exit code
     "Measure a run again and write its report."
-    with quiet(): import keras
+    with quiet(): from soundtag.results import load_run, write_metrics
     from soundtag.report import write_report
-    from soundtag.results import load_run, write_metrics
     run = load_run(args.run)
     metrics = write_metrics(run)
     print(score_table(metrics))
@@ -238,14 +236,13 @@ def add_tag(commands,  # What argparse's `add_subparsers` gave
     c.add_argument('--top', metavar='N', type=whole(1), default=3, help='labels for each file (default: %(default)s)')
     c.add_argument('--format', choices=['text', 'json', 'csv'], default='text', help='how to answer (default: %(default)s)')
 
-# %% ../nbs/11_cli.ipynb #2632d31e
+# %% ../nbs/11_cli.ipynb #62228c66
 def do_benchmark(args,  # Parsed words
                  ):     # Exit code
     "Measure, and write what was measured."
     clips = data_set(args.data)
-    with quiet(): import keras
+    with quiet(): from soundtag.model import benchmark_inputs
     from soundtag.mfcc import benchmark_features
-    from soundtag.model import benchmark_inputs
     from soundtag.training import benchmark_folds
     measure = {'features': benchmark_features, 'inputs': benchmark_inputs, 'folds': benchmark_folds}[args.name]
     with redirect_stdout(sys.stderr): result = measure(clips, out=args.out)

@@ -7,16 +7,17 @@ __all__ = ['RAW_SR', 'INPUTS', 'check_labels', 'post_cnn', 'raw_cnn', 'Standardi
            'feature_tables', 'mel_power', 'FeatureLayer', 'network_input', 'input_network', 'input_accuracy',
            'time_inputs', 'benchmark_inputs']
 
-# %% ../nbs/06_model.ipynb #a779a308
+# %% ../nbs/06_model.ipynb #68da8431
 import json
 import math
 import os
+import sys
 import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
 
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # TensorFlow reads it once, when it is imported
+if 'tensorflow' not in sys.modules: os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # read once, when TensorFlow is imported
 
 import keras
 import numpy as np

@@ -118,7 +118,7 @@ def is_foreign(named,  # A dict with a class_name
     home, ours = str(named.get('module') or 'keras').split('.')[0], str(named.get('registered_name')).startswith('soundtag>')
     return str(named['class_name']) in CODE or not (ours or home in ('keras', 'builtins'))
 
-# %% ../nbs/09_tagging.ipynb #20b25fc0
+# %% ../nbs/09_tagging.ipynb #42a77d18
 def read_model(path,  # A .keras file
                ):     # Keras model, not compiled
     "A model from its file, nothing in which is executed."
@@ -128,8 +128,8 @@ def read_model(path,  # A .keras file
         raise ModelError(f'{path}: is no Keras model or a damaged one ({e}); train the run again') from None
     bad = sorted({str(c['class_name']) for c in named if is_foreign(c)})
     if bad: raise ModelError(f'{path}: refused, it holds {", ".join(bad)}, and nothing in a model file is executed; use a model of Keras layers only')
+    import soundtag.model    # makes its layers known to Keras; before Keras, as it chooses TensorFlow's kernels
     import keras
-    import soundtag.model    # makes its layers known to Keras
     try: return keras.saving.load_model(path, safe_mode=True, compile=False)
     except Exception as e:   # a damaged file can fail anywhere in Keras, with any error
         reason = (str(e).strip() or type(e).__name__).splitlines()[0]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 import numpy as np
@@ -443,8 +443,11 @@ def test_an_interrupt_is_one_line(sounds, tmp_path):
         assert going.poll() is None, going.stderr.read()
         time.sleep(.1)
     time.sleep(.5)
-    going.send_signal(signal.SIGINT)
-    _, err = going.communicate(timeout=60)
+    for _ in range(5):    # TensorFlow loses one now and then while it builds a computation; a user presses again
+        going.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            _, err = going.communicate(timeout=3)
+            break
     assert going.returncode == 130 and 'Traceback' not in err
     assert messages(err)[-1] == 'soundtag: interrupted; run the same command again to resume'
 
