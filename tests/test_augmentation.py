@@ -1,0 +1,375 @@
+"Chapter 05 from outside: what holds for pictures of any shape, any amount and any seed."
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from soundtag.augmentation import (Augment, Batches, Ragged, background_noise, covered, crop, freq_mask, gain, mixup, noise_bank,
+                                   spans, starts, tilt, time_mask, time_shift, to_db, to_power)
+from soundtag.mfcc import MFCC, LogMel
+
+quick = settings(max_examples=40, deadline=None)
+seeds = st.integers(0, 2 ** 32)
+EVERYTHING = Augment(time_shift=.5, gain=6, tilt=12, mixup=.4, noise_snr=(0, 30), time_mask=.2, freq_mask=.2)
+
+
+@st.composite
+def pictures(draw, batch=st.integers(1, 6)):
+    "Log-mel in dB of any shape, as chapter 04 may give it: from its floor of -100 dB up, silence among it."
+    shape = draw(st.tuples(batch, st.integers(1, 12), st.integers(1, 30)))
+    X = np.random.default_rng(draw(seeds)).uniform(-100, 60, shape).astype('float32')
+    X[draw(st.lists(st.integers(0, shape[0] - 1), max_size=1))] = -100
+    return X
+
+
+@st.composite
+def ragged(draw):
+    lengths = draw(st.lists(st.integers(1, 40), min_size=1, max_size=8))
+    bands, rng = draw(st.integers(1, 6)), np.random.default_rng(draw(seeds))
+    return Ragged.of([rng.uniform(-100, 40, (bands, n)).astype('float32') for n in lengths])
+
+
+def clip(store, i):
+    return store.rows[store.start[i]:store.start[i] + store.frames[i]].T
+
+
+def power(X):
+    "Mean power of each clip, in float64."
+    return (10 ** (X.astype('float64') / 10)).mean(axis=(1, 2))
+
+
+def calls(X, rng):
+    "Each function with amounts for X: all that a batch can go through."
+    n, bands, frames = X.shape
+    other = rng.uniform(-100, 60, X.shape).astype('float32')
+    amounts = rng.uniform(-20, 20, n)
+    masks = rng.integers(0, 5, (2, n, 2))
+    return {'time_shift': (lambda X, a: time_shift(X, a[0]), [rng.integers(-50, 50, n)]),
+            'gain': (lambda X, a: gain(X, a[0]), [amounts]),
+            'tilt': (lambda X, a: tilt(X, a[0]), [amounts]),
+            'background_noise': (lambda X, a: background_noise(X, *a), [other, amounts]),
+            'time_mask': (lambda X, a: time_mask(X, *a), list(masks)),
+            'freq_mask': (lambda X, a: freq_mask(X, *a, fill='min'), list(masks))}
+
+
+# what holds for all
+
+@quick
+@given(X=pictures(), seed=seeds)
+def test_each_clip_is_changed_by_itself(X, seed):
+    "In another order the batch gives the same clips in that order, and a clip alone what it gives among others."
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(X))
+    for name, (function, amounts) in calls(X, rng).items():
+        before = X.copy()
+        out = function(X, amounts)
+        assert out.shape == X.shape and out.dtype == np.float32 and np.isfinite(out).all(), name
+        np.testing.assert_array_equal(X, before, err_msg=f'{name} changes its input')
+        np.testing.assert_allclose(function(X[order], [a[order] for a in amounts]), out[order], atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(function(X[-1:], [a[-1:] for a in amounts]), out[-1:], atol=1e-4, err_msg=name)
+
+
+# one by one
+
+@quick
+@given(X=pictures(), seed=seeds)
+def test_time_shift_is_a_roll(X, seed):
+    shift = np.random.default_rng(seed).integers(-100, 100, len(X))
+    out = time_shift(X, shift)
+    np.testing.assert_array_equal(out, np.stack([np.roll(x, s, axis=1) for x, s in zip(X, shift)]))
+    np.testing.assert_array_equal(np.sort(out), np.sort(X))
+    np.testing.assert_array_equal(time_shift(out, -shift), X)
+
+
+@quick
+@given(X=pictures(), db=st.floats(-40, 40))
+def test_gain_is_the_same_everywhere_and_tilt_a_line(X, db):
+    np.testing.assert_allclose(gain(X, db) - X, db, atol=1e-4)
+    line = tilt(X, db) - X
+    np.testing.assert_allclose(line, np.broadcast_to(line[:1, :, :1], X.shape), atol=1e-4)
+    if X.shape[1] > 1:
+        np.testing.assert_allclose(line[:, [0, -1], 0], [[-db / 2, db / 2]] * len(X), atol=1e-4)
+        np.testing.assert_allclose(line.mean(), 0, atol=1e-3)
+
+
+@quick
+@given(X=pictures(), seed=seeds, match=st.booleans())
+def test_mixup_adds_powers_and_labels_by_one_weight(X, seed, match):
+    rng = np.random.default_rng(seed)
+    partner, w, y = rng.integers(0, len(X), len(X)), rng.random(len(X)), np.eye(len(X), dtype='float32')
+    mixed, labels = mixup(X, y, partner, w, match)
+    mine, other = power(X), power(X)[partner]
+    np.testing.assert_allclose(power(mixed), mine if match else w * mine + (1 - w) * other, rtol=1e-3)
+    expected = np.zeros_like(y)
+    for i, (p, share) in enumerate(zip(partner, w)):
+        expected[i, i] += share
+        expected[i, p] += 1 - share
+    np.testing.assert_allclose(labels, expected, atol=1e-6)
+    assert np.isfinite(mixed).all() and mixed.dtype == labels.dtype == np.float32
+
+
+@quick
+@given(X=pictures(), seed=seeds)
+def test_mixup_of_weight_one_is_the_clip_and_of_zero_its_partner(X, seed):
+    partner, y = np.random.default_rng(seed).permutation(len(X)), np.eye(len(X), dtype='float32')
+    same, labels = mixup(X, y, partner, np.ones(len(X)))
+    np.testing.assert_allclose(same, X, atol=1e-3)
+    np.testing.assert_array_equal(labels, y)
+    other, labels = mixup(X, y, partner, np.zeros(len(X)), match=False)
+    np.testing.assert_allclose(other, X[partner], atol=1e-3)
+    np.testing.assert_array_equal(labels, y[partner])
+
+
+@quick
+@given(X=pictures(), seed=seeds, snr=st.floats(-20, 40))
+def test_noise_has_the_snr_asked_for_at_any_level(X, seed, snr):
+    rng = np.random.default_rng(seed)
+    noise = rng.uniform(-100, 60, X.shape).astype('float32')
+    added = 10 ** (background_noise(X, noise, snr).astype('float64') / 10) - 10 ** (X.astype('float64') / 10)
+    achieved = 10 * np.log10(power(X) / added.mean(axis=(1, 2)))
+    np.testing.assert_allclose(achieved, snr, atol=.1)
+    np.testing.assert_allclose(background_noise(X, noise - 30, snr), background_noise(X, noise, snr), atol=2e-3)
+
+
+@pytest.mark.parametrize('fill', ['mean', 'min'])
+@quick
+@given(X=pictures(), seed=seeds)
+def test_masks_cover_what_they_say_and_nothing_else(fill, X, seed):
+    n, bands, frames = X.shape
+    for mask, axis, length in ((time_mask, 2, frames), (freq_mask, 1, bands)):
+        start, width = spans(np.random.default_rng(seed).random((2, n, 3)), length, length // 2)
+        out = mask(X, start, width, fill)
+        for x, o, first, size in zip(X, out, start, width):
+            hole = sorted({i for a, b in zip(first, size) for i in range(a, a + b)})
+            kept = np.delete(np.arange(length), hole)
+            np.testing.assert_array_equal(o.take(kept, axis - 1), x.take(kept, axis - 1))
+            np.testing.assert_allclose(o.take(hole, axis - 1), getattr(x, fill)(), rtol=1e-5)
+
+
+@quick
+@given(length=st.integers(1, 300), share=st.floats(0, 1), seed=seeds)
+def test_masks_are_as_wide_as_allowed_and_within_the_picture(length, share, seed):
+    most = int(share * length)
+    start, width = spans(np.random.default_rng(seed).random((2, 2000)), length, most)
+    assert start.min() >= 0 and (start + width).max() <= length and width.min() == 0 and width.max() <= most
+    if most < 100:
+        assert width.max() == most
+    assert (covered(length, start[:, None], width[:, None]).sum(1) == width).all()
+
+
+@given(db=st.floats(-100, 100, width=32))
+def test_power_and_db_are_inverse(db):
+    np.testing.assert_allclose(to_db(to_power(np.float32([db]))), db, atol=1e-4)
+    np.testing.assert_allclose(to_power(np.float64([db])), 10 ** (db / 10), rtol=1e-12)
+
+
+# windows
+
+@quick
+@given(store=ragged(), size=st.integers(1, 60), seed=seeds)
+def test_a_crop_is_a_piece_of_the_clip_or_the_clip_again_and_again(store, size, seed):
+    rng = np.random.default_rng(seed)
+    i = rng.integers(0, len(store.frames), 10)
+    at = starts(store.frames[i], size, rng.random(10))
+    repeated, padded = crop(store, i, at, size), crop(store, i, at, size, short='pad')
+    for k, (x, p) in enumerate(zip(repeated, padded)):
+        whole = clip(store, i[k])
+        n = whole.shape[1]
+        np.testing.assert_array_equal(x, whole[:, (at[k] + np.arange(size)) % n])
+        if n >= size:
+            assert 0 <= at[k] <= n - size
+            np.testing.assert_array_equal(p, whole[:, at[k]:at[k] + size])
+        else:
+            assert 0 <= -at[k] <= size - n
+            np.testing.assert_array_equal(p[:, -at[k]:n - at[k]], whole)
+            rest = np.delete(p, np.s_[-at[k]:n - at[k]], axis=1)
+            assert (rest == whole.min()).all() and rest.shape[1] == size - n
+
+
+@given(length=st.integers(1, 400), size=st.integers(1, 400), n=st.integers(2, 9))
+def test_evenly_spread_windows_reach_both_ends(length, size, n):
+    at = starts(length, size, np.linspace(0, 1, n))
+    room = length - size
+    assert at[0] == min(0, room) and at[-1] == max(0, room) and (np.diff(at) >= 0).all()
+    assert np.ptp(np.diff(at)) <= 2 and starts(length, size, .5) == (room + 1) // 2
+
+
+# all of it
+
+@quick
+@given(X=pictures(), seed=seeds, bank=st.booleans())
+def test_a_draw_is_repeatable_finite_and_its_labels_sum_to_one(X, seed, bank):
+    y = np.eye(7, dtype='float32')[np.arange(len(X)) % 7]
+    noise = Ragged.of([np.random.default_rng(1).uniform(-60, 0, (X.shape[1], 50)).astype('float32')]) if bank else None
+    a, b = (EVERYTHING(X, y, np.random.default_rng(seed), noise) for _ in range(2))
+    assert a[0].tobytes() == b[0].tobytes() and a[1].tobytes() == b[1].tobytes()
+    assert a[0].shape == X.shape and np.isfinite(a[0]).all() and a[0].dtype == a[1].dtype == np.float32
+    np.testing.assert_allclose(a[1].sum(1), 1, atol=1e-6)
+    other = EVERYTHING(X, y, np.random.default_rng(seed + 1), noise)[0]
+    assert (X == -100).all() or other.tobytes() != a[0].tobytes()
+
+
+SWITCHES = {'time_shift': 0, 'gain': 0, 'tilt': 0, 'mixup': 0, 'noise_snr': None, 'time_mask': 0, 'freq_mask': 0}
+
+
+@pytest.mark.parametrize('name', SWITCHES)
+@given(seed=seeds)
+@settings(max_examples=10, deadline=None)
+def test_each_switch_does_something_and_moves_no_other_dice(name, seed):
+    X = np.random.default_rng(0).uniform(-80, 20, (8, 20, 60)).astype('float32')
+    y = np.eye(8, dtype='float32')
+    alone = replace(Augment(**SWITCHES), **{name: getattr(EVERYTHING, name)})
+    nothing, one = Augment(**SWITCHES)(X, y, np.random.default_rng(seed)), alone(X, y, np.random.default_rng(seed))
+    assert nothing[0] is X and nothing[1] is y and (one[0] != X).any()
+    assert (one[1] != y).any() == (name == 'mixup')
+    if name in ('gain', 'tilt'):      # what is added is added, whatever was shifted before
+        for shift in (0, .5):
+            with_it = replace(alone, time_shift=shift)(X, y, np.random.default_rng(seed))[0]
+            without = Augment(time_shift=shift)(X, y, np.random.default_rng(seed))[0]
+            np.testing.assert_allclose((with_it - without)[..., 0], (one[0] - X)[..., 0], atol=1e-4)
+
+
+@given(seed=seeds)
+@settings(max_examples=10, deadline=None)
+def test_amounts_stay_within_the_settings(seed):
+    X, y = np.zeros((64, 20, 50), 'float32'), np.eye(64, dtype='float32')
+    rng = np.random.default_rng(seed)
+    level = Augment(gain=6)(X, y, rng)[0][:, 0, 0]
+    assert -6 <= level.min() < -3 and 3 < level.max() <= 6
+    slope = np.ptp(Augment(tilt=12)(X, y, rng)[0], axis=1)[:, 0]
+    assert 6 < slope.max() <= 12.001
+    ramp = np.tile(np.arange(50, dtype='float32'), (64, 20, 1))
+    shift = (Augment(time_shift=.2)(ramp, y, rng)[0][:, 0, 0] + 25) % 50 - 25
+    assert abs(shift).max() in range(8, 11) and shift.min() < 0 < shift.max()
+    picture = rng.uniform(-40, 0, (64, 40, 50)).astype('float32')
+    hole = (Augment(time_mask=.2, masks=1)(picture, y, rng)[0] != picture).any(axis=1).sum(1)
+    assert hole.max() in range(8, 11) and hole.min() < 3
+    noisy = 10 ** (Augment(noise_snr=(5, 15))(picture, y, rng)[0].astype('float64') / 10)
+    snr = 10 * np.log10(power(picture) / (noisy - 10 ** (picture.astype('float64') / 10)).mean(axis=(1, 2)))
+    assert 4.9 < snr.min() < 8 and 12 < snr.max() < 15.1
+
+
+def test_mixup_weights_are_beta():
+    X, y = np.zeros((4000, 1, 1), 'float32'), np.eye(4000, dtype='float32')
+    for alpha in (.2, 1, 4):
+        own = np.diag(Augment(mixup=alpha)(X, y, np.random.default_rng(0))[1])
+        assert abs(own.mean() - .5) < .03 and abs(own.var() - 1 / (4 * (2 * alpha + 1))) < .01
+
+
+def test_settings_survive_json():
+    for a in (Augment(), EVERYTHING, Augment(noise_snr=[3, 4], masks=1, fill='min', match=False)):
+        assert Augment(**json.loads(json.dumps(a.settings))) == a and hash(a) == hash(replace(a))
+        assert set(a.settings) == {f.name for f in fields(Augment)}
+
+
+@pytest.mark.parametrize('bad', [dict(time_shift=.6), dict(gain=-1), dict(gain=float('nan')), dict(tilt=41), dict(mixup=-.1), dict(time_mask=1.1),
+                                 dict(freq_mask=-1), dict(masks=-1), dict(fill='max'), dict(noise_snr=(1, 2, 3)), dict(noise_snr=(9, 3)),
+                                 dict(noise_snr=(float('nan'), 3)), dict(noise_snr=(-90, 0))])
+def test_settings_beyond_reason_are_refused_by_name_with_the_cure(bad):
+    with pytest.raises(ValueError, match=rf'{next(iter(bad))}=.*: give '):
+        Augment(**bad)
+
+
+# batches
+
+def batches(store, rows=None, **how):
+    rows = np.arange(len(store.frames)) if rows is None else rows
+    return Batches(store, rows, np.eye(len(store.frames), dtype='float32'), **dict(frames=10, batch_size=3, seed=0) | how)
+
+
+@quick
+@given(store=ragged(), size=st.integers(1, 5), seed=st.integers(0, 2 ** 31), epoch=st.integers(0, 500), short=st.sampled_from(['repeat', 'pad']))
+def test_an_epoch_has_each_clip_once_and_its_windows_are_its_own(store, size, seed, epoch, short):
+    b = batches(store, batch_size=size, seed=seed, epoch=epoch, short=short)
+    seen = list(b)
+    assert len(seen) == len(b) == -(-len(store.frames) // size)
+    X, y = (np.concatenate(x) for x in zip(*seen))
+    assert sorted(y.argmax(1).tolist()) == list(range(len(store.frames))) and X.shape == (len(y), store.rows.shape[1], 10, 1)
+    for x, i in zip(X[..., 0], y.argmax(1)):
+        assert set(x.ravel().tolist()) <= set(clip(store, i).ravel().tolist())
+
+
+@quick
+@given(store=ragged(), seed=st.integers(0, 2 ** 31), data=st.data())
+def test_a_batch_depends_on_seed_epoch_and_number_alone(store, seed, data):
+    how = dict(seed=seed, augment=EVERYTHING, batch_size=2)
+    b, asked = batches(store, **how), batches(store, **how)
+    expected = {(e, i): b.batch(e, i) for e in range(3) for i in range(len(b))}
+    for e, i in data.draw(st.permutations(list(expected))):
+        for got, x in zip(asked.batch(e, i), expected[e, i]):
+            assert got.tobytes() == x.tobytes()
+    for e in range(3):
+        late = batches(store, epoch=e, **how)
+        assert b.epoch == e and all(b[i][0].tobytes() == expected[e, i][0].tobytes() == late[i][0].tobytes() for i in range(len(b)))
+        b.on_epoch_end()
+
+
+@quick
+@given(store=ragged(), seed=st.integers(0, 2 ** 31))
+def test_another_seed_epoch_or_number_is_another_batch(store, seed):
+    assume(len(store.frames) >= 4 and np.ptp(store.rows) > 20)
+    b = batches(store, seed=seed, augment=EVERYTHING, batch_size=2)
+    different = [b.batch(0, 0), b.batch(1, 0), b.batch(0, 1), batches(store, seed=seed + 1, augment=EVERYTHING, batch_size=2).batch(0, 0)]
+    assert len({X.tobytes() for X, _ in different}) == 4
+
+
+def test_order_and_windows_are_drawn_from_different_dice():
+    "Generators seeded by [a, b] and [a, b, 0] are one and the same: neither may be used for both."
+    order = np.random.default_rng([0, 0]).random(4)
+    np.testing.assert_array_equal(order, np.random.default_rng([0, 0, 0]).random(4))
+    store = Ragged.of([np.arange(500, dtype='float32')[None] for _ in range(64)])
+    X, y = batches(store, batch_size=64)[0]
+    first, place = X[:, 0, 0, 0], y.argmax(1)
+    assert abs(np.corrcoef(first, place)[0, 1]) < .4
+    assert not np.array_equal(np.argsort(first), np.argsort(np.random.default_rng([0, 0]).random(64)))
+
+
+def test_threads_get_what_one_gets():
+    rng = np.random.default_rng(0)
+    store = Ragged.of([rng.uniform(-80, 0, (16, n)).astype('float32') for n in rng.integers(5, 90, 60)])
+    b = batches(store, frames=40, batch_size=7, augment=EVERYTHING)
+    with ThreadPoolExecutor(4) as pool:
+        for (X, y), (X2, y2) in zip(pool.map(b.__getitem__, range(len(b))), b):
+            assert X.tobytes() == X2.tobytes() and y.tobytes() == y2.tobytes()
+
+
+def test_clips_left_out_are_never_touched():
+    rng = np.random.default_rng(0)
+    store = Ragged.of([rng.uniform(-80, 0, (8, 30)).astype('float32') for _ in range(20)])
+    rows = np.arange(20)[np.arange(20) % 5 != 0]
+    before = [X.tobytes() for X, _ in batches(store, rows, augment=EVERYTHING)]
+    for i in set(range(20)) - set(rows.tolist()):
+        store.rows[store.start[i]:store.start[i] + 30] = np.nan
+    assert before == [X.tobytes() for X, _ in batches(store, rows, augment=EVERYTHING)]
+
+
+def test_batches_refuse_what_makes_no_sense():
+    store = Ragged.of([np.zeros((4, 9), 'float32')] * 3)
+    for bad, words in ((dict(rows=[]), 'rows is empty'), (dict(frames=0), 'frames=0: give'), (dict(batch_size=0), 'batch_size=0: give'),
+                       (dict(short='loop'), "'loop': give"), (dict(noise=Ragged.of([np.zeros((5, 9), 'float32')])), '5 bands, the clips 4')):
+        with pytest.raises(ValueError, match=words):
+            batches(store, **bad)
+    with pytest.raises(IndexError, match='batch 1 of 1'):
+        batches(store)[1]
+
+    class Store(Ragged):
+        features = MFCC(sr=8000)
+    mfcc = Store(store.rows, store.start, store.frames)
+    for setting in ('gain', 'tilt', 'mixup', 'noise_snr', 'freq_mask'):
+        with pytest.raises(ValueError, match='MFCC features .* LogMel'):
+            batches(mfcc, augment=replace(Augment(), **{setting: getattr(EVERYTHING, setting)}))
+    batches(mfcc, augment=Augment(time_shift=.5, time_mask=.1))
+
+
+def test_the_noise_bank_is_noise_of_the_colours_asked_for():
+    f = LogMel(sr=16000, n_fft=1024, hop_length=256, n_mels=40)
+    bank = noise_bank(f, seconds=4)
+    assert len(bank.frames) == 3 and (bank.frames == f.frames(64000)).all() and bank.rows.dtype == np.float32
+    treble = [clip(bank, i)[20:].mean() - clip(bank, i)[:10].mean() for i in range(3)]
+    assert abs(treble[0]) < 3 and treble[0] > treble[1] + 6 > treble[2] + 12
+    np.testing.assert_array_equal(noise_bank(f, seconds=4).rows, bank.rows)
+    assert (noise_bank(f, seconds=4, seed=1).rows != bank.rows).any()
