@@ -226,6 +226,9 @@ def test_each_switch_does_something_and_moves_no_other_dice(name, seed):
     nothing, one = Augment(**SWITCHES)(X, y, np.random.default_rng(seed)), alone(X, y, np.random.default_rng(seed))
     assert nothing[0] is X and nothing[1] is y and (one[0] != X).any()
     assert (one[1] != y).any() == (name == 'mixup')
+    both = replace(alone, mixup=1), Augment(mixup=1)
+    labels = [a(X, y, np.random.default_rng(seed))[1] for a in both]
+    assert name == 'mixup' or labels[0].tobytes() == labels[1].tobytes()      # the same partners and weights
     if name in ('gain', 'tilt'):      # what is added is added, whatever was shifted before
         for shift in (0, .5):
             with_it = replace(alone, time_shift=shift)(X, y, np.random.default_rng(seed))[0]
@@ -250,7 +253,15 @@ def test_amounts_stay_within_the_settings(seed):
     assert hole.max() in range(8, 11) and hole.min() < 3
     noisy = 10 ** (Augment(noise_snr=(5, 15))(picture, y, rng)[0].astype('float64') / 10)
     snr = 10 * np.log10(power(picture) / (noisy - 10 ** (picture.astype('float64') / 10)).mean(axis=(1, 2)))
-    assert 4.9 < snr.min() < 8 and 12 < snr.max() < 15.1
+    assert 4.9 < snr.min() < 8 and 12 < snr.max() < 15.1 and 8 < np.median(snr) < 12
+
+
+def test_one_amount_says_nothing_of_another():
+    ramp, y = np.tile(np.arange(1000, dtype='float32'), (400, 2, 1)), np.eye(400, dtype='float32')
+    shifted, tilted, louder = (Augment(**{name: n})(ramp, y, np.random.default_rng(0))[0] for name, n in (('time_shift', .4), ('tilt', 10), ('gain', 10)))
+    own = np.diag(Augment(mixup=1)(0 * ramp, y, np.random.default_rng(0))[1])
+    amounts = [(shifted[:, 0, 0] + 500) % 1000 - 500, np.diff(tilted, axis=1)[:, 0, 0], louder[:, 0, 0], own]
+    assert np.abs(np.corrcoef(amounts) - np.eye(4)).max() < .2
 
 
 def test_mixup_weights_are_beta():
@@ -319,13 +330,17 @@ def test_another_seed_epoch_or_number_is_another_batch(store, seed):
 
 def test_order_and_windows_are_drawn_from_different_dice():
     "Generators seeded by [a, b] and [a, b, 0] are one and the same: neither may be used for both."
-    order = np.random.default_rng([0, 0]).random(4)
-    np.testing.assert_array_equal(order, np.random.default_rng([0, 0, 0]).random(4))
+    dice = np.random.default_rng([7, 0]).random(64)
+    np.testing.assert_array_equal(dice, np.random.default_rng([7, 0, 0]).random(64))
     store = Ragged.of([np.arange(500, dtype='float32')[None] for _ in range(64)])
-    X, y = batches(store, batch_size=64)[0]
-    first, place = X[:, 0, 0, 0], y.argmax(1)
-    assert abs(np.corrcoef(first, place)[0, 1]) < .4
-    assert not np.array_equal(np.argsort(first), np.argsort(np.random.default_rng([0, 0]).random(64)))
+    first = batches(store, batch_size=64, seed=7)[0][0][:, 0, 0, 0]
+    assert not np.array_equal(first, starts(np.full(64, 500), 10, dice))
+
+
+def test_each_epoch_has_another_order_and_other_windows():
+    store = Ragged.of([np.arange(500, dtype='float32')[None] for _ in range(64)])
+    orders, firsts = zip(*((y.argmax(1), X[:, 0, 0, 0]) for X, y in (batches(store, batch_size=64).batch(e, 0) for e in range(4))))
+    assert len({o.tobytes() for o in orders}) == len({f.tobytes() for f in firsts}) == 4
 
 
 def test_threads_get_what_one_gets():
