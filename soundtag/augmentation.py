@@ -85,11 +85,12 @@ def tilt(X,   # Log-mel in dB, shape (batch, n_mels, frames)
     "Lay a slope over the bands of each clip; the middle stays where it is."
     return X + per_clip(db, X) * np.linspace(-.5, .5, X.shape[1], dtype=X.dtype)[:, None]
 
-# %% ../nbs/05_augmentation.ipynb #637c6c68
+# %% ../nbs/05_augmentation.ipynb #6dd2676a
 def to_power(db,  # Level in dB
              ):   # Power, the same shape and precision
     "From dB to power."
-    return np.exp(db * np.asarray(math.log(10) / 10, db.dtype))
+    power = db * np.asarray(math.log(10) / 10, db.dtype)
+    return np.exp(power, out=power)
 
 def to_db(power,  # Power, above 0
           ):      # Level in dB, the same shape and precision
@@ -211,7 +212,7 @@ class Augment:
         "X, shape (batch, n_mels, frames), and y augmented; noise comes from the store `noise`, else from the other clips."
         return augmented(self, X, y, rng, noise)
 
-# %% ../nbs/05_augmentation.ipynb #1e71722c
+# %% ../nbs/05_augmentation.ipynb #8c38d1bc
 def augmented(a,      # An `Augment`
               X,      # Log-mel in dB, shape (batch, n_mels, frames)
               y,      # Labels, shape (batch, labels)
@@ -226,7 +227,7 @@ def augmented(a,      # An `Augment`
     if a.time_shift: X = time_shift(X, np.rint(shift * a.time_shift * frames).astype(int))
     if a.tilt: X = tilt(X, slope * a.tilt)
     if a.gain: X = gain(X, level * a.gain)
-    behind = X[np.roll(partner, 1)] if noise is None and a.noise_snr else None
+    behind = X[np.arange(n) - 1] if noise is None and a.noise_snr else None
     if a.mixup: X, y = mixup(X, y, partner, rng.beta(a.mixup, a.mixup, n), a.match)
     if a.noise_snr:
         if noise is not None:

@@ -264,6 +264,13 @@ def test_one_amount_says_nothing_of_another():
     assert np.abs(np.corrcoef(amounts) - np.eye(4)).max() < .2
 
 
+@quick
+@given(X=pictures(batch=st.integers(2, 5)), seed=seeds)
+def test_without_a_bank_the_noise_is_another_clip(X, seed):
+    out = Augment(noise_snr=(3, 3))(X, np.eye(len(X)), np.random.default_rng(seed))[0]
+    np.testing.assert_allclose(out, background_noise(X, np.roll(X, 1, axis=0), 3), atol=1e-4)
+
+
 def test_mixup_weights_are_beta():
     X, y = np.zeros((4000, 1, 1), 'float32'), np.eye(4000, dtype='float32')
     for alpha in (.2, 1, 4):
