@@ -121,7 +121,7 @@ def score_table(metrics,  # Content of a run's metrics.json
         *(row(what, share(m['train_accuracy']) if 'train_accuracy' in m else '', share(m['accuracy']), score(m['map3']))
           for what, m in {metrics['recipe']['name']: ours, **metrics['baselines']}.items())])
 
-# %% ../nbs/11_cli.ipynb #6cb6f025
+# %% ../nbs/11_cli.ipynb #c8e30204
 def do_train(args,  # Parsed words
              ):     # Exit code
     "Cross-validate a recipe, measure it, write the report."
@@ -146,7 +146,7 @@ def add_train(commands,  # What argparse's `add_subparsers` gave
                     'soundtag train clips.csv --folds 10 --epochs 60',
                     'soundtag train data/fsdkaggle2018 --allow-missing    a killed run goes on with the same line')
     add_data_set(c)
-    c.add_argument('--recipe', metavar='NAME', default='post', help='how to train (default: %(default)s, the system of the blog post)')
+    c.add_argument('--recipe', metavar='NAME', default='post', help='how to train: post, the system of the blog post, or strong, a larger network on augmented log-mel (default: %(default)s)')
     c.add_argument('--folds', metavar='N', type=whole(2), default=5, help='parts the clips are divided into, unless the data set has its own (default: %(default)s)')
     c.add_argument('--out', metavar='RUN', help='folder of the run (default: runs/DATA-RECIPE)')
     c.add_argument('--epochs', metavar='N', type=whole(1), help="rounds through the clips (default: the recipe's)")
@@ -236,11 +236,11 @@ def add_tag(commands,  # What argparse's `add_subparsers` gave
     c.add_argument('--top', metavar='N', type=whole(1), default=3, help='labels for each file (default: %(default)s)')
     c.add_argument('--format', choices=['text', 'json', 'csv'], default='text', help='how to answer (default: %(default)s)')
 
-# %% ../nbs/11_cli.ipynb #62228c66
+# %% ../nbs/11_cli.ipynb #2e1509bf
 def do_benchmark(args,  # Parsed words
                  ):     # Exit code
     "Measure, and write what was measured."
-    clips = data_set(args.data)
+    clips = data_set(args.data, args.allow_missing)
     with quiet(): from soundtag.model import benchmark_inputs
     from soundtag.mfcc import benchmark_features
     from soundtag.training import benchmark_folds
@@ -259,6 +259,7 @@ def add_benchmark(commands,  # What argparse's `add_subparsers` gave
                    help='features: speed of MFCC and preparation beside other libraries; inputs: raw audio, log-mel and MFCC as network input; folds: what each way of cross-validating says')
     add_data_set(c)
     c.add_argument('--out', metavar='FILE', help='JSON file to write (default: print it)')
+    c.add_argument('--allow-missing', action='store_true', help='go on without files that are listed and not there')
 
 # %% ../nbs/11_cli.ipynb #1ea25437
 def parser():  # argparse.ArgumentParser

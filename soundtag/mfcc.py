@@ -750,7 +750,7 @@ def benchmark_preparation(clips,    # Clips
     return {'ratios': {f'the post / {name}': ratio(taken['the post'], taken[name]) for name in list(taken)[1:]},
             'milliseconds': {name: float(1000 * np.median(t) / len(clips)) for name, t in taken.items()}, 'steps': steps}
 
-# %% ../nbs/04_mfcc.ipynb #83595ff3
+# %% ../nbs/04_mfcc.ipynb #028d5d16
 def benchmark_features(clips,         # Clips
                        *,
                        features=None, # An MFCC object; None: the post's
@@ -758,15 +758,15 @@ def benchmark_features(clips,         # Clips
                        sample=40,     # Clips of the comparison on one core
                        rounds=7,      # Rounds of the comparison on one core
                        peers=PEERS,   # Other libraries to compare with, where installed
-                       prepare_rounds=3,  # Rounds of the whole preparation
+                       prepare_rounds=7,  # Rounds of the whole preparation
                        n_jobs=2,      # Workers of the preparation
                        ):             # A result in the form of all files in nbs/results
     "How fast features are made here: ours, the post's way, other libraries, and the FFT alone."
     import platform
     from importlib.metadata import version
     f = features or MFCC(sr=44100, n_mfcc=40)
+    whole = benchmark_preparation(clips, f, n_jobs=n_jobs, rounds=prepare_rounds)      # before the peers come with threads of their own
     core = benchmark_one_core(clips, f, sample=sample, rounds=rounds, peers=peers)
-    whole = benchmark_preparation(clips, f, n_jobs=n_jobs, rounds=prepare_rounds)
     names = ['numpy', 'scipy', 'numba', 'soundfile', 'librosa'] + [n for n in ('mkl_fft', 'keras') if n in ' '.join(core['milliseconds'])]
     result = {'what': 'speed of features and of their preparation', 'recipe': {'features': f.settings, 'n_jobs': n_jobs}, 'seeds': [0],
               'data': {'name': clips.name, 'fingerprint': clips.fingerprint, 'clips': len(clips), 'labels': len(clips.labels)},

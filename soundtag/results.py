@@ -205,13 +205,14 @@ def linear(X,        # Features, shape (clips, any)
         p[np.ix_(fold == k, model.classes_)] = model.predict_proba(X[fold == k])
     return p
 
-# %% ../nbs/08_results.ipynb #798352db
+# %% ../nbs/08_results.ipynb #f2ab93f8
 def kept_epochs(curves, # fold → measure → its values, one an epoch
+                watch,  # What picked the epoch: as in the recipe
                 ):      # fold → epoch, counted from 1
-    "The epoch each fold's model was taken from: the one with the lowest validation loss."
-    return {k: int(np.argmin(c['val_loss'])) + 1 for k, c in curves.items()}
+    "The epoch each fold's model was taken from: the one with the lowest validation loss, or the last if none was picked."
+    return {k: len(c['val_loss']) if watch == 'none' else int(np.argmin(c['val_loss'])) + 1 for k, c in curves.items()}
 
-# %% ../nbs/08_results.ipynb #86fcdaa1
+# %% ../nbs/08_results.ipynb #23bfddaa
 def fold_scores(y,             # Label index, shape (clips,)
                 probabilities, # Shape (clips, labels)
                 fold,          # Fold of each clip, shape (clips,)
@@ -224,7 +225,7 @@ def train_scores(y,   # Label index, shape (clips,)
                  ):   # 'train_accuracy', 'train_accuracy_at_rest', 'gap' → `spread`
     "Accuracy on the clips trained on: as Keras logged it in the kept epoch (the post's figure), and of the kept model at rest."
     fold = run.folds.to_numpy()
-    logged = [run.curves[k]['accuracy'][epoch - 1] for k, epoch in kept_epochs(run.curves).items()]
+    logged = [run.curves[k]['accuracy'][epoch - 1] for k, epoch in kept_epochs(run.curves, run.config['recipe']['watch']).items()]
     rest = [accuracy(y[rows], p[rows]) for k, p in run.train.items() for rows in [split_rows(fold, k, run.config['recipe']['watch'])[0]]]
     held_out = [accuracy(y[fold == k], p[fold == k]) for k, p in run.train.items()]
     return {'train_accuracy': spread(logged), 'train_accuracy_at_rest': spread(rest), 'gap': spread(np.subtract(logged, held_out))}
@@ -310,7 +311,7 @@ def plot_folds(metrics, # Content of metrics.json
     ax.legend(ncols=len(rows), loc='lower left', bbox_to_anchor=(0, 1))
     return ax
 
-# %% ../nbs/08_results.ipynb #a5c32c12
+# %% ../nbs/08_results.ipynb #09e78e94
 def plot_curves(metrics,         # Content of metrics.json
                 what='accuracy', # Or 'loss'
                 ax=None,         # Axes to draw on; new ones when None
@@ -318,7 +319,7 @@ def plot_curves(metrics,         # Content of metrics.json
     "Learning curves of every fold, a dot where its model was kept; for accuracy with the gap marked."
     import matplotlib.pyplot as plt
     ax, unit = ax or plt.subplots()[1], 100 if what == 'accuracy' else 1
-    for c, best in zip(metrics['curves'].values(), kept_epochs(metrics['curves']).values()):
+    for c, best in zip(metrics['curves'].values(), kept_epochs(metrics['curves'], metrics['recipe']['watch']).values()):
         for name, color, label in ((what, PALETTE[0], 'trained on'), (f'val_{what}', PALETTE[1], 'held out')):
             v = unit * np.array(c[name])
             ax.plot(np.arange(1, len(v) + 1), v, color=color, linewidth=.9, alpha=.8, label=label)
@@ -330,14 +331,14 @@ def plot_curves(metrics,         # Content of metrics.json
     ax.legend(handles.values(), handles, loc='lower left', bbox_to_anchor=(0, 1), ncols=3, columnspacing=1, handlelength=1.2)
     return ax
 
-# %% ../nbs/08_results.ipynb #09937f03
+# %% ../nbs/08_results.ipynb #21406b85
 def mark_gap(metrics, # Content of metrics.json
              ax,      # Axes of `plot_curves`, accuracy in %
              ):       # None
     "Hollow dots for the kept models at rest, and an arrow from mean accuracy on held-out clips to that logged on training clips."
     m = metrics['metrics']
     x, low, high = ax.get_xlim()[1], 100 * m['accuracy']['mean'], 100 * m['train_accuracy']['mean']
-    ax.plot(list(kept_epochs(metrics['curves']).values()), [100 * v for v in m['train_accuracy_at_rest']['folds']], 'o',
+    ax.plot(list(kept_epochs(metrics['curves'], metrics['recipe']['watch']).values()), [100 * v for v in m['train_accuracy_at_rest']['folds']], 'o',
             color=PALETTE[0], markerfacecolor='none', markersize=5, label='at rest')
     ax.annotate('', (x, high), (x, low), arrowprops={'arrowstyle': '<->', 'color': '#888888', 'shrinkA': 0, 'shrinkB': 0})
     ax.text(x * 1.02, (low + high) / 2, f'gap\n{high - low:.0f} points', va='center')

@@ -135,13 +135,14 @@ def read_model(path,  # A .keras file
         reason = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise ModelError(f'{path}: cannot be loaded ({reason}); train the run again') from None
 
-# %% ../nbs/09_tagging.ipynb #bbd6955c
+# %% ../nbs/09_tagging.ipynb #e58df1e9
 def read_run(run,  # Folder of a run
              ):    # (models, feature object, seconds of a window, labels)
     "What tagging needs of a run."
     config, labels, paths = read_json(run, 'config.json'), read_json(run, 'labels.json'), sorted(Path(run).glob('best_*.keras'))
     try:
-        features, seconds, folds = from_settings(config['recipe']['features']), float(config['recipe']['seconds']), int(config['folds']['number'])
+        features, folds = from_settings(config['recipe']['features']), int(config['folds']['number'])
+        seconds = float(config['recipe'].get('window') or config['recipe']['seconds'])
         shape = features.n_coef, features.frames(seconds_to_samples(seconds, sr=features.sr)), 1
     except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise ModelError(f'{run}: its config.json describes no recipe ({e}); train the run again') from None

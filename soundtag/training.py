@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['NETWORKS', 'RECIPES', 'SELECTION', 'KINDS', 'RunError', 'Recipe', 'get_recipe', 'FeatureRows', 'predict_rows',
-           'repeatable', 'compiled', 'post_callbacks', 'fit_fold', 'fold_seed', 'split_rows', 'write_file', 'write_npy',
-           'versions', 'run_config', 'differences', 'check_folder', 'sole_user', 'disk_full', 'deal', 'Prepared',
-           'prepare_run', 'write_start', 'top3_csv', 'geometric_mean', 'FoldBar', 'run_fold', 'fold_line', 'gather',
-           'train_folds', 'folds_by', 'cross_validate', 'benchmark_folds']
+           'AugmentedRows', 'Windows', 'without_silence', 'predict_clips', 'repeatable', 'learning_rate', 'compiled',
+           'post_callbacks', 'KeepLast', 'fixed_callbacks', 'resumed', 'batches_of', 'fit_fold', 'fold_seed',
+           'split_rows', 'write_file', 'write_npy', 'versions', 'run_config', 'differences', 'check_folder',
+           'sole_user', 'disk_full', 'deal', 'Prepared', 'prepare_run', 'write_start', 'top3_csv', 'geometric_mean',
+           'FoldBar', 'run_fold', 'fold_line', 'gather', 'train_folds', 'folds_by', 'cross_validate', 'benchmark_folds']
 
-# %% ../nbs/07_training.ipynb #70fc36cb
+# %% ../nbs/07_training.ipynb #342514d5
 import errno
 import json
 import os
@@ -25,9 +26,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .audio import seconds_to_samples
+from .augmentation import Augment, Batches, Ragged, crop, starts
 from .dataset import Clips, DataError, few, make_folds
-from .mfcc import MFCC, prepare_data
-from .model import post_cnn, standardized    # before Keras: it tells TensorFlow to use oneDNN
+from .mfcc import MFCC, LogMel, prepare_data
+from .model import post_cnn, standardized, strong_cnn    # before Keras: it tells TensorFlow to use oneDNN
 from .normalization import feature_stats
 
 import keras
@@ -36,33 +39,54 @@ import keras
 class RunError(ValueError):
     "A run that can't be started, continued or read: what is wrong, and the cure."
 
-# %% ../nbs/07_training.ipynb #2bf4e521
-NETWORKS = {'post_cnn': post_cnn}  # What a recipe may name: functions of (n_labels, input_shape=…)
+# %% ../nbs/07_training.ipynb #1cddaee8
+NETWORKS = {'post_cnn': post_cnn, 'strong_cnn': strong_cnn}  # What a recipe may name: functions of (n_labels, input_shape=…)
 
 @dataclass(frozen=True)
 class Recipe:
     "All that decides what is learned, beside data, folds and seed; the defaults are the post's."
     name: str                     # What it is called in a command and in results
     features: object = MFCC(sr=44100, n_mfcc=40, hop_length=512)  # A feature object of chapter 04
-    seconds: float = 2.0          # Sound taken from each clip, in s
+    seconds: float = 2.0          # Sound taken from each clip once and for all, in s; None: all
+    window: float = None          # Of that, s heard at once, cut anew in each epoch; None: everything
+    crops: int = 1                # Windows of a clip whose answers are averaged
+    augment: Augment = Augment()  # What else is changed in each epoch; takes a window
     network: str = 'post_cnn'     # A name in `NETWORKS`
     standardize: tuple = (0,)     # Axes of (clips, n_coef, frames, 1) that mean and deviation are taken over
     batch_size: int = 64          # Clips a step
     learning_rate: float = 1e-3   # Adam's
+    cosine: bool = False          # Whether it rises over the first twentieth of the steps and falls to 0 along a cosine
+    weight_decay: float = 0.      # AdamW's: share of each weight taken away a step, times the learning rate
+    label_smoothing: float = 0.   # Share of each target spread evenly over all labels
     epochs: int = 30              # At most
+    least_steps: int = 0          # More epochs for small sets, until there are so many steps
     patience: int = 5             # Epochs without a lower watched loss before it stops
-    watch: str = 'scored'         # Fold whose loss picks the epoch: the scored one, or an inner one left out of training
+    watch: str = 'scored'         # Fold whose loss picks the epoch: the scored one, an inner one left out of training, or none
 
     def __post_init__(self):
         if self.network not in NETWORKS: raise RunError(f'network={self.network!r}: choose one of {", ".join(NETWORKS)}')
-        if self.watch not in ('scored', 'inner'): raise RunError(f'watch={self.watch!r}: choose scored or inner')
-        for field in ('batch_size', 'epochs', 'patience'):
+        if self.watch not in ('scored', 'inner', 'none'): raise RunError(f'watch={self.watch!r}: choose scored, inner or none')
+        for field in ('batch_size', 'epochs', 'patience', 'crops'):
             if getattr(self, field) < 1: raise RunError(f'{field}={getattr(self, field)}: give 1 or more')
+        if self.window is None and (self.crops > 1 or self.augment != Augment()): raise RunError('crops and augment change windows: give window, in seconds')
 
     @property
-    def settings(self): return asdict(self) | {'features': self.features.settings, 'standardize': list(self.standardize)}
+    def settings(self): return asdict(self) | {'features': self.features.settings, 'standardize': list(self.standardize), 'augment': self.augment.settings}
 
-RECIPES = {'post': Recipe('post')}
+    @property
+    def frames(self):
+        "Frames of a window."
+        return self.features.frames(seconds_to_samples(self.window, sr=self.features.sr))
+
+    def epochs_of(self, n):
+        "Epochs for `n` training clips."
+        return max(self.epochs, -(-self.least_steps // -(-n // self.batch_size)))
+
+RECIPES = {
+    'post': Recipe('post'),
+    'strong': Recipe('strong', features=LogMel(sr=44100, n_mels=64, n_fft=2048, hop_length=882, amin=1e-8, top_db=None), seconds=None, window=4.0, crops=5,
+                     augment=Augment(time_shift=.5, gain=6, tilt=6, mixup=1, time_mask=.12, freq_mask=.16), network='strong_cnn', standardize=(0, 2),
+                     batch_size=32, learning_rate=2e-3, cosine=True, weight_decay=.02, label_smoothing=.1, epochs=40, least_steps=1600, watch='none')}
 
 # %% ../nbs/07_training.ipynb #c7ee10c8
 def get_recipe(recipe,      # A `Recipe`, or a name in `RECIPES`
@@ -107,6 +131,53 @@ def predict_rows(model,         # A Keras model on features
     if not len(batches): return np.zeros((0, model.output_shape[-1]), 'float32')
     return np.concatenate([keras.ops.convert_to_numpy(model(batches[i], training=False)) for i in range(len(batches))])
 
+# %% ../nbs/07_training.ipynb #97a83b57
+class AugmentedRows(Batches, keras.utils.PyDataset):
+    "Chapter 05's batches for Keras, fetched while the network computes."
+    def __init__(self, *args, **kwargs): # As `Batches`
+        keras.utils.PyDataset.__init__(self, workers=1, max_queue_size=4)
+        Batches.__init__(self, *args, **kwargs)
+
+# %% ../nbs/07_training.ipynb #17e32236
+class Windows:
+    "Clips of any length as if they were an array of features: a window of each, at one place."
+    ndim = 4
+    def __init__(self, store, # A `FeatureStore`, or what `crop` takes
+                 frames,      # Frames of a window
+                 place=.5,    # 0 first, 1 last
+                 ):
+        self.store, self.frames, self.place = store, frames, place
+        self.shape = len(store.frames), store.rows.shape[1], frames, 1
+
+    def __len__(self): return self.shape[0]
+
+    def __getitem__(self, rows):
+        rows = np.arange(len(self))[rows]
+        return crop(self.store, rows, starts(self.store.frames[rows], self.frames, self.place), self.frames)[..., None]
+
+    def at(self, place): return Windows(self.store, self.frames, place)
+
+def without_silence(store,     # A `FeatureStore` of log-mel in dB
+                    top_db=60, # Frames more than so many dB below the clip's loudest value are silent
+                    ):         # `Ragged` of the same rows
+    "Leave the silence at both ends of each clip out."
+    kept = []
+    for a, n in zip(store.start, store.frames):
+        level = store.rows[a:a + n].max(axis=1)
+        loud = np.flatnonzero(level >= level.max() - top_db)
+        kept.append((a + loud[0], loud[-1] + 1 - loud[0]))
+    return Ragged(store.rows, *np.array(kept).T)
+
+# %% ../nbs/07_training.ipynb #9da617b6
+def predict_clips(model,  # A Keras model on features
+                  X,      # Features, shape (clips, n_coef, frames, 1), or `Windows`
+                  rows,   # Indices of the clips to predict
+                  recipe, # A `Recipe`
+                  ):      # Probabilities, float32, shape (rows, labels)
+    "What a model makes of whole clips."
+    views = [X] if recipe.window is None else [X.at(u) for u in np.linspace(0, 1, recipe.crops)]
+    return np.mean([predict_rows(model, view, rows, batch_size=recipe.batch_size) for view in views], axis=0)
+
 # %% ../nbs/07_training.ipynb #f85d31cb
 @contextmanager
 def repeatable(seed,  # Of everything random, 0 or more
@@ -125,7 +196,16 @@ def repeatable(seed,  # Of everything random, 0 or more
         tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': before})
         tf.get_logger().setLevel(level)
 
-# %% ../nbs/07_training.ipynb #a9eeda49
+# %% ../nbs/07_training.ipynb #bb8af9d7
+def learning_rate(recipe, # A `Recipe`
+                  steps,  # Of the whole training
+                  ):      # A number, or a Keras schedule
+    "Constant, or up over the first twentieth of the steps and down to 0 along a cosine."
+    if not recipe.cosine: return recipe.learning_rate
+    rise = max(1, steps // 20)
+    return keras.optimizers.schedules.CosineDecay(0., max(1, steps - rise), warmup_target=recipe.learning_rate, warmup_steps=rise)
+
+# %% ../nbs/07_training.ipynb #3f217dfa
 def compiled(recipe,   # A `Recipe`
              n_labels, # Labels to tell apart
              X,        # Features, shape (clips, n_coef, frames, 1)
@@ -134,7 +214,9 @@ def compiled(recipe,   # A `Recipe`
     "The recipe's network, with the standardisation inside, ready to fit."
     network = NETWORKS[recipe.network](n_labels, input_shape=X.shape[1:])
     model = standardized(network, *feature_stats(X, rows, axis=recipe.standardize))
-    model.compile(keras.optimizers.Adam(recipe.learning_rate), 'categorical_crossentropy', metrics=['accuracy'])
+    rate = learning_rate(recipe, recipe.epochs_of(len(rows)) * -(-len(rows) // recipe.batch_size))
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay) if recipe.weight_decay else keras.optimizers.Adam(rate)
+    model.compile(optimizer, keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing), metrics=['accuracy'])
     return model
 
 # %% ../nbs/07_training.ipynb #90576be5
@@ -149,26 +231,73 @@ def post_callbacks(folder,   # Where best.keras and history.csv go
             keras.callbacks.TensorBoard(log_dir=str(logs), write_graph=True),
             keras.callbacks.CSVLogger(str(folder / 'history.csv'))]
 
-# %% ../nbs/07_training.ipynb #684af901
-def fit_fold(X,          # Features, shape (clips, n_coef, frames, 1), may be a memory map
+# %% ../nbs/07_training.ipynb #397ec652
+class KeepLast(keras.callbacks.Callback):
+    "Saves model and optimiser after each epoch, whole or not at all."
+    def __init__(self, path): # A .keras file
+        super().__init__()
+        self.path = Path(path)
+
+    def on_epoch_end(self, epoch, logs=None):
+        part = self.path.with_name('part.keras')
+        self.model.save(part)
+        os.replace(part, self.path)
+
+def fixed_callbacks(folder, # Where last.keras and history.csv go
+                    logs,   # Where TensorBoard's files go
+                    ):      # List of Keras callbacks
+    "For a number of epochs settled beforehand: the log first, then the state it belongs to."
+    folder = Path(folder)
+    return [keras.callbacks.CSVLogger(str(folder / 'history.csv'), append=True), KeepLast(folder / 'last.keras'), keras.callbacks.TensorBoard(log_dir=str(logs))]
+
+def resumed(folder,  # Where a killed training left its files, or an empty one
+            model,   # A compiled model to begin with if there is nothing
+            steps,   # Steps an epoch
+            ):       # The model to go on with; epochs done
+    "Take up a training after its last whole epoch."
+    last, log = Path(folder) / 'last.keras', Path(folder) / 'history.csv'
+    if not (last.exists() and log.exists()):
+        log.unlink(missing_ok=True)
+        return model, 0
+    model = keras.saving.load_model(last)
+    done = int(model.optimizer.iterations) // steps
+    part = log.with_name('history.part')
+    part.write_text(''.join(log.read_text('utf-8').splitlines(keepends=True)[:done + 1]), 'utf-8')
+    os.replace(part, log)
+    return model, done
+
+# %% ../nbs/07_training.ipynb #c2285520
+def batches_of(recipe,  # A `Recipe`
+               X,       # Features, shape (clips, n_coef, frames, 1), or `Windows`
+               rows,    # Rows to learn from
+               targets, # One-hot labels, shape (clips, labels)
+               seed,    # Of order and augmentation
+               epoch=0, # The first one wanted
+               ):       # A `PyDataset`
+    "What the network is shown while it learns."
+    if recipe.window is None: return FeatureRows(X, rows, targets, batch_size=recipe.batch_size, seed=seed)
+    return AugmentedRows(X.store, rows, targets, frames=X.frames, batch_size=recipe.batch_size, seed=seed, augment=recipe.augment, epoch=epoch)
+
+def fit_fold(X,          # Features, shape (clips, n_coef, frames, 1), may be a memory map; or `Windows`
              targets,    # One-hot labels, shape (clips, labels)
              train,      # Rows to learn from
-             watched,    # Rows whose loss picks the epoch
+             watched,    # Rows whose loss picks the epoch, or is merely written down
              *, recipe,  # A `Recipe`
-             seed,       # Of weights and order
-             folder,     # Where best.keras, history.csv and logs go
+             seed,       # Of weights, order and augmentation
+             folder,     # Where the model, history.csv and logs go
              logs=None,  # Another place for TensorBoard's files
              more=(),    # More Keras callbacks
-             ):          # The model of the epoch with the lowest watched loss
-    "Train one network from scratch, and reload its best epoch."
-    best = Path(folder) / 'best.keras'
+             ):          # The model of the epoch with the lowest watched loss, or the last
+    "Train one network from scratch, and reload the epoch that counts."
+    fixed, logs = recipe.watch == 'none', logs or Path(folder) / 'logs'
     with repeatable(seed):
-        model = compiled(recipe, targets.shape[1], X, train)
-        batches = FeatureRows(X, train, targets, batch_size=recipe.batch_size, seed=seed)
-        told = model.fit(batches, validation_data=FeatureRows(X, watched, targets, batch_size=recipe.batch_size), epochs=recipe.epochs, shuffle=False,
-                  callbacks=[*post_callbacks(folder, recipe.patience, logs or Path(folder) / 'logs'), *more], verbose=0)
-    if not np.isfinite(told.history['val_loss'][0]): raise RunError(f'{folder}: the loss was no number from the first epoch on; lower learning_rate={recipe.learning_rate}')
-    return keras.saving.load_model(best, compile=False)
+        model, done = compiled(recipe, targets.shape[1], X, train), 0
+        if fixed: model, done = resumed(folder, model, -(-len(train) // recipe.batch_size))
+        told = model.fit(batches_of(recipe, X, train, targets, seed, done), validation_data=FeatureRows(X, watched, targets, batch_size=recipe.batch_size),
+                         initial_epoch=done, epochs=recipe.epochs_of(len(train)), shuffle=False, verbose=0,
+                         callbacks=[*(fixed_callbacks(folder, logs) if fixed else post_callbacks(folder, recipe.patience, logs)), *more])
+    if not np.isfinite(told.history.get('val_loss', [0])[0]): raise RunError(f'{folder}: the loss was no number from the first epoch on; lower learning_rate={recipe.learning_rate}')
+    return keras.saving.load_model(Path(folder) / ('last.keras' if fixed else 'best.keras'), compile=False)
 
 # %% ../nbs/07_training.ipynb #37cb1410
 def fold_seed(seed,  # The run's
@@ -178,15 +307,15 @@ def fold_seed(seed,  # The run's
     "A seed of its own for each fold."
     return int(np.random.SeedSequence([seed, sorted(set(fold)).index(k)]).generate_state(1)[0])
 
-# %% ../nbs/07_training.ipynb #4f6bfcfd
+# %% ../nbs/07_training.ipynb #4d7d8cfa
 def split_rows(fold,   # Fold of each clip, shape (clips,)
                k,      # Fold to score
-               watch,  # 'scored', 'inner', or 'hindsight': train as 'inner' does, watch as 'scored' does
+               watch,  # 'scored', 'inner', 'none', or 'hindsight': train as 'inner' does, watch as 'scored' does
                ):      # Rows to train on, to watch, to score
     "Which clips play which part while fold `k` is held out."
     fold, ks = np.asarray(fold), sorted(set(fold))
     scored = np.flatnonzero(fold == k)
-    if watch == 'scored': return np.flatnonzero(fold != k), scored, scored
+    if watch in ('scored', 'none'): return np.flatnonzero(fold != k), scored, scored
     if len(ks) < 3: raise RunError(f'watch=inner takes a fold to train on, one to watch and one to score, and there are {len(ks)} folds; make more')
     inner = ks[(ks.index(k) + 1) % len(ks)]
     train = np.flatnonzero((fold != k) & (fold != inner))
@@ -217,9 +346,10 @@ def versions(): # Name → version
     names = 'soundtag', 'tensorflow', 'keras', 'librosa', 'numpy', 'scipy', 'soundfile', 'soxr', 'scikit-learn'
     return {'python': platform.python_version()} | {n: version(n) for n in names} | {'onednn': os.environ.get('TF_ENABLE_ONEDNN_OPTS', 'default')}
 
-# %% ../nbs/07_training.ipynb #4d1ad49d
+# %% ../nbs/07_training.ipynb #69f9439d
 SELECTION = {'scored': 'each fold\'s epoch is picked on the very clips it is scored on, as in the post: the estimate is optimistic',
-             'inner': 'each fold\'s epoch is picked on another fold, left out of training: nothing is picked on the scored clips'}
+             'inner': 'each fold\'s epoch is picked on another fold, left out of training: nothing is picked on the scored clips',
+             'none': 'the number of epochs is settled beforehand and the last weights count: nothing is picked'}
 
 def run_config(clips,  # `Clips`
                recipe, # A `Recipe`
@@ -301,13 +431,13 @@ def deal(clips,   # `Clips`
     split_rows(fold, fold.iloc[0], watch)
     return fold
 
-# %% ../nbs/07_training.ipynb #44d9917c
+# %% ../nbs/07_training.ipynb #d45eff7c
 @dataclass(frozen=True, eq=False)
 class Prepared:
     "What all folds of a run have in common."
     clips: Clips           # Those that could be read, training and test
     skipped: pd.DataFrame  # The others: fname, path, reason
-    X: np.ndarray          # Features of `clips`, shape (clips, n_coef, frames, 1), on disk
+    X: object              # Features of `clips`, shape (clips, n_coef, frames, 1), on disk; or `Windows` of them
     targets: np.ndarray    # One-hot labels, shape (clips, labels)
     train: np.ndarray      # Rows of the training clips
     test: np.ndarray       # Rows of the test clips
@@ -322,9 +452,10 @@ def prepare_run(clips,         # `Clips`
     store = prepare_data(clips, recipe.features, seconds=recipe.seconds, seed=seed, cache=cache, progress=progress)
     if not len(store.clips): raise RunError(f'{clips.root}: none of the {len(clips)} clips can be used; the first: {store.skipped.reason.iloc[0]}')
     is_train = (store.clips.table.split == 'train').to_numpy()
-    return Prepared(store.clips, store.skipped, store.array(), keras.utils.to_categorical(store.clips.y, len(clips.labels)), *map(np.flatnonzero, (is_train, ~is_train)))
+    X = store.array() if recipe.window is None else Windows(without_silence(store), recipe.frames)
+    return Prepared(store.clips, store.skipped, X, keras.utils.to_categorical(store.clips.y, len(clips.labels)), *map(np.flatnonzero, (is_train, ~is_train)))
 
-# %% ../nbs/07_training.ipynb #c41bd3c1
+# %% ../nbs/07_training.ipynb #699d24b1
 def write_start(out,    # Folder of a run
                 config, # Its configuration
                 data,   # `Prepared`
@@ -334,7 +465,8 @@ def write_start(out,    # Folder of a run
     out, table = Path(out), fold.rename('fold').rename_axis('fname').to_csv(lineterminator='\n')
     if (out / 'folds.csv').exists() and (out / 'folds.csv').read_text('utf-8') != table:
         raise RunError(f'{out}: was begun when other clips could be read; make them as they were, or name another folder with --out')
-    for p in [*out.rglob('.*.part'), *out.glob('.fold_*')]: shutil.rmtree(p) if p.is_dir() else p.unlink()
+    half = out.glob('.fold_*') if config['recipe']['watch'] != 'none' else []      # a fixed schedule goes on in mid-fold
+    for p in [*out.rglob('.*.part'), *half]: shutil.rmtree(p) if p.is_dir() else p.unlink()
     write_file(out / 'config.json', json.dumps(config, indent=1))
     write_file(out / 'labels.json', json.dumps(data.clips.labels, indent=1))
     write_file(out / 'skipped.csv', data.skipped.to_csv(index=False, lineterminator='\n'))
@@ -358,15 +490,16 @@ def geometric_mean(probabilities, # One array (clips, labels) a fold
     p = gmean(np.maximum(np.asarray(probabilities, float), 1e-12), axis=0)
     return p / p.sum(-1, keepdims=True)
 
-# %% ../nbs/07_training.ipynb #9d1e7d82
+# %% ../nbs/07_training.ipynb #d14ccbaa
 class FoldBar(keras.callbacks.Callback):
     "Moves a tqdm bar by a batch at a time, and says beside it which epoch it is and how well it goes."
     def __init__(self, bar, # A tqdm bar
                  k):        # Number of the fold
         super().__init__()
-        self.bar, self.k = bar, k
+        self.bar, self.k, self.done = bar, k, 0
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.bar.update((epoch - self.done) * self.params['steps'])     # what was done before a kill
         self.done = epoch + 1
         self.bar.set_description(f"fold {self.k}, epoch {self.done}/{self.params['epochs']}", refresh=False)
 
@@ -377,7 +510,7 @@ class FoldBar(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None): self.bar.total -= (self.params['epochs'] - self.done) * self.params['steps']
 
-# %% ../nbs/07_training.ipynb #b27966d4
+# %% ../nbs/07_training.ipynb #898ad3ce
 def run_fold(k,      # Number of the fold to score
              fold,   # Fold of each training clip
              data,   # `Prepared`
@@ -388,19 +521,21 @@ def run_fold(k,      # Number of the fold to score
              ):
     "Train fold `k` and predict with it; its last file appears when all the others are there."
     work, logs, predictions = out / f'.fold_{k}', out / f'logs/fold_{k}', out / 'predictions'
-    for folder in (work, logs): shutil.rmtree(folder, ignore_errors=True)
-    work.mkdir(parents=True)
+    if recipe.watch != 'none':      # what picks an epoch remembers nothing of a killed training
+        for folder in (work, logs): shutil.rmtree(folder, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
     train, watched, _ = (data.train[rows] for rows in split_rows(fold, k, recipe.watch))
     model = fit_fold(data.X, data.targets, train, watched, recipe=recipe, seed=fold_seed(seed, fold, k), folder=work, logs=logs, more=[FoldBar(bar, k)])
-    p_train, p_test = (predict_rows(model, data.X, rows, batch_size=recipe.batch_size) for rows in (data.train, data.test))
-    os.replace(work / 'best.keras', out / f'best_{k}.keras')
+    p_train, p_test = (predict_clips(model, data.X, rows, recipe) for rows in (data.train, data.test))
+    model.save(work / 'model.keras')
+    os.replace(work / 'model.keras', out / f'best_{k}.keras')
     os.replace(work / 'history.csv', out / f'history_{k}.csv')
     shutil.rmtree(work)
     write_npy(predictions / f'train_predictions_{k}.npy', p_train)
     write_npy(predictions / f'test_predictions_{k}.npy', p_test)
     write_file(predictions / f'predictions_{k}.csv', top3_csv(data.clips.test.table.index, p_test, data.clips.labels))
 
-# %% ../nbs/07_training.ipynb #4bd99b02
+# %% ../nbs/07_training.ipynb #34b81d5a
 def fold_line(k,       # Number of the fold
               fold,    # Fold of each training clip
               data,    # `Prepared`
@@ -411,7 +546,8 @@ def fold_line(k,       # Number of the fold
     hit = np.load(out / f'predictions/train_predictions_{k}.npy').argmax(1) == data.targets[data.train].argmax(1)
     train, _, scored = split_rows(fold, k, recipe.watch)
     losses = pd.read_csv(out / f'history_{k}.csv').val_loss
-    return f'fold {k}: right on {hit[train].mean():.1%} of the clips it trained on, {hit[scored].mean():.1%} of those held out (best epoch {losses.argmin() + 1} of {len(losses)})'
+    which = f'{len(losses)} epochs' if recipe.watch == 'none' else f'best epoch {losses.argmin() + 1} of {len(losses)}'
+    return f'fold {k}: right on {hit[train].mean():.1%} of the clips it trained on, {hit[scored].mean():.1%} of those held out ({which})'
 
 # %% ../nbs/07_training.ipynb #d30dc059
 def gather(out,    # Folder of a run whose folds are all done
@@ -425,7 +561,7 @@ def gather(out,    # Folder of a run whose folds are all done
     mean = geometric_mean([np.load(folder / f'test_predictions_{k}.npy') for k in ks])
     write_file(folder / 'predictions.csv', top3_csv(clips.test.table.index, mean, clips.labels))
 
-# %% ../nbs/07_training.ipynb #7941fa0a
+# %% ../nbs/07_training.ipynb #466c3a86
 def train_folds(clips,           # `Clips`, from `load_clips` or `mini`
                 recipe='post',   # A `Recipe`, or a name in `RECIPES`
                 folds=5,         # How many, unless the data set has its own
@@ -447,7 +583,8 @@ def train_folds(clips,           # `Clips`, from `load_clips` or `mini`
         fold = deal(data.clips, folds, kind, recipe.watch, seed)
         write_start(out, config, data, fold)
         todo = [k for k in sorted(fold.unique()) if not (out / f'predictions/predictions_{k}.csv').exists()]
-        steps = sum(-(-len(split_rows(fold, k, recipe.watch)[0]) // recipe.batch_size) for k in todo) * recipe.epochs
+        sizes = [len(split_rows(fold, k, recipe.watch)[0]) for k in todo]
+        steps = sum(-(-n // recipe.batch_size) * recipe.epochs_of(n) for n in sizes)
         with tqdm(total=steps, unit='batch', disable=None if progress else True) as bar:
             for k in sorted(fold.unique()):
                 if k in todo: run_fold(k, fold, data, recipe, seed, out, bar)
@@ -475,7 +612,7 @@ def folds_by(clips, # `Clips`
     if kind == 'by label': source, kind = replace(source, table=source.table.sort_values('label', kind='stable')), 'unshuffled'
     return make_folds(source, folds, kind=kind, seed=seed).loc[clips.train.table.index]
 
-# %% ../nbs/07_training.ipynb #7035418c
+# %% ../nbs/07_training.ipynb #19499e9e
 def cross_validate(data,   # `Prepared`, training clips alone
                    fold,   # Fold of each clip
                    recipe, # A `Recipe`
@@ -490,7 +627,7 @@ def cross_validate(data,   # `Prepared`, training clips alone
         with tempfile.TemporaryDirectory() as folder:
             model = fit_fold(data.X, data.targets, train, watched, recipe=recipe, seed=fold_seed(seed, fold, k), folder=folder)
             epoch = pd.read_csv(Path(folder) / 'history.csv').val_loss.argmin() + 1
-        hit = predict_rows(model, data.X, data.train, batch_size=recipe.batch_size).argmax(1) == y
+        hit = predict_clips(model, data.X, data.train, recipe).argmax(1) == y
         heard, taught, several = np.isin(group[scored], group[train]), np.isin(y[scored], y[train]), scored[takes[scored]]
         rows.append({'accuracy': hit[scored].mean(), 'train_accuracy': hit[train].mean(), 'training_clips': len(train), 'epoch': epoch,
                      'recording_heard': heard.mean(), 'label_taught': taught.mean()} | ({'accuracy_several_takes': hit[several].mean()} if takes.any() else {}))

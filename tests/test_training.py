@@ -16,12 +16,14 @@ from scipy.stats import gmean
 
 import soundtag.training as training
 from soundtag.audio import wav_bytes
+from soundtag.augmentation import Ragged
 from soundtag.dataset import DataError, load_clips
-from soundtag.mfcc import MFCC
-from soundtag.training import RECIPES, RunError, benchmark_folds, compiled, fit_fold, geometric_mean, top3_csv, train_folds
+from soundtag.mfcc import LogMel, MFCC
+from soundtag.training import RECIPES, RunError, Windows, benchmark_folds, compiled, fit_fold, geometric_mean, top3_csv, train_folds
 
 SR = 8000
 TINY = replace(RECIPES['post'], name='tiny', features=MFCC(sr=SR, n_mfcc=20, n_mels=40, n_fft=512, hop_length=250), seconds=.5, batch_size=8, epochs=2)
+FIXED = replace(RECIPES['strong'], name='fixed', features=LogMel(sr=SR, n_mels=32, n_fft=512, hop_length=125), window=.4, crops=2, batch_size=8, epochs=4, least_steps=0)
 LABELS = 'buzz', 'hiss', 'low tone'
 
 
@@ -144,13 +146,13 @@ def test_same_seed_same_numbers_whatever_ran_before(home, clips, finished):
 SCRIPT = '''
 import sys; sys.path.insert(0, {tests!r})
 from pathlib import Path
-from test_training import TINY, load_clips, train
-train(load_clips({data!r}), Path({out!r}))
+from test_training import {recipe}, load_clips, train
+train(load_clips({data!r}), Path({out!r}), recipe={recipe})
 '''
 
 
-def start(home, out):
-    code = SCRIPT.format(tests=str(Path(__file__).parent), data=str(home / 'set/clips.csv'), out=str(out))
+def start(home, out, recipe='TINY'):
+    code = SCRIPT.format(tests=str(Path(__file__).parent), data=str(home / 'set/clips.csv'), out=str(out), recipe=recipe)
     return subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -181,6 +183,37 @@ def test_killed_at_any_moment_and_started_again(home, finished):
     assert numbers(out) == numbers(finished)
     assert {f for f in files(out) if not f.startswith('logs/')} == expected(range(3))
     assert not [p for p in out.rglob('.*')] and not list(home.glob('.killed*'))
+
+
+def test_a_fixed_schedule_goes_on_in_mid_fold(home, clips):
+    "Killed in its second fold, it begins with the epoch after the last whole one, and ends with the same numbers."
+    out, whole = home / 'fixed', train(clips, home / 'fixed_whole', recipe=FIXED)
+    kill_when(start(home, out, 'FIXED'), lambda: (out / '.fold_1/history.csv').exists() and len((out / '.fold_1/history.csv').read_text().splitlines()) > 2)
+    done = (out / '.fold_1/last.keras').stat().st_mtime_ns
+    process = start(home, out, 'FIXED')
+    while process.poll() is None and (out / '.fold_1/last.keras').exists() and (out / '.fold_1/last.keras').stat().st_mtime_ns == done:
+        assert len((out / '.fold_1/history.csv').read_text().splitlines()) > 1, 'the fold was begun anew'
+        time.sleep(.05)
+    assert process.wait(timeout=180) == 0, process.stderr.read()
+    assert numbers(out) == numbers(whole) and not [p for p in out.rglob('.*')]
+    assert all(len(pd.read_csv(out / f'history_{k}.csv')) == FIXED.epochs for k in range(3))
+    config = json.loads((out / 'config.json').read_text('utf-8'))
+    assert config['recipe']['augment'] == FIXED.augment.settings and 'nothing is picked' in config['selection']
+
+
+def test_what_is_scored_changes_no_weight_of_a_fixed_schedule(tmp_path):
+    "Neither the sound nor the labels of the clips held out, nor which clips they are."
+    rng = np.random.default_rng(0)
+    pictures = [rng.normal(-40, 10, (32, n)).astype('float32') for n in rng.integers(20, 60, 40)]
+    targets = np.eye(2, dtype='float32')[np.arange(40) % 2]
+    spoiled = pictures[:20] + [p - 30 for p in pictures[20:]]
+    weights = []
+    for i, (sounds, held) in enumerate([(pictures, np.arange(20, 30)), (spoiled, np.arange(20, 40))]):
+        (tmp_path / str(i)).mkdir()
+        X = Windows(Ragged.of(sounds), FIXED.frames)
+        weights.append(fit_fold(X, targets, np.arange(20), held, recipe=replace(FIXED, epochs=2), seed=0, folder=tmp_path / str(i)).get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_stopped_between_two_files(home, clips, finished, monkeypatch):
