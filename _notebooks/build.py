@@ -1,17 +1,21 @@
 """Builds what is generated from the chapters in `nbs/`.
 
-    python _notebooks/build.py readme          write README.md from nbs/index.ipynb
-    python _notebooks/build.py readme --check  say whether README.md is up to date, by the exit code
+    python _notebooks/build.py readme          README.md from nbs/index.ipynb
+    python _notebooks/build.py blog            the post, woven from the chapters (weave.py says how)
+    python _notebooks/build.py blog --run      the same, its own cells run again
+    python _notebooks/build.py site            the site in _docs (website.py says how)
+
+With --check nothing is written; the exit code says whether the file is up to date.
 """
 import argparse
 import re
 import sys
-from pathlib import Path
+import tempfile
 
 import nbformat
 from nbconvert import MarkdownExporter
+from weave import POST, ROOT, reading_minutes, run, weave
 
-ROOT = Path(__file__).resolve().parent.parent
 NOTE = '<!-- Made from nbs/index.ipynb by `make readme`; edit that. -->\n\n'
 
 
@@ -34,19 +38,34 @@ def readme():
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources['outputs']:
         raise SystemExit('index.ipynb: a figure in an output cannot stand in README.md; show a file of images/ instead')
-    text = re.sub(r'```\w*\n\s*```\n', '', text).replace('](../images/', '](images/')
+    text = re.sub(r'```\w*\n\s*```\n', '', text).replace('](../', '](')
     return NOTE + re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
+
+
+def post(again):
+    "The text of the post's notebook; `again` runs its own cells."
+    nb = weave()
+    if again:
+        with tempfile.TemporaryDirectory() as folder:
+            run(nb, folder)
+    return nbformat.writes(nb) + '\n'
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('what', choices=['readme'])
+    p.add_argument('what', choices=['readme', 'blog', 'site'])
     p.add_argument('--check', action='store_true', help='write nothing; exit 1 when the file is stale')
+    p.add_argument('--run', action='store_true', help='blog: run the cells that only the post has, and store what they print')
     args = p.parse_args()
-    path, text = ROOT / 'README.md', readme()
+    if args.what == 'site':
+        from website import build
+        return build()
+    path, text = (ROOT / 'README.md', readme()) if args.what == 'readme' else (POST, post(args.run))
     if args.check:
-        return int(path.read_text('utf-8') != text)
+        return int(not path.exists() or path.read_text('utf-8') != text)
     path.write_text(text, 'utf-8')
+    if path == POST:
+        print(f'{path.name}: {len(text.encode()) / 1e6:.1f} MB, {reading_minutes(nbformat.reads(text, as_version=4)):.0f} minutes to read')
 
 
 if __name__ == '__main__':
