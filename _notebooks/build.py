@@ -1,11 +1,12 @@
 """Builds what is generated from the chapters in `nbs/`.
 
     python _notebooks/build.py readme          README.md from nbs/index.ipynb
+    python _notebooks/build.py colab           badges and the set-up cell in every chapter
     python _notebooks/build.py blog            the post, woven from the chapters (weave.py says how)
     python _notebooks/build.py blog --run      the same, its own cells run again
     python _notebooks/build.py site            the site in _docs (website.py says how)
 
-With --check nothing is written; the exit code says whether the file is up to date.
+With --check nothing is written; the exit code says whether all is up to date.
 """
 import argparse
 import re
@@ -14,7 +15,7 @@ import tempfile
 
 import nbformat
 from nbconvert import MarkdownExporter
-from weave import POST, ROOT, reading_minutes, run, weave
+from weave import CHAPTERS, POST, ROOT, equip, reading_minutes, run, weave
 
 NOTE = '<!-- Made from nbs/index.ipynb by `make readme`; edit that. -->\n\n'
 
@@ -53,18 +54,23 @@ def post(again):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('what', choices=['readme', 'blog', 'site'])
-    p.add_argument('--check', action='store_true', help='write nothing; exit 1 when the file is stale')
+    p.add_argument('what', choices=['readme', 'colab', 'blog', 'site'])
+    p.add_argument('--check', action='store_true', help='write nothing; exit 1 when something is stale')
     p.add_argument('--run', action='store_true', help='blog: run the cells that only the post has, and store what they print')
     args = p.parse_args()
     if args.what == 'site':
         from website import build
         return build()
-    path, text = (ROOT / 'README.md', readme()) if args.what == 'readme' else (POST, post(args.run))
+    if args.what == 'colab':
+        made = {path: equip(path) for path in CHAPTERS}
+    else:
+        made = {POST: post(args.run)} if args.what == 'blog' else {ROOT / 'README.md': readme()}
+    stale = [path for path, text in made.items() if not path.exists() or path.read_text('utf-8') != text]
     if args.check:
-        return int(not path.exists() or path.read_text('utf-8') != text)
-    path.write_text(text, 'utf-8')
-    if path == POST:
+        return int(bool(stale))
+    for path in stale:
+        path.write_text(made[path], 'utf-8')
+    for path, text in made.items() if args.what == 'blog' else ():
         print(f'{path.name}: {len(text.encode()) / 1e6:.1f} MB, {reading_minutes(nbformat.reads(text, as_version=4)):.0f} minutes to read')
 
 

@@ -54,6 +54,16 @@ def set_up():
             f"    %cd {SETTINGS['repo']}/nbs")
 
 
+def equip(path):
+    "The text of a chapter with its badges and its set-up cell, as its second and third cells."
+    nb = nbformat.read(path, as_version=4)
+    ours = [nbformat.v4.new_markdown_cell(badges(path.relative_to(ROOT).as_posix())), nbformat.v4.new_code_cell(set_up())]
+    for cell in ours:
+        cell.id = sha256(cell.source.encode()).hexdigest()[:8]
+    nb.cells[1:] = ours + [c for c in nb.cells[1:] if not re.match(r'\[!\[Open in Colab\]|#\| hide\n# In Colab this fetches', c.source)]
+    return nbformat.writes(nb) + '\n'
+
+
 def directive(cell):
     "The part a code cell is marked for and whether only its figure is wanted, or None."
     found = re.search(r'^#\| post (\w+)( figure)?$', cell.source, re.M)

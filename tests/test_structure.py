@@ -44,7 +44,7 @@ def is_exported(source):
 
 def parsed(source):
     "The cell's syntax tree without IPython magics."
-    return ast.parse('\n'.join('pass' if re.match(r'\s*[%!]', line) else line for line in source.splitlines()))
+    return ast.parse(re.sub(r'^(\s*)[%!].*', r'\1pass', source, flags=re.M))
 
 
 def names_in(tree):

@@ -1,0 +1,219 @@
+"""Builds the site: the front page, the post and the chapters, as they lie stored in their notebooks; nothing is run.
+
+A copy of each notebook goes to `_proc`, where figures and sounds become files, cells that are hidden are left out and
+plumbing is folded; smalldocs renders that folder to `_docs`. It is a valid Quarto project, so `quarto render _proc`
+does the same. Nothing in the pages is loaded from outside: KaTeX comes from the npm registry once, by its checksum.
+"""
+import base64
+import hashlib
+import html
+import importlib
+import io
+import json
+import re
+import shutil
+import struct
+import tarfile
+import urllib.request
+
+import nbformat
+import yaml
+from fastcore.docments import docments
+from smalldocs import api
+from smalldocs.site import build as render
+from weave import CHAPTERS, POST, ROOT, SETTINGS, SITE, SUMMARY, TITLE, badges
+
+PROC, DOCS = ROOT / '_proc', ROOT / '_docs'
+KATEX = '0.16.11'
+KATEX_HASH = 'RQrI8rlHY92OLf3rho/Ts8i/XvjgguEjOkO1BEXcU3N8BqPpSzBNwV/G0Ukr+P/l3ivvJUE/Fa/CwbS6HesGNQ=='
+KATEX_URL = f'https://registry.npmjs.org/katex/-/katex-{KATEX}.tgz'
+REPO = SETTINGS['git_url']
+
+
+def katex(cache=ROOT / 'build'):
+    "KaTeX's archive, fetched once and checked each time."
+    path = cache / f'katex-{KATEX}.tgz'
+    if not path.exists():
+        cache.mkdir(exist_ok=True)
+        with urllib.request.urlopen(KATEX_URL, timeout=60) as answer:
+            path.write_bytes(answer.read())
+    data = path.read_bytes()
+    if base64.b64encode(hashlib.sha512(data).digest()).decode() != KATEX_HASH:
+        path.unlink()
+        raise SystemExit(f'{KATEX_URL} is not the file it was; nothing of it is used')
+    return data
+
+
+def bring_home():
+    "Put KaTeX beside the pages, and let nothing be loaded from elsewhere; the themes do without their web fonts."
+    lib = DOCS / 'site_libs/katex'
+    with tarfile.open(fileobj=io.BytesIO(katex())) as archive:
+        for member in archive:
+            name = member.name.removeprefix('package/')
+            if re.fullmatch(r'dist/(katex\.min\.(css|js)|contrib/auto-render\.min\.js|fonts/.*\.woff2)|LICENSE', name):
+                target = lib / name.removeprefix('dist/')
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.extractfile(member).read())
+    for page in DOCS.glob('*.html'):
+        page.write_text(re.sub(r'https://cdn\.jsdelivr\.net/npm/katex@[\d.]+/dist', 'site_libs/katex', page.read_text('utf-8')), 'utf-8')
+    for theme in DOCS.glob('site_libs/themes/*.css'):
+        theme.write_text(re.sub(r'@import ?url\([^)]*\);', '', theme.read_text('utf-8')), 'utf-8')
+
+
+def keep(data, kind):
+    "Store bytes as a file named by their content; its path seen from the pages."
+    path = PROC / f'media/{hashlib.sha256(data).hexdigest()[:16]}.{kind}'
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    return f'media/{path.name}'
+
+
+def picture(data, alt):
+    "HTML of a figure that loads when it comes near and opens large."
+    src, (width, height) = keep(data, 'png'), struct.unpack('>II', data[16:24])
+    return (f'<a class="figure-card" href="{src}"><img src="{src}" alt="{html.escape(alt)}" '
+            f'width="{width}" height="{height}" loading="lazy"></a>')
+
+
+def player(text, label):
+    "HTML of a player that fetches its sound when it is asked to play."
+    data = base64.b64decode(re.search(r'data:audio/[\w-]+;base64,([^"]+)', text)[1])
+    return f'<audio controls preload="none" src="{keep(data, "wav")}" aria-label="{html.escape(label)}"></audio>'
+
+
+def shown_outputs(cell):
+    "The outputs with pictures and sounds as files."
+    alt, outputs, sounds = re.search(r'^#\| fig-alt: "(.*)"$', cell.source, re.M), [], 0
+    for o in cell.outputs:
+        data = o.get('data', {})
+        if 'image/png' in data:
+            data = {'text/html': picture(base64.b64decode(data['image/png']), alt[1] if alt else '')}
+        elif '<audio' in data.get('text/html', ''):
+            sounds += 1
+            data = {'text/html': player(data['text/html'], f'Sound {sounds}')}
+        elif data:
+            data = {k: v for k, v in data.items() if k in ('text/markdown', 'text/html', 'text/plain')}
+        outputs.append(nbformat.v4.new_output('display_data', data=data) if data else o)
+    return outputs
+
+
+def folded(cell):
+    "Quarto's options for a cell that is plumbing: what draws, and what only checks."
+    code = [l for l in cell.source.splitlines() if l.strip() and not l.startswith('#')]
+    if 'code-fold' in cell.source:
+        return []
+    if any('image/png' in o.get('data', {}) for o in cell.outputs):
+        return ['#| code-fold: true', '#| code-summary: "How the figure is drawn"']
+    if code and all(re.match(r'assert |np\.testing\.|refused\(|try:|except |else: raise|for .*assert', l.strip()) for l in code):
+        return ['#| code-fold: true', '#| code-summary: "Checks"']
+    return []
+
+
+def page_cells(nb):
+    "The cells of a notebook as the site shows them."
+    for cell in nb.cells:
+        if cell.cell_type == 'raw' or cell.source.startswith('[![Open in Colab]'):
+            continue
+        if cell.cell_type == 'markdown':
+            text = re.sub(r'^<!--.*?-->\n?', '', cell.source, flags=re.M | re.S)
+            text = re.sub(r'!\[([^]]*)\]\(data:image/png;base64,([^)]+)\)', lambda m: f'```{{=html}}\n{picture(base64.b64decode(m[2]), m[1])}\n```', text)
+            yield nbformat.v4.new_markdown_cell(text.replace(f'{SITE}/', ''))
+        elif not re.search(r'^#\| *(hide|default_exp)\b', cell.source, re.M):
+            lines = cell.source.splitlines()
+            options = [l for l in lines if re.match(r'#\| *[\w-]+: ', l) and 'fig-alt' not in l]
+            code = '\n'.join(l for l in lines if not l.startswith('#|') and l != '# measured').strip('\n')
+            new = nbformat.v4.new_code_cell('\n'.join([*options, *folded(cell), code]))
+            new.outputs = shown_outputs(cell)
+            yield new
+
+
+def split_title(cell):
+    "Title, summary and the rest of a notebook's first cell."
+    title, summary, rest = re.match(r'# (.+?)\n+> (.+?)(?:\n|\Z)(.*)', cell.source, re.S).groups()
+    return title.strip(), summary.strip(), rest.strip()
+
+
+def open_in(path):
+    "HTML of the links that take a reader from the page to its notebook."
+    colab, binder = re.findall(r'\]\((https://[^)]+)\)', badges(path).replace('badge.svg)]', ']'))[-2:]
+    source = f'{REPO}/blob/{SETTINGS["branch"]}/{path}'
+    links = ('play-btn', 'Open in Colab', colab), ('cloud', 'Open in Binder', binder), ('github', 'Source', source)
+    return '<div class="open-in">' + ''.join(f'<a href="{html.escape(url)}"><i class="bi bi-{icon}" aria-hidden="true"></i> {text}</a>' for icon, text, url in links) + '</div>'
+
+
+def first_image(nb):
+    "The first figure as the page's preview, when there is one."
+    for cell in nb.cells:
+        for o in cell.get('outputs', []):
+            if 'image/png' in o.get('data', {}):
+                return keep(base64.b64decode(o['data']['image/png']), 'png')
+
+
+def reference(module):
+    "Markdown of all that a module exports: signature, what goes in, what comes out."
+    mod = importlib.import_module(f'soundtag.{module}')
+    parts = ['## Reference', f'What `soundtag.{module}` exports.']
+    for symbol in api.own(mod):
+        text, back = api.entry(symbol, 3), None
+        if callable(symbol) and not isinstance(symbol, type):
+            back = docments(symbol).get('return')
+        parts.append(text + (f'\n\nGives: {back}.' if back else ''))
+    return '\n\n'.join(parts)
+
+
+def stage(path, name, front, extra=''):
+    "A notebook's copy in _proc, with its front matter."
+    nb = nbformat.read(path, as_version=4)
+    first = next(c for c in nb.cells if c.cell_type == 'markdown')
+    title, summary, rest = split_title(first)
+    first.source = re.sub(r'^\[!\[.*$', '', rest, flags=re.M)
+    front = {'title': title, 'description': summary, 'image': first_image(nb) or 'images/results_curves.png', **front}
+    cells = [nbformat.v4.new_raw_cell(f'---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---'),
+             nbformat.v4.new_markdown_cell(f'```{{=html}}\n{open_in(path.relative_to(ROOT).as_posix())}\n```')]
+    cells += [c for c in page_cells(nb) if c.source.strip() or c.get('outputs')]
+    if extra:
+        cells.append(nbformat.v4.new_markdown_cell(extra))
+    for i, cell in enumerate(cells):
+        cell.id = f'cell-{i}'
+        if cell.cell_type == 'markdown':
+            cell.source = re.sub(r'\]\((?:\.\./)?(?:nbs/|_notebooks/)', '](', cell.source).replace(f']({POST.name})', f'](predicting-from-sound.ipynb)').replace('](../images/', '](images/')
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=nb.metadata), PROC / f'{name}.ipynb')
+    return title
+
+
+def configuration(titles):
+    "`_quarto.yml` of the site: what nbs has, and what settings.ini and the list of pages add."
+    config = yaml.safe_load((ROOT / 'nbs/_quarto.yml').read_text('utf-8'))
+    web = config['website']
+    web |= {'title': SETTINGS['title'], 'description': SETTINGS['description'], 'site-url': SITE, 'repo-url': REPO}
+    web['navbar']['left'] = [{'text': TITLE, 'href': 'predicting-from-sound.ipynb'}, {'text': 'Posts', 'href': 'posts.qmd'}]
+    web['navbar']['right'] = [{'icon': 'github', 'href': REPO, 'aria-label': 'Source on GitHub'}, {'icon': 'rss', 'href': 'posts.xml', 'aria-label': 'Feed'}]
+    chapters = [{'text': title, 'href': f'{name}.ipynb'} for name, title in titles.items()]
+    web['sidebar']['contents'] = [{'text': 'soundtag', 'href': 'index.ipynb'}, {'text': TITLE, 'href': 'predicting-from-sound.ipynb'}, {'section': 'The book', 'contents': chapters}]
+    if 'giscus_repo_id' in SETTINGS:
+        web['comments'] = {'giscus': {'repo': f'{SETTINGS["user"]}/{SETTINGS["repo"]}', 'repo-id': SETTINGS['giscus_repo_id'], 'category': 'Announcements', 'category-id': SETTINGS['giscus_category_id']}}
+    return config
+
+
+LISTING = {'title': 'Posts', 'description': 'What has been written about soundtag.', 'image': 'images/results_curves.png', 'comments': False,
+           'listing': {'contents': ['predicting-from-sound.ipynb'], 'sort': 'date desc', 'feed': True}}
+
+
+def build():
+    "The whole site, from the notebooks to _docs."
+    shutil.rmtree(PROC, ignore_errors=True)
+    shutil.copytree(ROOT / 'images', PROC / 'images')
+    for name in ('style.css', 'enlarge.js'):
+        shutil.copy(ROOT / '_notebooks/site' / name, PROC)
+    shutil.copy(ROOT / '_notebooks/site/favicon.svg', PROC / 'images')
+    titles = {path.stem: stage(path, path.stem, {'comments': False}, reference(path.stem.split('_', 1)[1])) for path in CHAPTERS}
+    facts = yaml.safe_load(nbformat.read(POST, as_version=4).cells[0].source.strip('-\n'))
+    stage(POST, 'predicting-from-sound', {'date': str(facts['date']), 'author': facts['author'], 'categories': facts['categories'], 'image': facts['image']})
+    stage(ROOT / 'nbs/index.ipynb', 'index', {'comments': False, 'page-navigation': False})
+    (PROC / 'posts.qmd').write_text(f'---\n{yaml.safe_dump(LISTING, sort_keys=False)}---\n', 'utf-8')
+    (PROC / '_quarto.yml').write_text(yaml.safe_dump(configuration(titles), sort_keys=False, allow_unicode=True), 'utf-8')
+    site = render(PROC, quiet=True)
+    bring_home()
+    warnings = [w for w in site.warnings if not w.endswith('posts.xml')]    # the feed, which is written last
+    print(f'{len(site.pages)} pages in {DOCS.name}', *warnings, sep='\n')
+    return int(bool(warnings))
