@@ -1,5 +1,7 @@
-"Shared by all tests: where the project is, and where the real recordings are, if anywhere."
+"Shared by all tests: where the project is, where the real recordings are, if anywhere, and the package as a user has it."
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,19 @@ def real_data():
 
 
 def pytest_collection_modifyitems(items):
-    "With several workers, a file's tests stay together, for they share what they train; chapters go where there is room."
+    "With several workers, tests that share what they train or install stay together; chapters go where there is room."
     for item in items:
         if item.path.name != 'test_notebooks.py':
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            item.add_marker(pytest.mark.xdist_group('environment' if 'environment' in item.fixturenames else item.path.stem))
+
+
+@pytest.fixture(scope='session')
+def environment(tmp_path_factory):
+    "A folder with a fresh environment in it, `env`, that holds the built wheel and what it requires."
+    folder = tmp_path_factory.mktemp('user')
+    pip = [folder / 'env/bin/python', '-m', 'pip', '--quiet', '--disable-pip-version-check']
+    subprocess.run([sys.executable, '-m', 'venv', folder / 'env'], check=True)
+    subprocess.run([*pip, 'wheel', '--no-deps', '--wheel-dir', folder, str(ROOT)], check=True, cwd=folder)
+    wheel, = folder.glob('*.whl')
+    subprocess.run([*pip, 'install', wheel], check=True, cwd=folder)
+    return folder

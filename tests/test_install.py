@@ -1,21 +1,6 @@
 "The package as a user gets it: a wheel, a fresh environment, no development tools, far from the checkout."
 import os
 import subprocess
-import sys
-from pathlib import Path
-
-import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope='module')
-def environment(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('user')
-    subprocess.run([sys.executable, '-m', 'venv', folder / 'env'], check=True)
-    subprocess.run([folder / 'env/bin/python', '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', str(ROOT)],
-                   check=True, cwd=folder)
-    return folder
 
 
 def run(environment, *args):

@@ -1,0 +1,279 @@
+"The site as its readers meet it: built once, served on localhost, opened in headless Chromium."
+import re
+import shutil
+import sys
+import threading
+import xml.etree.ElementTree as ET
+from functools import cache
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / '_notebooks'))
+weave = pytest.importorskip('weave')
+website = pytest.importorskip('website')
+
+CHAPTERS = [p.stem for p in weave.CHAPTERS]
+PAGES = ['index', 'predicting-from-sound', 'posts', *CHAPTERS]
+MAIN = ['index', 'predicting-from-sound', '04_mfcc']
+FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+         '--disable-component-update', '--disable-sync', '--autoplay-policy=no-user-gesture-required']
+
+
+@pytest.fixture(scope='session')
+def docs(tmp_path_factory):
+    "The folder of the built site."
+    folder = tmp_path_factory.mktemp('site')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(website, 'PROC', folder / '_proc')
+        patch.setattr(website, 'DOCS', folder / '_docs')
+        assert website.build() == 0, 'smalldocs warned of something; see above'
+    return folder / '_docs'
+
+
+@pytest.fixture(scope='session')
+def server(docs):
+    class Quiet(SimpleHTTPRequestHandler):
+        def __init__(self, *args): super().__init__(*args, directory=docs)
+        def log_message(self, *args): pass
+    with ThreadingHTTPServer(('127.0.0.1', 0), Quiet) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{http.server_port}'
+        http.shutdown()
+
+
+@pytest.fixture(scope='session')
+def browser(tmp_path_factory):
+    chromium = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+    if not chromium:
+        pytest.skip('there is no Chromium on this machine')
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        running = p.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def visit(browser, server):
+    "Opens a page and notes whatever goes wrong on it."
+    contexts = []
+
+    def go(page, width=1280, scheme='light', script=None):
+        context = browser.new_context(viewport={'width': width, 'height': 800}, color_scheme=scheme)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.wrong, tab.bytes = [], 0
+        tab.on('console', lambda m: m.type == 'error' and tab.wrong.append(f'console: {m.text}'))
+        tab.on('pageerror', lambda e: tab.wrong.append(f'script: {e}'))
+        tab.on('requestfailed', lambda r: tab.wrong.append(f'failed: {r.url}'))
+        tab.on('request', lambda r: r.url.startswith((server, 'data:')) or tab.wrong.append(f'from outside: {r.url}'))
+        tab.on('response', lambda r: r.status >= 400 and tab.wrong.append(f'{r.status}: {r.url}'))
+        if script:
+            tab.add_init_script(script)
+        tab.goto(f'{server}/{page}.html', wait_until='load')
+        return tab
+
+    yield go
+    for context in contexts:
+        context.close()
+
+
+class Reader(HTMLParser):
+    "Links, anchors, and what the head says."
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.ids, self.meta, self.title = [], set(), {}, ''
+        self.in_title = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        a = dict(attrs)
+        self.ids |= {a[k] for k in ('id', 'name') if a.get(k)}
+        self.links += [a[k] for k in ('href', 'src') if a.get(k)]
+        if tag == 'meta':
+            self.meta[a.get('name') or a.get('property')] = a.get('content')
+        self.in_title = tag == 'title'
+
+    def handle_data(self, data):
+        if self.in_title:
+            self.title += data
+            self.in_title = False
+
+
+@cache
+def read(path):
+    return Reader(path.read_text('utf-8'))
+
+
+def test_every_page_is_there(docs):
+    assert sorted(p.stem for p in docs.glob('*.html')) == sorted(PAGES)
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_internal_links_and_anchors_resolve(docs, page):
+    lost = []
+    for link in read(docs / f'{page}.html').links:
+        url = urlsplit(urljoin(f'http://here/{page}.html', link))
+        if url.netloc != 'here' or url.scheme != 'http':
+            continue
+        path = docs / (unquote(url.path).lstrip('/') or 'index.html')
+        path = path / 'index.html' if path.is_dir() else path
+        if not path.is_file() or url.fragment and '=' not in url.fragment and path.suffix == '.html' and unquote(url.fragment) not in read(path).ids:
+            lost.append(link)
+    assert not lost
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_title_description_and_preview(docs, page):
+    head = read(docs / f'{page}.html')
+    assert head.title.strip() and head.meta.get('description')
+    image = head.meta['og:image']
+    assert image.startswith(weave.SITE) and (docs / image.removeprefix(weave.SITE).lstrip('/')).is_file()
+
+
+@pytest.mark.parametrize('path', [*weave.CHAPTERS, weave.POST], ids=lambda p: p.stem)
+def test_links_to_source_and_colab(docs, path):
+    page = 'predicting-from-sound' if path == weave.POST else path.stem
+    links, name = read(docs / f'{page}.html').links, path.relative_to(ROOT).as_posix()
+    for start in ('https://colab.research.google.com/', 'https://mybinder.org/', 'https://github.com/'):
+        assert any(l.startswith(start) and l.endswith(name) for l in links)
+
+
+def test_previous_and_next_chapter(docs):
+    for before, after in zip(CHAPTERS, CHAPTERS[1:]):
+        text = (docs / f'{before}.html').read_text('utf-8')
+        assert re.search(rf'nav-page-next.*?{after}\.html', text, re.S)
+        assert re.search(rf'nav-page-previous.*?{before}\.html', (docs / f'{after}.html').read_text('utf-8'), re.S)
+
+
+def test_the_package_reference_stands_in_the_chapters(docs):
+    import soundtag.normalization as module
+    ids, text = read(docs / '03_normalization.html').ids, (docs / '03_normalization.html').read_text('utf-8')
+    assert 'reference' in ids and all(name in ids or f'def {name}' in text for name in module.__all__)
+    assert 'Mean and deviation, float32' in text.split('id="reference"')[1], 'what comes back is told'
+
+
+def test_the_feed_is_valid(docs):
+    channel = ET.parse(docs / 'posts.xml').getroot().find('channel')
+    assert all(channel.findtext(tag) for tag in ('title', 'link', 'description'))
+    items = channel.findall('item')
+    assert [i.findtext('title') for i in items] == [weave.TITLE]
+    for item in items:
+        assert all(item.findtext(tag) for tag in ('link', 'guid', 'pubDate', 'description'))
+        assert item.findtext('link') == f'{weave.SITE}/predicting-from-sound.html'
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_a_page_opens_without_fault(visit, page):
+    tab = visit(page)
+    tab.evaluate('document.querySelectorAll("details").forEach(d => d.open = true)')
+    tab.evaluate('document.querySelectorAll("img").forEach(i => i.loading = "eager")')
+    tab.wait_for_function('[...document.images].every(i => i.complete)')
+    bad = tab.evaluate('[...document.images].filter(i => !i.naturalWidth || !i.alt.trim()).map(i => i.outerHTML.slice(0, 200))')
+    assert not bad
+    formulas = tab.evaluate('[...document.querySelectorAll("main .math")].map(m => [!!m.querySelector(".katex-html"), !!m.querySelector(".katex-error"), m.textContent])')
+    assert not [text for done, error, text in formulas if not done or error]
+    if page in ('predicting-from-sound', '04_mfcc'):
+        assert len(formulas) > 10
+    assert not re.search(r'\$\$|\\frac|\\sum', tab.evaluate('''(() => { const m = document.querySelector("main").cloneNode(true);
+        m.querySelectorAll(".katex, pre, code").forEach(x => x.remove()); return m.textContent })()'''))
+    assert not tab.wrong
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_no_horizontal_scroll_on_a_phone(visit, page):
+    tab = visit(page, width=390)
+    assert tab.evaluate('document.documentElement.scrollWidth') <= 390
+
+
+def test_sounds_play(visit):
+    tab = visit('predicting-from-sound')
+    assert tab.locator('audio').count() > 5
+    heard = tab.evaluate('''async () => { const out = [];
+        for (const a of document.querySelectorAll("audio")) {
+            a.muted = true; await a.play(); await new Promise(done => setTimeout(done, 150));
+            out.push([a.currentTime, a.duration, a.getAttribute("aria-label")]); a.pause(); }
+        return out }''')
+    assert all(time > 0 and duration > .1 and label for time, duration, label in heard)
+    assert not tab.wrong
+
+
+def test_search_finds_mfcc(visit):
+    tab = visit('index')
+    tab.locator('.smalldocs-search input:visible').first.fill('MFCC')
+    tab.wait_for_selector('.search-result')
+    assert '04_mfcc.html' in ' '.join(a.get_attribute('href') for a in tab.locator('.search-result').all())
+    assert not tab.wrong
+
+
+@pytest.mark.parametrize('page', ['predicting-from-sound', '04_mfcc'])
+def test_table_of_contents_follows_the_scroll(visit, page):
+    tab = visit(page)
+    anchors = tab.evaluate('[...document.querySelectorAll("#TOC a.nav-link")].map(a => a.getAttribute("href").slice(1))')
+    assert len(anchors) > 5
+    for anchor in (anchors[2], anchors[len(anchors) // 2]):
+        tab.evaluate('id => document.getElementById(id).scrollIntoView({behavior: "instant"})', anchor)
+        tab.wait_for_function('id => document.querySelector("#TOC a.active").getAttribute("href") === "#" + id', arg=anchor, timeout=3000)
+
+
+def test_a_figure_opens_large_by_keyboard(visit):
+    tab = visit('predicting-from-sound')
+    figure = tab.locator('a.figure-card').first
+    figure.focus()
+    tab.keyboard.press('Enter')
+    assert tab.locator('dialog.enlarged[open] img').get_attribute('alt')
+    tab.keyboard.press('Escape')
+    tab.wait_for_function('!document.querySelector("dialog.enlarged")')
+    assert tab.evaluate('document.activeElement.className') == 'figure-card'
+
+
+def test_light_and_dark(visit):
+    colours = {scheme: visit('index', scheme=scheme).evaluate('getComputedStyle(document.body).backgroundColor') for scheme in ('light', 'dark')}
+    assert colours['light'] == 'rgb(255, 255, 255)' and colours['dark'] != colours['light']
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+@pytest.mark.parametrize('page', MAIN)
+def test_nothing_bars_readers_with_disabilities(visit, page, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+    found = Axe().run(visit(page, scheme=scheme)).response['violations']
+    assert not [(v['id'], [n['html'][:150] for n in v['nodes'][:3]]) for v in found if v['impact'] in ('serious', 'critical')]
+
+
+PAINT = '''window.paint = {lcp: 0, shift: 0};
+new PerformanceObserver(l => l.getEntries().forEach(e => paint.lcp = e.startTime)).observe({type: "largest-contentful-paint", buffered: true});
+new PerformanceObserver(l => l.getEntries().forEach(e => { if (!e.hadRecentInput) paint.shift += e.value })).observe({type: "layout-shift", buffered: true});'''
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_the_first_view_is_light(visit, page, record_property):
+    tab = visit(page, width=390, script=PAINT)
+    tab.wait_for_load_state('networkidle')
+    size = tab.evaluate('performance.getEntries().filter(e => e.transferSize).reduce((sum, e) => sum + e.transferSize, 0)')
+    paint = tab.evaluate('paint')
+    print(f'{page}: {size / 1e3:.0f} kB, largest paint {paint["lcp"]:.0f} ms, layout shift {paint["shift"]:.3f}')
+    record_property('kilobytes', round(size / 1e3))
+    assert 50e3 < size < 1.5e6
+    assert 0 < paint['lcp'] < 2500 and paint['shift'] < .1
+
+
+def test_comments_come_when_they_are_configured(monkeypatch):
+    assert 'comments' not in website.configuration({})['website']
+    monkeypatch.setitem(weave.SETTINGS, 'giscus_repo_id', 'R_1')
+    monkeypatch.setitem(weave.SETTINGS, 'giscus_category_id', 'DIC_1')
+    try:
+        assert website.configuration({})['website']['comments']['giscus']['repo-id'] == 'R_1'
+    finally:
+        monkeypatch.undo()
+
+
+def test_a_changed_katex_is_refused(tmp_path):
+    (tmp_path / f'katex-{website.KATEX}.tgz').write_bytes(b'something else')
+    with pytest.raises(SystemExit, match='not the file it was'):
+        website.katex(tmp_path)
+    assert not list(tmp_path.iterdir())
