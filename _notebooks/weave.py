@@ -94,7 +94,7 @@ def with_links(text):
     "`chapter 04` as a link to its page."
     pages = {p.stem[:2]: p.stem for p in reversed(CHAPTERS)}
     def link(m): return f'[{m[0]}]({SITE}/{pages[m[1]]}.html)' if m[1] in pages else m[0]
-    return re.sub(r'\bchapter (\d\d)\b', link, text)
+    return re.sub(r'\b[Cc]hapter (\d\d)\b', link, text)
 
 
 def figure(cell):
@@ -105,8 +105,8 @@ def figure(cell):
 
 
 def woven_code(cell):
-    "A chapter's code cell as the post has it; what only draws is folded."
-    lines = [l for l in cell.source.splitlines() if not re.match(r'#\| (post|export)|# measured', l)]
+    "A chapter's code cell as the post has it: what only draws is folded, and the clips are those chosen at the top."
+    lines = [l for l in cell.source.splitlines() if not re.match(r'#\| (post|export)|# measured|clips = mini\(\)$', l)]
     top = [l for l in lines if l.startswith('#|')]
     draws = any('image/png' in o.get('data', {}) for o in cell.outputs)
     if draws:
@@ -138,7 +138,7 @@ def results():
 def told():
     "The text of post.md with the numbers filled in and the references numbered."
     env = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, comment_start_string='{##')
-    env.filters['pct'] = lambda x: f'{100 * x:.0f} %'
+    env.filters['pct'] = lambda x: f'{100 * x:.1f} %'
     env.filters['pm'] = lambda m: f'{100 * m["mean"]:.1f} ± {100 * m["sd"]:.1f} %'
     text = env.from_string((ROOT / '_notebooks/post.md').read_text('utf-8')).render(**results(), site=SITE)
     keys = re.findall(r'^\[@(\w+)\]: ', text, re.M)
