@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL = 2
 
-.PHONY: demo test benchmark readme clean
+.PHONY: demo test benchmark readme blog site clean
 
 .venv/.installed: settings.ini setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "soundtag needs Python 3.11 or newer; call make PYTHON=/path/to/python3.11")'
@@ -25,5 +25,12 @@ benchmark: .venv/.installed
 readme: .venv/.installed
 	$(BIN)/python _notebooks/build.py readme
 
+blog: .venv/.installed
+	$(BIN)/python _notebooks/build.py colab
+	$(BIN)/python _notebooks/build.py blog
+
+site: .venv/.installed
+	$(BIN)/python _notebooks/build.py site
+
 clean:
-	rm -rf .venv build dist *.egg-info runs data
+	rm -rf .venv build dist *.egg-info runs data _docs _proc
