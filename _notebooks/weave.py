@@ -36,11 +36,16 @@ POST = ROOT / f'_notebooks/{DATE}-predicting-from-sound.ipynb'
 CHAPTERS = sorted((ROOT / 'nbs').glob('[0-9]*.ipynb'))
 
 
-def badges(path):
-    "Markdown that opens the notebook at `path`, seen from the repository's root, in Colab and in Binder."
+def addresses(path):
+    "Where Colab and Binder open the notebook at `path`, seen from the repository's root."
     where = f'{SETTINGS["user"]}/{SETTINGS["repo"]}'
-    colab = f'https://colab.research.google.com/github/{where}/blob/{SETTINGS["branch"]}/{path}'
-    binder = f'https://mybinder.org/v2/gh/{where}/{SETTINGS["branch"]}?labpath={path}'
+    return (f'https://colab.research.google.com/github/{where}/blob/{SETTINGS["branch"]}/{path}',
+            f'https://mybinder.org/v2/gh/{where}/{SETTINGS["branch"]}?labpath={path}')
+
+
+def badges(path):
+    "Markdown that opens the notebook at `path` in Colab and in Binder."
+    colab, binder = addresses(path)
     return (f'[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})\n'
             f'[![Open in Binder](https://mybinder.org/badge_logo.svg)]({binder})')
 

@@ -15,17 +15,15 @@ import re
 import shutil
 import struct
 import tarfile
-import textwrap
 import urllib.request
 
 import nbformat
 import yaml
-from fastcore.docments import docments
 from fontTools import subset
 from fontTools.ttLib import TTFont
 from smalldocs import api
 from smalldocs.site import build as render
-from weave import CHAPTERS, POST, ROOT, SETTINGS, SITE, TITLE, badges
+from weave import CHAPTERS, POST, ROOT, SETTINGS, SITE, TITLE, addresses
 
 PROC, DOCS = ROOT / '_proc', ROOT / '_docs'
 logging.getLogger('fontTools').setLevel(logging.ERROR)
@@ -78,7 +76,8 @@ def bring_home():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(archive.extractfile(member).read())
     for page in DOCS.glob('*.html'):
-        page.write_text(re.sub(r'https://cdn\.jsdelivr\.net/npm/katex@[\d.]+/dist', 'site_libs/katex', page.read_text('utf-8')), 'utf-8')
+        text = re.sub(r'https://cdn\.jsdelivr\.net/npm/katex@[\d.]+/dist', 'site_libs/katex', page.read_text('utf-8'))
+        page.write_text(text.replace(' role="img"></i>', ' aria-hidden="true"></i>'), 'utf-8')    # the link says what it is
     for theme in DOCS.glob('site_libs/themes/*.css'):
         theme.write_text(re.sub(r'@import ?url\([^)]*\);', '', theme.read_text('utf-8')), 'utf-8')
 
@@ -158,7 +157,7 @@ def split_title(cell):
 
 def open_in(path):
     "HTML of the links that take a reader from the page to its notebook."
-    colab, binder = re.findall(r'\]\((https://[^)]+)\)', badges(path).replace('badge.svg)]', ']'))[-2:]
+    colab, binder = addresses(path)
     source = f'{REPO}/blob/{SETTINGS["branch"]}/{path}'
     links = ('play-btn', 'Open in Colab', colab), ('cloud', 'Open in Binder', binder), ('github', 'Source', source)
     return '<div class="open-in">' + ''.join(f'<a href="{html.escape(url)}"><i class="bi bi-{icon}" aria-hidden="true"></i> {text}</a>' for icon, text, url in links) + '</div>'
@@ -177,8 +176,8 @@ def reference(module):
     mod = importlib.import_module(f'soundtag.{module}')
     parts = ['## Reference', f'What `soundtag.{module}` exports.']
     for symbol in api.own(mod):
-        back = None if isinstance(symbol, type) else docments(textwrap.dedent(inspect.getsource(inspect.unwrap(symbol)))).get('return')
-        parts.append(api.entry(symbol, 3) + (f'\n\nGives: {back}.' if back else ''))
+        back = re.search(r'^ *\):? *# (.*)$', inspect.getsource(inspect.unwrap(symbol)), re.M)
+        parts.append(api.entry(symbol, 3) + (f'\n\nGives: {back[1]}' if back and not isinstance(symbol, type) else ''))
     return '\n\n'.join(parts)
 
 

@@ -37,8 +37,9 @@ def environment(tmp_path_factory):
     "A folder with a fresh environment in it, `env`, that holds the built wheel and what it requires."
     folder = tmp_path_factory.mktemp('user')
     pip = [folder / 'env/bin/python', '-m', 'pip', '--quiet', '--disable-pip-version-check']
+    where = {'cwd': folder, 'env': {k: v for k, v in os.environ.items() if not k.startswith('PYTHON')}}
     subprocess.run([sys.executable, '-m', 'venv', folder / 'env'], check=True)
-    subprocess.run([*pip, 'wheel', '--no-deps', '--wheel-dir', folder, str(ROOT)], check=True, cwd=folder)
+    subprocess.run([*pip, 'wheel', '--no-deps', '--wheel-dir', folder, str(ROOT)], check=True, **where)
     wheel, = folder.glob('*.whl')
-    subprocess.run([*pip, 'install', wheel], check=True, cwd=folder)
+    subprocess.run([*pip, 'install', wheel], check=True, **where)
     return folder

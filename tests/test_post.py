@@ -130,11 +130,11 @@ def test_it_runs_with_the_wheel_and_jupyter_alone(environment, tmp_path):
     subprocess.run([sys.executable, '-m', 'venv', env], check=True)
     packages = [Path(sysconfig.get_path('purelib', vars={'base': str(e), 'platbase': str(e)})) for e in (env, environment / 'env')]
     (packages[0] / 'wheel.pth').write_text(f'{packages[1]}\n')
-    subprocess.run([env / 'bin/python', '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', 'nbclient', 'ipykernel'], check=True)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'VIRTUAL_ENV', 'SOUNDTAG', 'JUPYTER'))}
+    subprocess.run([env / 'bin/python', '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', 'nbclient', 'ipykernel'], env=clean, check=True)
     (packages[0] / 'sitecustomize.py').write_text(OFFLINE)
     post = tmp_path / 'post.ipynb'
     post.write_bytes(weave.POST.read_bytes())
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'VIRTUAL_ENV', 'SOUNDTAG', 'JUPYTER'))}
     clean |= {'SOUNDTAG_CACHE': str(environment / 'cache'), 'TF_CPP_MIN_LOG_LEVEL': '3', 'PATH': f'{env}/bin:{clean["PATH"]}'}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([env / 'bin/jupyter-execute', '--inplace', '--timeout=600', post], cwd=tmp_path, env=clean, capture_output=True, text=True)
