@@ -82,12 +82,14 @@ def passages(text, part):
 
 def without_checks(source):
     "The code without its assertions and their like, which the chapters keep."
-    lines = source.splitlines()
-    for node in reversed(ast.parse(source).body):
-        check = isinstance(node, ast.Assert) or isinstance(node, ast.Expr) and ast.unparse(node).startswith('np.testing.')
-        if check:
+    def check(node): return isinstance(node, ast.Assert) or isinstance(node, ast.Expr) and ast.unparse(node).startswith('np.testing.')
+    lines, nodes = source.splitlines(), ast.parse(source).body
+    for node in reversed(nodes):
+        if check(node):
             del lines[node.lineno - 1:node.end_lineno]
-    return re.sub(r'\n{3,}', '\n\n', '\n'.join(lines)).strip()
+    left = re.sub(r'\n{3,}', '\n\n', '\n'.join(lines)).strip()
+    silent = nodes and check(nodes[-1]) and isinstance(ast.parse(left).body[-1], ast.Expr)    # or its value would be shown now
+    return left + (';' if silent else '')
 
 
 def deeper(text):
