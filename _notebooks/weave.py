@@ -88,8 +88,9 @@ def without_checks(source):
         if check(node):
             del lines[node.lineno - 1:node.end_lineno]
     left = re.sub(r'\n{3,}', '\n\n', '\n'.join(lines)).strip()
-    silent = nodes and check(nodes[-1]) and isinstance(ast.parse(left).body[-1], ast.Expr)    # or its value would be shown now
-    return left + (';' if silent else '')
+    last = ast.parse(left).body[-1:]
+    shows = nodes and check(nodes[-1]) and last and isinstance(last[0], ast.Expr) and not ast.unparse(last[0]).startswith('print(')
+    return left + (';' if shows else '')    # what was no output in the chapter is none here
 
 
 def deeper(text):
