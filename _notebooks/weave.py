@@ -99,10 +99,10 @@ def deeper(text):
 
 
 def with_links(text):
-    "`chapter 04` as a link to its page."
+    "`chapter 04` as a link to its page, unless it is one."
     pages = {p.stem[:2]: p.stem for p in reversed(CHAPTERS)}
     def link(m): return f'[{m[0]}]({SITE}/{pages[m[1]]}.html)' if m[1] in pages else m[0]
-    return re.sub(r'\b[Cc]hapter (\d\d)\b', link, text)
+    return re.sub(r'(?<!\[)\b[Cc]hapter (\d\d)\b', link, text)
 
 
 def figure(cell):

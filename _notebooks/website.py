@@ -23,7 +23,7 @@ from fontTools import subset
 from fontTools.ttLib import TTFont
 from smalldocs import api
 from smalldocs.site import build as render
-from weave import CHAPTERS, POST, ROOT, SETTINGS, SITE, TITLE, addresses
+from weave import CHAPTERS, POST, ROOT, SETTINGS, SITE, TITLE, addresses, with_links
 
 PROC, DOCS = ROOT / '_proc', ROOT / '_docs'
 logging.getLogger('fontTools').setLevel(logging.ERROR)
@@ -120,12 +120,14 @@ def shown_outputs(cell):
 
 
 def folded(cell):
-    "Quarto's options for a cell that is plumbing: what draws, and what only checks."
+    "Quarto's options for a cell that is plumbing: what imports, what draws, and what only checks."
     code = [l for l in cell.source.splitlines() if l.strip() and not l.startswith('#')]
     if 'code-fold' in cell.source:
         return []
     if any('image/png' in o.get('data', {}) for o in cell.outputs):
         return ['#| code-fold: true', '#| code-summary: "How the figure is drawn"']
+    if code and all(re.match(r'(import|from) |if .tensorflow. not in', l) for l in code):
+        return ['#| code-fold: true', '#| code-summary: "What is imported"']
     if code and all(re.match(r'assert |np\.testing\.|refused\(|try:|except |else: raise|for .*assert', l.strip()) for l in code):
         return ['#| code-fold: true', '#| code-summary: "Checks"']
     return []
@@ -139,7 +141,7 @@ def page_cells(nb):
         if cell.cell_type == 'markdown':
             text = re.sub(r'^<!--.*?-->\n?', '', cell.source, flags=re.M | re.S)
             text = re.sub(r'!\[([^]]*)\]\(data:image/png;base64,([^)]+)\)', lambda m: f'```{{=html}}\n{picture(base64.b64decode(m[2]), m[1])}\n```', text)
-            yield nbformat.v4.new_markdown_cell(text.replace(f'{SITE}/', ''))
+            yield nbformat.v4.new_markdown_cell(with_links(text).replace(f'{SITE}/', ''))
         elif not re.search(r'^#\| *(hide|default_exp)\b', cell.source, re.M):
             lines = cell.source.splitlines()
             options = [l for l in lines if re.match(r'#\| *[\w-]+: ', l) and 'fig-alt' not in l]
