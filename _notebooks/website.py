@@ -204,10 +204,16 @@ def stage(path, name, front, extra=''):
 
 
 def configuration(titles):
-    "`_quarto.yml` of the site: what nbs has, and what settings.ini and the list of pages add."
+    """`_quarto.yml` of the site: what nbs has, the pages, and what settings.ini says.
+
+    `giscus_repo_id` and `giscus_category_id` in settings.ini, as giscus.app gives them, turn comments on.
+    """
     config = yaml.safe_load((ROOT / 'nbs/_quarto.yml').read_text('utf-8'))
+    config['project']['resources'] = ['media', 'images', 'enlarge.js']
+    config['format']['html'] |= {'css': 'style.css', 'include-after-body': [{'text': '<script src="enlarge.js" defer></script>'}]}
     web = config['website']
-    web |= {'title': SETTINGS['title'], 'description': SETTINGS['description'], 'site-url': SITE, 'repo-url': REPO}
+    web |= {'title': SETTINGS['title'], 'description': SETTINGS['description'], 'site-url': SITE, 'repo-url': REPO,
+            'image': 'images/results_curves.png', 'favicon': 'images/favicon.svg'}
     web['navbar']['left'] = [{'text': TITLE, 'href': 'predicting-from-sound.ipynb'}, {'text': 'Posts', 'href': 'posts.qmd'}]
     web['navbar']['tools'] = [{'icon': 'github', 'href': REPO, 'aria-label': 'Source on GitHub'}, {'icon': 'rss', 'href': 'posts.xml', 'aria-label': 'Feed'}]
     chapters = [{'text': title, 'href': f'{name}.ipynb'} for name, title in titles.items()]
