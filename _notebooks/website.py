@@ -224,7 +224,8 @@ def configuration(titles):
 
 
 LISTING = {'title': 'Posts', 'description': 'What has been written about soundtag.', 'image': 'images/results_curves.png', 'comments': False,
-           'listing': {'contents': ['predicting-from-sound.ipynb'], 'sort': 'date desc', 'feed': True}}
+           'listing': {'contents': ['predicting-from-sound.ipynb'], 'sort': 'date desc', 'feed': True, 'sort-ui': False, 'filter-ui': False,
+                       'fields': ['image', 'date', 'title', 'categories', 'author', 'description']}}
 
 
 def build():
