@@ -24,7 +24,7 @@ FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '-
          '--disable-component-update', '--disable-sync', '--autoplay-policy=no-user-gesture-required']
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def docs(tmp_path_factory):
     "The folder of the built site."
     folder = tmp_path_factory.mktemp('site')
@@ -35,7 +35,7 @@ def docs(tmp_path_factory):
     return folder / '_docs'
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def server(docs):
     class Quiet(SimpleHTTPRequestHandler):
         def __init__(self, *args): super().__init__(*args, directory=docs)
@@ -46,8 +46,8 @@ def server(docs):
         http.shutdown()
 
 
-@pytest.fixture(scope='session')
-def browser(tmp_path_factory):
+@pytest.fixture(scope='module')
+def browser():
     chromium = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
     if not chromium:
         pytest.skip('there is no Chromium on this machine')
