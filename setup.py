@@ -24,6 +24,6 @@ setup(
     packages=[s['lib_path']],
     python_requires=f">={s['min_python']}",
     install_requires=s['requirements'].split(),
-    extras_require={'dev': s['dev_requirements'].split()},
+    extras_require={'fast': s['fast_requirements'].split(), 'dev': (s['fast_requirements'] + ' ' + s['dev_requirements']).split()},
     entry_points={'console_scripts': s['console_scripts'].split()},
 )

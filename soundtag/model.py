@@ -35,7 +35,7 @@ def check_labels(n_labels, # Number of labels a network shall tell apart
     "Raise ValueError unless there is something to choose from."
     if n_labels < 2: raise ValueError(f'n_labels={n_labels}: a network needs 2 labels or more to choose from; add clips of another label')
 
-# %% ../nbs/06_model.ipynb #3b5008bf
+# %% ../nbs/06_model.ipynb #58c20351
 def post_cnn(n_labels,                   # Number of labels
              *, input_shape=(40, 173, 1) # MFCC coefficients, frames, channels; the default is 2 s at 44.1 kHz and hop 512
              ):                          # Uncompiled `keras.Model`: standardised features in, label probabilities out
