@@ -25,6 +25,7 @@ def real_data():
     return Path(folder)
 
 
+@pytest.hookimpl(tryfirst=True)    # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     "With several workers, tests that share what they train or install stay together; chapters go where there is room."
     for item in items:
