@@ -7,7 +7,7 @@ __all__ = ['whole', 'add_command', 'quiet', 'one_line', 'do_data', 'add_data', '
            'do_train', 'add_train', 'do_report', 'add_report', 'expand', 'tag_rows', 'as_text', 'as_csv', 'do_tag',
            'add_tag', 'do_benchmark', 'add_benchmark', 'parser', 'main']
 
-# %% ../nbs/11_cli.ipynb #9202f7d2
+# %% ../nbs/11_cli.ipynb #4da19c27
 import argparse
 import errno
 import glob
@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
@@ -276,7 +277,7 @@ exit codes: 0 all well, 1 finished but some files were skipped, 2 the call can't
     for add in (add_data, add_train, add_report, add_tag, add_benchmark): add(commands)
     return p
 
-# %% ../nbs/11_cli.ipynb #503d4317
+# %% ../nbs/11_cli.ipynb #4902e949
 def main(argv=None,  # Words after `soundtag`; None: those of the process
          ):          # Exit code
     "The `soundtag` command."
@@ -287,10 +288,11 @@ def main(argv=None,  # Words after `soundtag`; None: those of the process
         code = args.do(args)
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt: text, code = 'interrupted' + '; run the same command again to resume' * (args.do in (do_data, do_train)), 130
     except BrokenPipeError: code = 141
-    except Exception as e:
-        text, code = one_line(e), 2
+    except (Exception, KeyboardInterrupt) as e:
+        if 'KeyboardInterrupt' in ''.join(traceback.format_exception(e)):       # TensorFlow makes an error of its own of one
+            text, code = 'interrupted' + '; run the same command again to resume' * (args.do in (do_data, do_train)), 130
+        else: text, code = one_line(e), 2
         if text is None: raise
     if text: print(f'soundtag: {text}', file=sys.stderr)
     try: sys.stdout.flush()

@@ -12,7 +12,7 @@ import numpy as np
 
 from .audio import seconds_to_samples
 
-# %% ../nbs/03_normalization.ipynb #820f7ed3
+# %% ../nbs/03_normalization.ipynb #726f6def
 def audio_norm(y,  # Samples, shape (..., n)
                ):  # Samples from -0.5 to almost 0.5, float32, same shape; a constant row becomes -0.5
     "Stretch each row to one range, whatever its level and offset."
@@ -34,7 +34,7 @@ def trim_silence(y,          # Samples, shape (..., n)
     _, (start, end) = librosa.effects.trim(y, top_db=top_db, frame_length=frame, hop_length=frame // 4)
     return y[..., start:end] if end > start else y
 
-# %% ../nbs/03_normalization.ipynb #b03591f2
+# %% ../nbs/03_normalization.ipynb #c72c6708
 def feature_stats(X,       # Features, shape (clips, coefficients, frames, …); may be a memory map
                   rows,    # Clips to use, indices or boolean mask: those of the training set
                   axis=0,  # Axes to average over, 0 among them: 0 as the post, (0, 2) for one number a coefficient
@@ -51,4 +51,5 @@ def feature_stats(X,       # Features, shape (clips, coefficients, frames, …);
     scaler = StandardScaler()
     for i in range(0, len(rows), step):
         scaler.partial_fit(np.transpose(X[rows[i:i + step]], (*axes, *kept)).reshape(-1, math.prod(shape)))
-    return scaler.mean_.reshape(shape).astype('float32'), scaler.scale_.reshape(shape).astype('float32')
+    mean, std = (a.reshape(shape).astype('float32') for a in (scaler.mean_, scaler.scale_))
+    return mean, np.where(std > 0, std, np.float32(1))        # float32 makes 0 of what lies below 1e-45

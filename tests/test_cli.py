@@ -450,6 +450,16 @@ def test_an_interrupt_is_one_line(sounds, tmp_path):
     assert messages(err)[-1] == 'soundtag: interrupted; run the same command again to resume'
 
 
+def test_an_interrupt_that_a_library_turned_into_an_error_is_one(monkeypatch, capsys):
+    def inside(*args):
+        try: raise KeyboardInterrupt
+        except KeyboardInterrupt: raise RuntimeError('callback failed')
+
+    monkeypatch.setattr('soundtag.cli.data_set', inside)
+    assert main(['train']) == 130
+    assert 'interrupted' in one_message(capsys.readouterr().err)
+
+
 # Models
 
 def test_a_model_with_code_in_it_is_refused(run, clip, tmp_path):
