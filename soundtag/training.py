@@ -91,7 +91,7 @@ RECIPES = {
                      augment=Augment(time_shift=.5, gain=6, tilt=6, mixup=1, time_mask=.12, freq_mask=.16), network='strong_cnn', standardize=(0, 2),
                      batch_size=32, learning_rate=2e-3, cosine=True, weight_decay=.02, label_smoothing=.1, epochs=40, least_steps=1600, watch='none')}
 
-# %% ../nbs/07_training.ipynb #c7ee10c8
+# %% ../nbs/07_training.ipynb #74307ae3
 def get_recipe(recipe,      # A `Recipe`, or a name in `RECIPES`
                epochs=None, # At most so many epochs; None: as the recipe has it
                ):           # `Recipe`
@@ -99,7 +99,7 @@ def get_recipe(recipe,      # A `Recipe`, or a name in `RECIPES`
     if isinstance(recipe, str):
         if recipe not in RECIPES: raise RunError(f'no recipe is called {recipe!r}; choose one of {", ".join(RECIPES)}')
         recipe = RECIPES[recipe]
-    return recipe if epochs is None else replace(recipe, epochs=epochs)
+    return recipe if epochs is None else replace(recipe, epochs=epochs, least_steps=0)
 
 # %% ../nbs/07_training.ipynb #cae0cf1f
 class FeatureRows(keras.utils.PyDataset):
