@@ -238,13 +238,13 @@ def augmented(a,      # An `Augment`
     if a.freq_mask: X = freq_mask(X, *spans(in_bands, bands, int(a.freq_mask * bands)), a.fill)
     return X, y
 
-# %% ../nbs/05_augmentation.ipynb #09a00e4e
+# %% ../nbs/05_augmentation.ipynb #1def00be
 def check_batches(b,  # `Batches`
                   ):
     "Refuse what would fail, or do harm, in the middle of training."
     if not len(b.rows): raise ValueError('no clips to make batches of: rows is empty')
     for name in ('frames', 'batch_size'):
-        if getattr(b, name) < 1: raise ValueError(f'{name}={getattr(b, name)}: give 1 or more')
+        if not np.size(getattr(b, name)) or np.min(getattr(b, name)) < 1: raise ValueError(f'{name}={getattr(b, name)}: give 1 or more')
     if b.short not in SHORT: raise ValueError(f'short={b.short!r}: give one of {", ".join(SHORT)}')
     features = getattr(b.store, 'features', None)
     if b.augment.needs_db and features is not None and type(features) is not LogMel:
@@ -257,7 +257,7 @@ class Batches:
     def __init__(self, store,      # `FeatureStore` or `Ragged` of log-mel in dB
                  rows,             # Numbers of the clips to use
                  targets,          # Labels of all clips of the store, one-hot or weights, shape (clips, labels)
-                 *, frames,        # Frames of a window
+                 *, frames,        # Frames of a window; where there are several, batches have them in turn
                  batch_size,       # Clips a batch
                  seed,             # Of order, windows and augmentation, 0 or more
                  augment=Augment(),# What is done to them
@@ -275,7 +275,8 @@ class Batches:
         if not 0 <= i < len(self): raise IndexError(f'batch {i} of {len(self)}')
         order = np.random.default_rng([self.seed, epoch, 0]).permutation(self.rows)
         rng, clips = np.random.default_rng([self.seed, epoch, 1 + i]), order[i * self.batch_size:(i + 1) * self.batch_size]
-        X = crop(self.store, clips, starts(self.store.frames[clips], self.frames, rng.random(len(clips))), self.frames, self.short)
+        frames = int(np.ravel(self.frames)[i % np.size(self.frames)])
+        X = crop(self.store, clips, starts(self.store.frames[clips], frames, rng.random(len(clips))), frames, self.short)
         X, y = self.augment(X, self.targets[clips], rng, self.noise)
         return np.ascontiguousarray(X)[..., None], y
 

@@ -122,7 +122,7 @@ def score_table(metrics,  # Content of a run's metrics.json
         *(row(what, share(m['train_accuracy']) if 'train_accuracy' in m else '', share(m['accuracy']), score(m['map3']))
           for what, m in {metrics['recipe']['name']: ours, **metrics['baselines']}.items())])
 
-# %% ../nbs/11_cli.ipynb #c8e30204
+# %% ../nbs/11_cli.ipynb #d2778beb
 def do_train(args,  # Parsed words
              ):     # Exit code
     "Cross-validate a recipe, measure it, write the report."
@@ -142,12 +142,12 @@ def add_train(commands,  # What argparse's `add_subparsers` gave
               ):
     "Declare `soundtag train`."
     c = add_command(commands, 'train', do_train, 'Train a model for each fold of a data set, measure them, write a report.',
-                    'soundtag train                                       on the synthetic set, to see it work',
+                    'soundtag train --recipe post                         on the synthetic set, to see it work',
                     'soundtag train sounds --out runs/mine                sounds/dog/1.wav, sounds/bell/a.mp3, …',
                     'soundtag train clips.csv --folds 10 --epochs 60',
                     'soundtag train data/fsdkaggle2018 --allow-missing    a killed run goes on with the same line')
     add_data_set(c)
-    c.add_argument('--recipe', metavar='NAME', default='post', help='how to train: post, the system of the blog post, or strong, a larger network on augmented log-mel (default: %(default)s)')
+    c.add_argument('--recipe', metavar='NAME', default='strong', help='how to train: strong, a network on augmented log-mel that takes its time, or post, the quick and weak system of the blog post (default: %(default)s)')
     c.add_argument('--folds', metavar='N', type=whole(2), default=5, help='parts the clips are divided into, unless the data set has its own (default: %(default)s)')
     c.add_argument('--out', metavar='RUN', help='folder of the run (default: runs/DATA-RECIPE)')
     c.add_argument('--epochs', metavar='N', type=whole(1), help="rounds through the clips (default: the recipe's)")
@@ -237,7 +237,7 @@ def add_tag(commands,  # What argparse's `add_subparsers` gave
     c.add_argument('--top', metavar='N', type=whole(1), default=3, help='labels for each file (default: %(default)s)')
     c.add_argument('--format', choices=['text', 'json', 'csv'], default='text', help='how to answer (default: %(default)s)')
 
-# %% ../nbs/11_cli.ipynb #2e1509bf
+# %% ../nbs/11_cli.ipynb #84783d2e
 def do_benchmark(args,  # Parsed words
                  ):     # Exit code
     "Measure, and write what was measured."
@@ -245,7 +245,8 @@ def do_benchmark(args,  # Parsed words
     with quiet(): from soundtag.model import benchmark_inputs
     from soundtag.mfcc import benchmark_features
     from soundtag.training import benchmark_folds
-    measure = {'features': benchmark_features, 'inputs': benchmark_inputs, 'folds': benchmark_folds}[args.name]
+    from soundtag.gap import benchmark_accuracy, benchmark_steps
+    measure = {'features': benchmark_features, 'inputs': benchmark_inputs, 'folds': benchmark_folds, 'accuracy': benchmark_accuracy, 'gap': benchmark_steps}[args.name]
     with redirect_stdout(sys.stderr): result = measure(clips, out=args.out)
     print(args.out or json.dumps(result, indent=1))
     return 0
@@ -255,18 +256,18 @@ def add_benchmark(commands,  # What argparse's `add_subparsers` gave
     "Declare `soundtag benchmark`."
     c = add_command(commands, 'benchmark', do_benchmark, 'Measure what a chapter claims, and give the result as JSON.',
                     'soundtag benchmark features sounds --out features.json',
-                    'soundtag benchmark folds data/esc50')
-    c.add_argument('name', metavar='NAME', choices=['features', 'inputs', 'folds'],
-                   help='features: speed of MFCC and preparation beside other libraries; inputs: raw audio, log-mel and MFCC as network input; folds: what each way of cross-validating says')
+                    'soundtag benchmark accuracy data/esc50 --out accuracy.json')
+    c.add_argument('name', metavar='NAME', choices=['features', 'inputs', 'folds', 'accuracy', 'gap'],
+                   help='features: speed of MFCC and preparation beside other libraries; inputs: raw audio, log-mel and MFCC as network input; folds: what each way of cross-validating says; accuracy: the recipe strong with three seeds; gap: what each step from the recipe post to strong is worth. The last three take hours, and go on where they were stopped')
     add_data_set(c)
     c.add_argument('--out', metavar='FILE', help='JSON file to write (default: print it)')
     c.add_argument('--allow-missing', action='store_true', help='go on without files that are listed and not there')
 
-# %% ../nbs/11_cli.ipynb #1ea25437
+# %% ../nbs/11_cli.ipynb #ccb6092e
 def parser():  # argparse.ArgumentParser
     "The command's words: all subcommands and their options."
     p = argparse.ArgumentParser('soundtag', description='Tells what a sound is, from a recording.', formatter_class=argparse.RawDescriptionHelpFormatter, epilog="""examples:
-  soundtag train                                   on the synthetic set, to see it work
+  soundtag train --recipe post                     on the synthetic set, to see it work
   soundtag train sounds --out runs/mine            on your own: a folder of sound files for each label
   soundtag tag bell.wav dog.mp3 --model runs/mine
   soundtag COMMAND --help                          more of them

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MEASURES', 'checked', 'truth_ranks', 'accuracy', 'top3', 'map3', 'lwlrap', 'label_ap', 'spread', 'percent', 'Run',
            'read_part', 'read_probabilities', 'load_run', 'run_clips', 'chance', 'mfcc_statistics', 'linear',
-           'kept_epochs', 'fold_scores', 'train_scores', 'scores_on_test', 'label_table', 'verified_scores', 'evaluate',
-           'write_metrics', 'plot_folds', 'plot_curves', 'mark_gap', 'plain', 'plot_confusion', 'confusions',
-           'plot_labels', 'worst_mistakes']
+           'kept_epochs', 'fold_scores', 'train_scores', 'scores_on_test', 'label_table', 'verified_scores',
+           'fold_seconds', 'evaluate', 'write_metrics', 'plot_folds', 'plot_curves', 'mark_gap', 'plain',
+           'plot_confusion', 'confusions', 'plot_labels', 'worst_mistakes']
 
 # %% ../nbs/08_results.ipynb #cf764301
 import json
@@ -212,7 +212,7 @@ def kept_epochs(curves, # fold → measure → its values, one an epoch
     "The epoch each fold's model was taken from: the one with the lowest validation loss, or the last if none was picked."
     return {k: len(c['val_loss']) if watch == 'none' else int(np.argmin(c['val_loss'])) + 1 for k, c in curves.items()}
 
-# %% ../nbs/08_results.ipynb #23bfddaa
+# %% ../nbs/08_results.ipynb #f76373a6
 def fold_scores(y,             # Label index, shape (clips,)
                 probabilities, # Shape (clips, labels)
                 fold,          # Fold of each clip, shape (clips,)
@@ -223,12 +223,13 @@ def fold_scores(y,             # Label index, shape (clips,)
 def train_scores(y,   # Label index, shape (clips,)
                  run, # A `Run`
                  ):   # 'train_accuracy', 'train_accuracy_at_rest', 'gap' → `spread`
-    "Accuracy on the clips trained on: as Keras logged it in the kept epoch (the post's figure), and of the kept model at rest."
+    "Accuracy on the clips trained on: logged in the kept epoch (the post's figure), and of the kept model at rest; the gap is from the former, from the latter where training changed the clips."
     fold = run.folds.to_numpy()
     logged = [run.curves[k]['accuracy'][epoch - 1] for k, epoch in kept_epochs(run.curves, run.config['recipe']['watch']).items()]
     rest = [accuracy(y[rows], p[rows]) for k, p in run.train.items() for rows in [split_rows(fold, k, run.config['recipe']['watch'])[0]]]
     held_out = [accuracy(y[fold == k], p[fold == k]) for k, p in run.train.items()]
-    return {'train_accuracy': spread(logged), 'train_accuracy_at_rest': spread(rest), 'gap': spread(np.subtract(logged, held_out))}
+    taught = rest if run.config['recipe']['window'] else logged
+    return {'train_accuracy': spread(logged), 'train_accuracy_at_rest': spread(rest), 'gap': spread(np.subtract(taught, held_out))}
 
 # %% ../nbs/08_results.ipynb #ab4bab2d
 def scores_on_test(run,   # A `Run`
@@ -259,7 +260,14 @@ def verified_scores(table, # Clips table, rows as in `hit`
     parts = {'verified': table['verified'].to_numpy(bool), 'unverified': ~table['verified'].to_numpy(bool)}
     return {name: {'n': int(part.sum()), 'accuracy': float(hit[part].mean())} for name, part in parts.items() if part.any()}
 
-# %% ../nbs/08_results.ipynb #430f7c15
+# %% ../nbs/08_results.ipynb #d189edce
+def fold_seconds(run, # A `Run`
+                 ):   # {'folds': {fold: seconds of training}, 'cores'}; empty where nothing was noted
+    "What the folds cost."
+    found = {str(k): read_part(p, lambda p: json.loads(p.read_text('utf-8'))) for k in run.train if (p := run.out / f'seconds_{k}.json').exists()}
+    return {'folds': {k: t['training'] for k, t in found.items()}, 'cores': max((t['cores'] for t in found.values()), default=None)} if found else {}
+
+# %% ../nbs/08_results.ipynb #42a8b89a
 def evaluate(run,        # A finished `Run`
              clips=None, # Its `Clips`; None: read from where the run found them
              *, cache=None, # Folder of the feature store; None: the user's cache
@@ -278,7 +286,7 @@ def evaluate(run,        # A finished `Run`
             'baselines': {'chance': fold_scores(y, chance(y, fold, n), fold), 'linear': fold_scores(y, linear(X, y, fold, n), fold)},
             'test': scores_on_test(run, clips), 'verified': verified_scores(scored.table, guess == y),
             'labels': label_table(y, run.oof, run.labels), 'skipped': len(run.skipped),
-            'confusion': confusion_matrix(y, guess, labels=range(n)).tolist(),
+            'seconds': fold_seconds(run), 'confusion': confusion_matrix(y, guess, labels=range(n)).tolist(),
             'curves': {str(k): {name: list(map(float, v)) for name, v in c.items()} for k, c in run.curves.items()}}
 
 def write_metrics(run,        # A finished `Run`
@@ -331,13 +339,13 @@ def plot_curves(metrics,         # Content of metrics.json
     ax.legend(handles.values(), handles, loc='lower left', bbox_to_anchor=(0, 1), ncols=3, columnspacing=1, handlelength=1.2)
     return ax
 
-# %% ../nbs/08_results.ipynb #21406b85
+# %% ../nbs/08_results.ipynb #b3e2e459
 def mark_gap(metrics, # Content of metrics.json
              ax,      # Axes of `plot_curves`, accuracy in %
              ):       # None
-    "Hollow dots for the kept models at rest, and an arrow from mean accuracy on held-out clips to that logged on training clips."
+    "Hollow dots for the kept models at rest, and an arrow as long as the mean gap, up from the mean accuracy on held-out clips."
     m = metrics['metrics']
-    x, low, high = ax.get_xlim()[1], 100 * m['accuracy']['mean'], 100 * m['train_accuracy']['mean']
+    x, low, high = ax.get_xlim()[1], 100 * m['accuracy']['mean'], 100 * (m['accuracy']['mean'] + m['gap']['mean'])
     ax.plot(list(kept_epochs(metrics['curves'], metrics['recipe']['watch']).values()), [100 * v for v in m['train_accuracy_at_rest']['folds']], 'o',
             color=PALETTE[0], markerfacecolor='none', markersize=5, label='at rest')
     ax.annotate('', (x, high), (x, low), arrowprops={'arrowstyle': '<->', 'color': '#888888', 'shrinkA': 0, 'shrinkB': 0})

@@ -72,19 +72,21 @@ def mono_blocks(audio,         # A sound file, or an array of shape (n,) or (cha
     check_samples(np.array(extremes), name)
     if stream: yield stream.resample_chunk(np.zeros(0, 'float32'), last=True)
 
-# %% ../nbs/09_tagging.ipynb #72104a9f
+# %% ../nbs/09_tagging.ipynb #8bd05616
 def windows(blocks,  # Any iterable of samples, each of shape (n,)
             size,    # Samples in a window
             hop,     # Samples from the start of a window to the start of the next
+            short='pad', # What makes a short sound as long as a window: 'pad', or 'repeat'
             ):       # Yields samples, shape (size,)
-    "Cut a stream into overlapping windows; the last ends where the sound ends, a short sound is padded to one."
+    "Cut a stream into overlapping windows; the last ends where the sound ends."
     y, start = np.zeros(0, 'float32'), 0
     for block in blocks:
         y = np.concatenate([y, block])
         while len(y) > start + size:
             yield y[start:start + size]
             y, start = y[start:], hop
-    yield fix_length(y, size) if len(y) < size else y[-size:]
+    if len(y) >= size: yield y[-size:]
+    else: yield np.resize(y, size) if short == 'repeat' else fix_length(y, size)
 
 # %% ../nbs/09_tagging.ipynb #4f963503
 class ModelError(ValueError):
@@ -135,22 +137,23 @@ def read_model(path,  # A .keras file
         reason = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise ModelError(f'{path}: cannot be loaded ({reason}); train the run again') from None
 
-# %% ../nbs/09_tagging.ipynb #e58df1e9
+# %% ../nbs/09_tagging.ipynb #28cd82a7
 def read_run(run,  # Folder of a run
-             ):    # (models, feature object, seconds of a window, labels)
+             ):    # (models, feature object, seconds of a window, labels, what is done with shorter sounds)
     "What tagging needs of a run."
     config, labels, paths = read_json(run, 'config.json'), read_json(run, 'labels.json'), sorted(Path(run).glob('best_*.keras'))
     try:
         features, folds = from_settings(config['recipe']['features']), int(config['folds']['number'])
-        seconds = float(config['recipe'].get('window') or config['recipe']['seconds'])
-        shape = features.n_coef, features.frames(seconds_to_samples(seconds, sr=features.sr)), 1
+        recipe = config['recipe']
+        seconds, short = float(recipe.get('window') or recipe['seconds']), recipe['short'] if recipe.get('window') else 'pad'
+        frames = None if recipe.get('shorter') else features.frames(seconds_to_samples(seconds, sr=features.sr))     # of many lengths it takes any
     except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise ModelError(f'{run}: its config.json describes no recipe ({e}); train the run again') from None
     if len(paths) < folds: raise ModelError(f'{run}: holds {len(paths)} of its {folds} models; finish it by the command that began it')
     models = [read_model(p) for p in paths]
-    if not isinstance(labels, list) or any((m.input_shape[1:], m.output_shape[1:]) != (shape, (len(labels),)) for m in models):
+    if not isinstance(labels, list) or any((m.input_shape[1:], m.output_shape[1:]) != ((features.n_coef, frames, 1), (len(labels),)) for m in models):
         raise ModelError(f'{run}: its models do not belong to its config.json and labels.json; train the run again')
-    return models, features, seconds, labels
+    return models, features, seconds, labels, short
 
 # %% ../nbs/09_tagging.ipynb #4d001654
 def ask(models,       # A Keras model for each fold
@@ -165,7 +168,7 @@ def ask(models,       # A Keras model for each fold
         X = features(np.stack(some))[..., None]
         yield geometric_mean([np.asarray(m.predict_on_batch(X)) for m in models])
 
-# %% ../nbs/09_tagging.ipynb #960d76a8
+# %% ../nbs/09_tagging.ipynb #f696d2ed
 @dataclass(frozen=True)
 class Tagger:
     "Names sounds with the models of a run."
@@ -173,6 +176,7 @@ class Tagger:
     features: object  # The feature object they were trained on
     seconds: float    # What they hear at once, in s
     labels: list      # The column order of their answers
+    short: str = 'pad' # What makes a short sound as long as a window, as in training
 
     @classmethod
     def load(cls, run):  # Folder of a run
@@ -182,7 +186,7 @@ class Tagger:
     def by_window(self, audio, sr=None):  # A sound file, or an array (n,) or (channels, n) and its rate in Hz
         "Yield probabilities (windows, labels) as the sound goes by."
         size = seconds_to_samples(self.seconds, sr=self.features.sr)
-        return ask(self.models, self.features, windows(mono_blocks(audio, sr, target_sr=self.features.sr), size, size // 2))
+        return ask(self.models, self.features, windows(mono_blocks(audio, sr, target_sr=self.features.sr), size, size // 2, self.short))
 
     def probabilities(self, audio, sr=None):  # As for `by_window`
         "The mean over all windows, shape (labels,)."

@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['NETWORKS', 'RECIPES', 'SELECTION', 'KINDS', 'RunError', 'check_recipe', 'Recipe', 'get_recipe', 'FeatureRows',
            'predict_rows', 'AugmentedRows', 'Windows', 'without_silence', 'predict_clips', 'repeatable',
-           'learning_rate', 'compiled', 'post_callbacks', 'KeepLast', 'fixed_callbacks', 'resumed', 'batches_of',
-           'fit_fold', 'fold_seed', 'split_rows', 'write_file', 'write_npy', 'versions', 'run_config', 'differences',
-           'check_folder', 'sole_user', 'disk_full', 'deal', 'Prepared', 'prepare_run', 'write_start', 'top3_csv',
-           'geometric_mean', 'FoldBar', 'run_fold', 'fold_line', 'gather', 'train_folds', 'folds_by', 'cross_validate',
-           'benchmark_folds']
+           'learning_rate', 'compiled', 'post_callbacks', 'KeepLast', 'fixed_callbacks', 'resumed', 'settled',
+           'batches_of', 'fit_fold', 'fold_seed', 'split_rows', 'write_file', 'write_npy', 'versions', 'run_config',
+           'differences', 'check_folder', 'sole_user', 'disk_full', 'deal', 'Prepared', 'prepare_run', 'write_start',
+           'top3_csv', 'geometric_mean', 'FoldBar', 'run_fold', 'fold_line', 'gather', 'train_folds', 'folds_by',
+           'cross_validate', 'benchmark_folds']
 
-# %% ../nbs/07_training.ipynb #342514d5
+# %% ../nbs/07_training.ipynb #94598d14
 import errno
 import json
 import os
 import platform
 import shutil
 import tempfile
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -28,10 +29,10 @@ import numpy as np
 import pandas as pd
 
 from .audio import seconds_to_samples
-from .augmentation import Augment, Batches, Ragged, crop, starts
+from .augmentation import SHORT, Augment, Batches, Ragged, crop, starts
 from .dataset import Clips, DataError, few, make_folds
 from .mfcc import MFCC, LogMel, prepare_data
-from .model import post_cnn, standardized, strong_cnn    # before Keras: it tells TensorFlow to use oneDNN
+from .model import pooled_cnn, post_cnn, standardized, strong_cnn    # before Keras: it tells TensorFlow to use oneDNN
 from .normalization import feature_stats
 
 import keras
@@ -40,8 +41,8 @@ import keras
 class RunError(ValueError):
     "A run that can't be started, continued or read: what is wrong, and the cure."
 
-# %% ../nbs/07_training.ipynb #db0e507e
-NETWORKS = {'post_cnn': post_cnn, 'strong_cnn': strong_cnn}  # What a recipe may name: functions of (n_labels, input_shape=…)
+# %% ../nbs/07_training.ipynb #dcb29711
+NETWORKS = {'post_cnn': post_cnn, 'pooled_cnn': pooled_cnn, 'strong_cnn': strong_cnn}  # What a recipe may name: functions of (n_labels, input_shape=…)
 
 def check_recipe(r, # A `Recipe`
                  ):  # None
@@ -50,7 +51,12 @@ def check_recipe(r, # A `Recipe`
     if r.watch not in ('scored', 'inner', 'none'): raise RunError(f'watch={r.watch!r}: choose scored, inner or none')
     for field in ('batch_size', 'epochs', 'patience', 'crops'):
         if getattr(r, field) < 1: raise RunError(f'{field}={getattr(r, field)}: give 1 or more')
-    if r.window is None and (r.crops > 1 or r.augment != Augment()): raise RunError('crops and augment change windows: give window, in seconds')
+    if r.window is None and (r.crops > 1 or r.augment != Augment() or r.shorter): raise RunError('crops, shorter and augment change windows: give window, in seconds')
+    if r.short not in SHORT: raise RunError(f'short={r.short!r}: choose one of {", ".join(SHORT)}')
+    if r.settle and r.window is None: raise RunError('settle passes windows through: give window, in seconds')
+    if any(not 0 < s < r.window for s in r.shorter): raise RunError(f'shorter={r.shorter}: give lengths above 0 and below window={r.window}, in seconds')
+    if r.window is not None and (few_frames := [s for s in (r.window, *r.shorter) if r.frames_of(s) < 16]):
+        raise RunError(f'windows of {few_frames[0]} s have fewer than 16 frames, and the networks halve them four times; make them longer, or hop_length smaller')
 
 @dataclass(frozen=True)
 class Recipe:
@@ -59,6 +65,9 @@ class Recipe:
     features: object = MFCC(sr=44100, n_mfcc=40, hop_length=512)  # A feature object of chapter 04
     seconds: float = 2.0          # Sound taken from each clip once and for all, in s; None: all
     window: float = None          # Of that, s heard at once, cut anew in each epoch; None: everything
+    shorter: tuple = ()           # Shorter windows, in s, that batches of training have in turn with it
+    silence: float = None         # Both ends of a clip are left out where so many dB below its loudest value; None: kept
+    short: str = 'repeat'         # What fills the window of a shorter clip, one of `SHORT`
     crops: int = 1                # Windows of a clip whose answers are averaged
     augment: Augment = Augment()  # What else is changed in each epoch; takes a window
     network: str = 'post_cnn'     # A name in `NETWORKS`
@@ -70,26 +79,21 @@ class Recipe:
     label_smoothing: float = 0.   # Share of each target spread evenly over all labels
     epochs: int = 30              # At most
     least_steps: int = 0          # More epochs for small sets, until there are so many steps
+    settle: int = 0               # Passes over the clips as they are, after training, for the means of batch normalisation
     patience: int = 5             # Epochs without a lower watched loss before it stops
     watch: str = 'scored'         # Fold whose loss picks the epoch: the scored one, an inner one left out of training, or none
 
     def __post_init__(self): check_recipe(self)
-
-    @property
-    def settings(self): return asdict(self) | {'features': self.features.settings, 'standardize': list(self.standardize), 'augment': self.augment.settings}
-
-    @property
-    def frames(self): return self.features.frames(seconds_to_samples(self.window, sr=self.features.sr))     # of a window
-
-    def epochs_of(self, n):
-        "Epochs for `n` training clips."
-        return max(self.epochs, -(-self.least_steps // -(-n // self.batch_size)))
+    settings = property(lambda self: asdict(self) | {'features': self.features.settings, 'augment': self.augment.settings} | {n: list(getattr(self, n)) for n in ('standardize', 'shorter')})
+    frames = property(lambda self: self.frames_of(self.window))     # of a window
+    def frames_of(self, seconds): return self.features.frames(seconds_to_samples(seconds, sr=self.features.sr))
+    def epochs_of(self, n): return max(self.epochs, -(-self.least_steps // -(-n // self.batch_size)))     # for n training clips
 
 RECIPES = {
     'post': Recipe('post'),
-    'strong': Recipe('strong', features=LogMel(sr=44100, n_mels=64, n_fft=2048, hop_length=882, amin=1e-8, top_db=None), seconds=None, window=4.0, crops=5,
+    'strong': Recipe('strong', features=LogMel(sr=44100, n_mels=64, n_fft=2048, hop_length=882, amin=1e-8, top_db=None), seconds=None, window=4.0, shorter=(2.0,), silence=60, crops=5,
                      augment=Augment(time_shift=.5, gain=6, tilt=6, mixup=1, time_mask=.12, freq_mask=.16), network='strong_cnn', standardize=(0, 2),
-                     batch_size=32, learning_rate=2e-3, cosine=True, weight_decay=.02, label_smoothing=.1, epochs=40, least_steps=1600, watch='none')}
+                     batch_size=32, learning_rate=2e-3, cosine=True, weight_decay=.02, label_smoothing=.1, epochs=40, least_steps=1200, settle=2, watch='none')}
 
 # %% ../nbs/07_training.ipynb #74307ae3
 def get_recipe(recipe,      # A `Recipe`, or a name in `RECIPES`
@@ -141,24 +145,25 @@ class AugmentedRows(Batches, keras.utils.PyDataset):
         keras.utils.PyDataset.__init__(self, workers=1, max_queue_size=4)
         Batches.__init__(self, *args, **kwargs)
 
-# %% ../nbs/07_training.ipynb #17e32236
+# %% ../nbs/07_training.ipynb #e99aae03
 class Windows:
     "Clips of any length as if they were an array of features: a window of each, at one place."
     ndim = 4
     def __init__(self, store, # A `FeatureStore`, or what `crop` takes
                  frames,      # Frames of a window
                  place=.5,    # 0 first, 1 last
+                 short='repeat', # What fills the window of a shorter clip
                  ):
-        self.store, self.frames, self.place = store, frames, place
+        self.store, self.frames, self.place, self.short = store, frames, place, short
         self.shape = len(store.frames), store.rows.shape[1], frames, 1
 
     def __len__(self): return self.shape[0]
 
     def __getitem__(self, rows):
         rows = np.arange(len(self))[rows]
-        return crop(self.store, rows, starts(self.store.frames[rows], self.frames, self.place), self.frames)[..., None]
+        return crop(self.store, rows, starts(self.store.frames[rows], self.frames, self.place), self.frames, self.short)[..., None]
 
-    def at(self, place): return Windows(self.store, self.frames, place)
+    def at(self, place): return Windows(self.store, self.frames, place, self.short)
 
 def without_silence(store,     # A `FeatureStore` of log-mel in dB
                     top_db=60, # Frames more than so many dB below the clip's loudest value are silent
@@ -208,14 +213,15 @@ def learning_rate(recipe, # A `Recipe`
     rise = max(1, steps // 20)
     return keras.optimizers.schedules.CosineDecay(0., max(1, steps - rise), warmup_target=recipe.learning_rate, warmup_steps=rise)
 
-# %% ../nbs/07_training.ipynb #3f217dfa
+# %% ../nbs/07_training.ipynb #9e1c5fc6
 def compiled(recipe,   # A `Recipe`
              n_labels, # Labels to tell apart
              X,        # Features, shape (clips, n_coef, frames, 1)
              rows,     # Rows to train on: mean and deviation are theirs
              ):        # Compiled `keras.Model` on raw features
     "The recipe's network, with the standardisation inside, ready to fit."
-    network = NETWORKS[recipe.network](n_labels, input_shape=X.shape[1:])
+    bands, frames, channels = X.shape[1:]
+    network = NETWORKS[recipe.network](n_labels, input_shape=(bands, None if recipe.shorter else frames, channels))
     model = standardized(network, *feature_stats(X, rows, axis=recipe.standardize))
     rate = learning_rate(recipe, recipe.epochs_of(len(rows)) * -(-len(rows) // recipe.batch_size))
     optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay) if recipe.weight_decay else keras.optimizers.Adam(rate)
@@ -269,7 +275,21 @@ def resumed(folder,  # Where a killed training left its files, or an empty one
     os.replace(part, log)
     return model, done
 
-# %% ../nbs/07_training.ipynb #c2285520
+# %% ../nbs/07_training.ipynb #927c5016
+def settled(model,   # What `standardized` gave, trained
+            batches, # `Batches` of clips as they are
+            passes,  # How often each clip passes
+            ):       # `model`
+    "Take the means and variances of batch normalisation anew."
+    norms = [l for l in model.layers[-1].layers if isinstance(l, keras.layers.BatchNormalization)]
+    momenta = [l.momentum for l in norms]
+    for i in range(passes * len(batches)):
+        for l in norms: l.momentum = i / (i + 1)      # the mean of all batches so far
+        model(batches.batch(*divmod(i, len(batches)))[0], training=True)
+    for l, m in zip(norms, momenta): l.momentum = m
+    return model
+
+# %% ../nbs/07_training.ipynb #0a0bacaf
 def batches_of(recipe,  # A `Recipe`
                X,       # Features, shape (clips, n_coef, frames, 1), or `Windows`
                rows,    # Rows to learn from
@@ -279,7 +299,8 @@ def batches_of(recipe,  # A `Recipe`
                ):       # A `PyDataset`
     "What the network is shown while it learns."
     if recipe.window is None: return FeatureRows(X, rows, targets, batch_size=recipe.batch_size, seed=seed)
-    return AugmentedRows(X.store, rows, targets, frames=X.frames, batch_size=recipe.batch_size, seed=seed, augment=recipe.augment, epoch=epoch)
+    frames = (X.frames, *map(recipe.frames_of, recipe.shorter))
+    return AugmentedRows(X.store, rows, targets, frames=frames, short=X.short, batch_size=recipe.batch_size, seed=seed, augment=recipe.augment, epoch=epoch)
 
 def fit_fold(X,          # Features, shape (clips, n_coef, frames, 1), may be a memory map; or `Windows`
              targets,    # One-hot labels, shape (clips, labels)
@@ -300,7 +321,9 @@ def fit_fold(X,          # Features, shape (clips, n_coef, frames, 1), may be a 
                          initial_epoch=done, epochs=recipe.epochs_of(len(train)), shuffle=False, verbose=0,
                          callbacks=[*(fixed_callbacks(folder, logs) if fixed else post_callbacks(folder, recipe.patience, logs)), *more])
     if not np.isfinite(told.history.get('val_loss', [0])[0]): raise RunError(f'{folder}: the loss was no number from the first epoch on; lower learning_rate={recipe.learning_rate}')
-    return keras.saving.load_model(Path(folder) / ('last.keras' if fixed else 'best.keras'), compile=False)
+    model = keras.saving.load_model(Path(folder) / ('last.keras' if fixed else 'best.keras'), compile=False)
+    plain = replace(recipe, augment=Augment(), shorter=())
+    return settled(model, batches_of(plain, X, train, targets, seed), recipe.settle) if recipe.settle else model
 
 # %% ../nbs/07_training.ipynb #37cb1410
 def fold_seed(seed,  # The run's
@@ -434,7 +457,7 @@ def deal(clips,   # `Clips`
     split_rows(fold, fold.iloc[0], watch)
     return fold
 
-# %% ../nbs/07_training.ipynb #d45eff7c
+# %% ../nbs/07_training.ipynb #36949573
 @dataclass(frozen=True, eq=False)
 class Prepared:
     "What all folds of a run have in common."
@@ -455,7 +478,8 @@ def prepare_run(clips,         # `Clips`
     store = prepare_data(clips, recipe.features, seconds=recipe.seconds, seed=seed, cache=cache, progress=progress)
     if not len(store.clips): raise RunError(f'{clips.root}: none of the {len(clips)} clips can be used; the first: {store.skipped.reason.iloc[0]}')
     is_train = (store.clips.table.split == 'train').to_numpy()
-    X = store.array() if recipe.window is None else Windows(without_silence(store), recipe.frames)
+    if recipe.window is None: X = store.array()
+    else: X = Windows(store if recipe.silence is None else without_silence(store, recipe.silence), recipe.frames, short=recipe.short)
     return Prepared(store.clips, store.skipped, X, keras.utils.to_categorical(store.clips.y, len(clips.labels)), *map(np.flatnonzero, (is_train, ~is_train)))
 
 # %% ../nbs/07_training.ipynb #699d24b1
@@ -493,13 +517,13 @@ def geometric_mean(probabilities, # One array (clips, labels) a fold
     p = gmean(np.maximum(np.asarray(probabilities, float), 1e-12), axis=0)
     return p / p.sum(-1, keepdims=True)
 
-# %% ../nbs/07_training.ipynb #d14ccbaa
+# %% ../nbs/07_training.ipynb #c7dd1e80
 class FoldBar(keras.callbacks.Callback):
     "Moves a tqdm bar by a batch at a time, and says beside it which epoch it is and how well it goes."
     def __init__(self, bar, # A tqdm bar
                  k):        # Number of the fold
         super().__init__()
-        self.bar, self.k, self.done = bar, k, 0
+        self.bar, self.k, self.done, self.here, self.begun = bar, k, 0, 0, time.perf_counter()
 
     def on_epoch_begin(self, epoch, logs=None):
         self.bar.update((epoch - self.done) * self.params['steps'])     # what was done before a kill
@@ -509,11 +533,15 @@ class FoldBar(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None): self.bar.update()
 
     def on_epoch_end(self, epoch, logs=None):
+        self.here += 1
         self.bar.set_postfix_str(f"accuracy {logs['accuracy']:.0%}, watched {logs['val_accuracy']:.0%}", refresh=False)
+
+    @property
+    def seconds(self): return (time.perf_counter() - self.begun) * self.done / max(1, self.here)     # of the whole fold, also when a part was done before
 
     def on_train_end(self, logs=None): self.bar.total -= (self.params['epochs'] - self.done) * self.params['steps']
 
-# %% ../nbs/07_training.ipynb #898ad3ce
+# %% ../nbs/07_training.ipynb #a9083a9c
 def run_fold(k,      # Number of the fold to score
              fold,   # Fold of each training clip
              data,   # `Prepared`
@@ -523,12 +551,15 @@ def run_fold(k,      # Number of the fold to score
              bar,    # A tqdm bar
              ):
     "Train fold `k` and predict with it; its last file appears when all the others are there."
+    from joblib import cpu_count
     work, logs, predictions = out / f'.fold_{k}', out / f'logs/fold_{k}', out / 'predictions'
     if recipe.watch != 'none':      # what picks an epoch remembers nothing of a killed training
         for folder in (work, logs): shutil.rmtree(folder, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
     train, watched, _ = (data.train[rows] for rows in split_rows(fold, k, recipe.watch))
-    model = fit_fold(data.X, data.targets, train, watched, recipe=recipe, seed=fold_seed(seed, fold, k), folder=work, logs=logs, more=[FoldBar(bar, k)])
+    told = FoldBar(bar, k)
+    model = fit_fold(data.X, data.targets, train, watched, recipe=recipe, seed=fold_seed(seed, fold, k), folder=work, logs=logs, more=[told])
+    write_file(out / f'seconds_{k}.json', json.dumps({'training': round(told.seconds, 1), 'cores': cpu_count()}))
     p_train, p_test = (predict_clips(model, data.X, rows, recipe) for rows in (data.train, data.test))
     model.save(work / 'model.keras')
     os.replace(work / 'model.keras', out / f'best_{k}.keras')

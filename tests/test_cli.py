@@ -77,7 +77,7 @@ def sounds(own_cache, tmp_path_factory):
 
 
 def train(data, out, *more):
-    return cli('train', data, '--folds', 2, '--epochs', 1, '--out', out, *more)
+    return cli('train', data, '--recipe', 'post', '--folds', 2, '--epochs', 1, '--out', out, *more)
 
 
 @pytest.fixture(scope='module')
@@ -390,7 +390,7 @@ def test_unknown_recipe_names_the_known(sounds, tmp_path):
 
 def test_an_output_folder_of_another_run(run, sounds, tmp_path):
     before = {p: p.read_bytes() for p in run.rglob('*') if p.is_file()}
-    code, out, err = cli('train', sounds, '--folds', 2, '--epochs', 2, '--out', run)
+    code, out, err = cli('train', sounds, '--recipe', 'post', '--folds', 2, '--epochs', 2, '--out', run)
     assert code == 2
     one_message(err, run, '--out')
     assert before == {p: p.read_bytes() for p in run.rglob('*') if p.is_file()}

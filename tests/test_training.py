@@ -19,11 +19,13 @@ from soundtag.audio import wav_bytes
 from soundtag.augmentation import Ragged
 from soundtag.dataset import DataError, load_clips
 from soundtag.mfcc import LogMel, MFCC
-from soundtag.training import RECIPES, RunError, Windows, benchmark_folds, compiled, fit_fold, geometric_mean, top3_csv, train_folds
+from soundtag.tagging import Tagger
+from soundtag.training import (RECIPES, RunError, Windows, batches_of, benchmark_folds, compiled, fit_fold, geometric_mean, predict_clips, split_rows, top3_csv,
+                               train_folds)
 
 SR = 8000
 TINY = replace(RECIPES['post'], name='tiny', features=MFCC(sr=SR, n_mfcc=20, n_mels=40, n_fft=512, hop_length=250), seconds=.5, batch_size=8, epochs=2)
-FIXED = replace(RECIPES['strong'], name='fixed', features=LogMel(sr=SR, n_mels=32, n_fft=512, hop_length=125), window=.4, crops=2, batch_size=8, epochs=4, least_steps=0)
+FIXED = replace(RECIPES['strong'], name='fixed', features=LogMel(sr=SR, n_mels=32, n_fft=512, hop_length=125), window=.4, shorter=(.3,), crops=2, batch_size=8, epochs=4, least_steps=0)
 LABELS = 'buzz', 'hiss', 'low tone'
 
 
@@ -76,7 +78,7 @@ def numbers(out):
 
 
 def expected(ks):
-    each = {f for k in ks for f in (f'best_{k}.keras', f'history_{k}.csv', f'predictions/train_predictions_{k}.npy', f'predictions/test_predictions_{k}.npy', f'predictions/predictions_{k}.csv')}
+    each = {f for k in ks for f in (f'best_{k}.keras', f'history_{k}.csv', f'seconds_{k}.json', f'predictions/train_predictions_{k}.npy', f'predictions/test_predictions_{k}.npy', f'predictions/predictions_{k}.csv')}
     return each | {'config.json', 'labels.json', 'folds.csv', 'skipped.csv', 'predictions/oof.npy', 'predictions/predictions.csv'}
 
 
@@ -185,9 +187,14 @@ def test_killed_at_any_moment_and_started_again(home, finished):
     assert not [p for p in out.rglob('.*')] and not list(home.glob('.killed*'))
 
 
-def test_a_fixed_schedule_goes_on_in_mid_fold(home, clips):
+@pytest.fixture(scope='module')
+def fixed(home, clips):
+    return train(clips, home / 'fixed_whole', recipe=FIXED)
+
+
+def test_a_fixed_schedule_goes_on_in_mid_fold(home, fixed):
     "Killed in its second fold, it begins with the epoch after the last whole one, and ends with the same numbers."
-    out, whole = home / 'fixed', train(clips, home / 'fixed_whole', recipe=FIXED)
+    out, whole = home / 'fixed', fixed
     kill_when(start(home, out, 'FIXED'), lambda: (out / '.fold_1/history.csv').exists() and len((out / '.fold_1/history.csv').read_text().splitlines()) > 2)
     done = (out / '.fold_1/last.keras').stat().st_mtime_ns
     process = start(home, out, 'FIXED')
@@ -199,6 +206,20 @@ def test_a_fixed_schedule_goes_on_in_mid_fold(home, clips):
     assert all(len(pd.read_csv(out / f'history_{k}.csv')) == FIXED.epochs for k in range(3))
     config = json.loads((out / 'config.json').read_text('utf-8'))
     assert config['recipe']['augment'] == FIXED.augment.settings and 'nothing is picked' in config['selection']
+
+
+def test_windows_in_training_are_windows_in_tagging(fixed, clips):
+    "A sound shorter than the window is repeated, as training does; a longer one is heard in windows."
+    tagger = Tagger.load(fixed)
+    assert tagger.short == 'repeat' and tagger.labels == sorted(LABELS)
+    brief, long = sound('buzz', 0)[:SR // 10], sound('buzz', 0)
+    window = round(FIXED.window * SR)
+    np.testing.assert_allclose(tagger.probabilities(brief, SR), tagger.probabilities(np.resize(brief, window), SR), atol=1e-6)
+    p = np.concatenate(list(tagger.by_window(long, SR)))
+    assert len(p) == 2 and np.allclose(p.mean(0), tagger.probabilities(long, SR))
+    assert [label for label, _ in tagger.tag(clips.paths[0], top=3)] and np.isclose(tagger.probabilities(clips.paths[0]).sum(), 1, atol=1e-5)
+    times = json.loads((fixed / 'seconds_0.json').read_text('utf-8'))
+    assert times['training'] > 0 and times['cores'] >= 1
 
 
 def test_what_is_scored_changes_no_weight_of_a_fixed_schedule(tmp_path):
@@ -229,7 +250,7 @@ def test_stopped_between_two_files(home, clips, finished, monkeypatch):
         return whole(path, data)
 
     monkeypatch.setattr(training, 'write_file', dies)
-    for last in (3, 6, 8, 11):    # four files at the start, three a fold, two at the end
+    for last in (3, 6, 8, 13):    # four files at the start, four a fold, two at the end
         written = 0
         with pytest.raises(KeyboardInterrupt):
             train(clips, out)
@@ -353,6 +374,37 @@ def test_labels_drawn_by_lot_give_chance(tmp_path):
         model = fit_fold(X, np.eye(3, dtype='float32')[labels], train, train, recipe=replace(TINY, epochs=16), seed=0, folder=tmp_path / name)
         right[name] = (training.predict_rows(model, X, held, batch_size=64).argmax(1) == y[held]).mean()
     assert right['true'] > .9 and abs(right['lot'] - 1 / 3) < .2
+
+
+def test_labels_drawn_by_lot_give_chance_with_augmented_windows(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.arange(180) % 3
+    sounds = [rng.normal(-40, 5, (32, n)).astype('float32') for n in rng.integers(20, 60, 180)]
+    for sound, label in zip(sounds, y):
+        sound[10 * label:10 * label + 10] += 20                  # easy, when the labels are right
+    X, train, held, lot = Windows(Ragged.of(sounds), FIXED.frames), np.arange(90), np.arange(90, 180), y.copy()
+    lot[:90] = rng.permutation(lot[:90])
+    right, recipe = {}, replace(FIXED, batch_size=16, epochs=10)
+    for name, labels in (('true', y), ('lot', lot)):
+        (tmp_path / name).mkdir()
+        model = fit_fold(X, np.eye(3, dtype='float32')[labels], train, held, recipe=recipe, seed=0, folder=tmp_path / name)
+        right[name] = (predict_clips(model, X, held, recipe).argmax(1) == y[held]).mean()
+    assert right['true'] > .9 and abs(right['lot'] - 1 / 3) < .2
+
+
+def test_no_window_of_a_clip_lies_on_both_sides():
+    "Every frame and every share of a label that training meets, mixed ones included, is of a clip it may learn from."
+    fold = np.arange(60) % 5
+    store = Ragged.of([np.full((32, 20 + i), -20 - i / 10, 'float32') for i in range(60)])      # its level tells which clip it is
+    for k in range(5):
+        train, _, scored = split_rows(fold, k, 'none')
+        levels = {float(store.rows[store.start[i], 0]) for i in train}
+        for recipe in (replace(FIXED, augment=training.Augment()), FIXED):
+            batches = batches_of(recipe, Windows(store, recipe.frames), train, np.eye(60, dtype='float32'), seed=k)
+            for epoch in range(3):
+                for X, y in (batches.batch(epoch, i) for i in range(len(batches))):
+                    assert not y[:, scored].any() and np.allclose(y[:, train].sum(1), 1, atol=1e-5)
+                    assert recipe is FIXED or set(np.unique(X)) <= levels
 
 
 def test_watching_does_not_change_what_is_learned(tmp_path):
