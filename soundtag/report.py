@@ -19,7 +19,7 @@ from .audio import PALETTE, load_audio, use_style
 from .results import confusions, percent, plain, plot_confusion, plot_curves, plot_folds, plot_labels, run_clips, worst_mistakes, write_metrics
 from .training import write_file
 
-# %% ../nbs/08a_report.ipynb #80339876
+# %% ../nbs/08a_report.ipynb #018605dd
 def in_words(metrics, # Content of metrics.json
              ):       # Sentences, a list for each paragraph
     "What a run achieved, for somebody who was not there."
@@ -33,7 +33,7 @@ def in_words(metrics, # Content of metrics.json
               f"a linear model on averaged MFCCs {percent(b['linear']['accuracy'])}; the network beats it on {won} of {len(f['clips'])} folds."]
     logged, rest = (percent(m[name]) for name in ('train_accuracy', 'train_accuracy_at_rest'))
     width = f"a gap of {100 * m['gap']['mean']:.0f} points."
-    if metrics['recipe']['window']: gap = [f'The finished networks name {rest} of the clips they trained on: {width}', f'What training showed them was changed clips, and of those they were right on {logged}.']
+    if metrics['recipe'].get('window'): gap = [f'The finished networks name {rest} of the clips they trained on: {width}', f'What training showed them was changed clips, and of those they were right on {logged}.']
     else: gap = [f'While it trained it was right on {logged} of the clips it trained on: {width}', f'The finished networks name {rest} of those same clips.']
     return [data, result, gap, words_on_labels(metrics), *words_on_test(metrics)]
 

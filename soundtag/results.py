@@ -212,7 +212,7 @@ def kept_epochs(curves, # fold → measure → its values, one an epoch
     "The epoch each fold's model was taken from: the one with the lowest validation loss, or the last if none was picked."
     return {k: len(c['val_loss']) if watch == 'none' else int(np.argmin(c['val_loss'])) + 1 for k, c in curves.items()}
 
-# %% ../nbs/08_results.ipynb #f76373a6
+# %% ../nbs/08_results.ipynb #cfc91064
 def fold_scores(y,             # Label index, shape (clips,)
                 probabilities, # Shape (clips, labels)
                 fold,          # Fold of each clip, shape (clips,)
@@ -228,7 +228,7 @@ def train_scores(y,   # Label index, shape (clips,)
     logged = [run.curves[k]['accuracy'][epoch - 1] for k, epoch in kept_epochs(run.curves, run.config['recipe']['watch']).items()]
     rest = [accuracy(y[rows], p[rows]) for k, p in run.train.items() for rows in [split_rows(fold, k, run.config['recipe']['watch'])[0]]]
     held_out = [accuracy(y[fold == k], p[fold == k]) for k, p in run.train.items()]
-    taught = rest if run.config['recipe']['window'] else logged
+    taught = rest if run.config['recipe'].get('window') else logged
     return {'train_accuracy': spread(logged), 'train_accuracy_at_rest': spread(rest), 'gap': spread(np.subtract(taught, held_out))}
 
 # %% ../nbs/08_results.ipynb #ab4bab2d
