@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['whole', 'add_command', 'quiet', 'one_line', 'do_data', 'add_data', 'data_set', 'add_data_set', 'score_table',
            'do_train', 'add_train', 'do_report', 'add_report', 'expand', 'tag_rows', 'as_text', 'as_csv', 'do_tag',
-           'add_tag', 'do_benchmark', 'add_benchmark', 'parser', 'main']
+           'add_tag', 'do_benchmark', 'add_benchmark', 'parser', 'interrupts', 'main']
 
-# %% ../nbs/11_cli.ipynb #4da19c27
+# %% ../nbs/11_cli.ipynb #35566ad6
 import argparse
 import errno
 import glob
 import json
 import logging
 import os
+import signal
 import sys
-import traceback
+import threading
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
@@ -278,23 +279,38 @@ exit codes: 0 all well, 1 finished but some files were skipped, 2 the call can't
     for add in (add_data, add_train, add_report, add_tag, add_benchmark): add(commands)
     return p
 
-# %% ../nbs/11_cli.ipynb #4902e949
+# %% ../nbs/11_cli.ipynb #9749836e
+@contextmanager
+def interrupts():  # A list, empty until the user presses Ctrl-C
+    "Remember an interrupt, whatever a library makes of it."
+    told, before = [], signal.getsignal(signal.SIGINT)
+    def tell(*signal_and_frame):
+        told.append(True)
+        raise KeyboardInterrupt
+    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours: signal.signal(signal.SIGINT, tell)
+    try: yield told
+    finally:
+        if ours: signal.signal(signal.SIGINT, before)
+
+# %% ../nbs/11_cli.ipynb #fefa2061
 def main(argv=None,  # Words after `soundtag`; None: those of the process
          ):          # Exit code
     "The `soundtag` command."
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
     args, text = parser().parse_args(argv), None
-    try:
-        code = args.do(args)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError: code = 141
-    except (Exception, KeyboardInterrupt) as e:
-        if 'KeyboardInterrupt' in ''.join(traceback.format_exception(e)):       # TensorFlow makes an error of its own of one
-            text, code = 'interrupted' + '; run the same command again to resume' * (args.do in (do_data, do_train)), 130
-        else: text, code = one_line(e), 2
-        if text is None: raise
+    with interrupts() as told:
+        try:
+            code = args.do(args)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError: code = 141
+        except (Exception, KeyboardInterrupt) as e:
+            if told or isinstance(e, KeyboardInterrupt):
+                text, code = 'interrupted' + '; run the same command again to resume' * (args.do in (do_data, do_train)), 130
+            else: text, code = one_line(e), 2
+            if text is None: raise
     if text: print(f'soundtag: {text}', file=sys.stderr)
     try: sys.stdout.flush()
     except OSError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,10 +6,10 @@
 __all__ = ['NETWORKS', 'RECIPES', 'SELECTION', 'KINDS', 'RunError', 'check_recipe', 'Recipe', 'get_recipe', 'FeatureRows',
            'predict_rows', 'AugmentedRows', 'Windows', 'without_silence', 'predict_clips', 'repeatable',
            'learning_rate', 'compiled', 'post_callbacks', 'KeepLast', 'fixed_callbacks', 'resumed', 'settled',
-           'batches_of', 'fit_fold', 'fold_seed', 'split_rows', 'write_file', 'write_npy', 'versions', 'run_config',
-           'differences', 'check_folder', 'sole_user', 'disk_full', 'deal', 'Prepared', 'prepare_run', 'write_start',
-           'top3_csv', 'geometric_mean', 'FoldBar', 'run_fold', 'fold_line', 'gather', 'train_folds', 'folds_by',
-           'cross_validate', 'benchmark_folds']
+           'batches_of', 'fit_fold', 'fold_seed', 'split_rows', 'write_file', 'write_npy', 'versions', 'data_of',
+           'run_config', 'differences', 'check_folder', 'sole_user', 'disk_full', 'deal', 'Prepared', 'prepare_run',
+           'write_start', 'top3_csv', 'geometric_mean', 'FoldBar', 'run_fold', 'fold_line', 'gather', 'train_folds',
+           'folds_by', 'try_fold', 'cross_validate', 'begun_book', 'benchmark_folds']
 
 # %% ../nbs/07_training.ipynb #94598d14
 import errno
@@ -289,7 +289,7 @@ def settled(model,   # What `standardized` gave, trained
     for l, m in zip(norms, momenta): l.momentum = m
     return model
 
-# %% ../nbs/07_training.ipynb #0a0bacaf
+# %% ../nbs/07_training.ipynb #7589d346
 def batches_of(recipe,  # A `Recipe`
                X,       # Features, shape (clips, n_coef, frames, 1), or `Windows`
                rows,    # Rows to learn from
@@ -322,8 +322,8 @@ def fit_fold(X,          # Features, shape (clips, n_coef, frames, 1), may be a 
                          callbacks=[*(fixed_callbacks(folder, logs) if fixed else post_callbacks(folder, recipe.patience, logs)), *more])
     if not np.isfinite(told.history.get('val_loss', [0])[0]): raise RunError(f'{folder}: the loss was no number from the first epoch on; lower learning_rate={recipe.learning_rate}')
     model = keras.saving.load_model(Path(folder) / ('last.keras' if fixed else 'best.keras'), compile=False)
-    plain = replace(recipe, augment=Augment(), shorter=())
-    return settled(model, batches_of(plain, X, train, targets, seed), recipe.settle) if recipe.settle else model
+    if recipe.settle: settled(model, batches_of(replace(recipe, augment=Augment(), shorter=()), X, train, targets, seed), recipe.settle)
+    return model
 
 # %% ../nbs/07_training.ipynb #37cb1410
 def fold_seed(seed,  # The run's
@@ -372,10 +372,15 @@ def versions(): # Name → version
     names = 'soundtag', 'tensorflow', 'keras', 'librosa', 'numpy', 'scipy', 'soundfile', 'soxr', 'scikit-learn'
     return {'python': platform.python_version()} | {n: version(n) for n in names} | {'onednn': os.environ.get('TF_ENABLE_ONEDNN_OPTS', 'default')}
 
-# %% ../nbs/07_training.ipynb #69f9439d
+# %% ../nbs/07_training.ipynb #f915c1ca
 SELECTION = {'scored': 'each fold\'s epoch is picked on the very clips it is scored on, as in the post: the estimate is optimistic',
              'inner': 'each fold\'s epoch is picked on another fold, left out of training: nothing is picked on the scored clips',
              'none': 'the number of epochs is settled beforehand and the last weights count: nothing is picked'}
+
+def data_of(clips, # `Clips`
+            ):     # Its name, fingerprint and size
+    "What a result says about its data."
+    return {'name': clips.name, 'fingerprint': clips.fingerprint, 'clips': len(clips), 'labels': len(clips.labels)}
 
 def run_config(clips,  # `Clips`
                recipe, # A `Recipe`
@@ -384,7 +389,7 @@ def run_config(clips,  # `Clips`
                seed,   # Of everything random
                ):      # Content of config.json
     "All that decides the numbers of a run."
-    data = {'name': clips.name, 'fingerprint': clips.fingerprint, 'clips': len(clips), 'labels': len(clips.labels), 'root': str(Path(clips.root).resolve())}
+    data = data_of(clips) | {'root': str(Path(clips.root).resolve())}
     return {'recipe': recipe.settings, 'selection': SELECTION[recipe.watch], 'data': data,
             'folds': {'number': int(folds), 'kind': kind}, 'seed': int(seed), 'versions': versions()}
 
@@ -517,7 +522,7 @@ def geometric_mean(probabilities, # One array (clips, labels) a fold
     p = gmean(np.maximum(np.asarray(probabilities, float), 1e-12), axis=0)
     return p / p.sum(-1, keepdims=True)
 
-# %% ../nbs/07_training.ipynb #c7dd1e80
+# %% ../nbs/07_training.ipynb #b75db276
 class FoldBar(keras.callbacks.Callback):
     "Moves a tqdm bar by a batch at a time, and says beside it which epoch it is and how well it goes."
     def __init__(self, bar, # A tqdm bar
@@ -537,11 +542,11 @@ class FoldBar(keras.callbacks.Callback):
         self.bar.set_postfix_str(f"accuracy {logs['accuracy']:.0%}, watched {logs['val_accuracy']:.0%}", refresh=False)
 
     @property
-    def seconds(self): return (time.perf_counter() - self.begun) * self.done / max(1, self.here)     # of the whole fold, also when a part was done before
+    def seconds(self): return (time.perf_counter() - self.begun) * self.done / self.here     # of the whole fold, also when a part was done before
 
     def on_train_end(self, logs=None): self.bar.total -= (self.params['epochs'] - self.done) * self.params['steps']
 
-# %% ../nbs/07_training.ipynb #a9083a9c
+# %% ../nbs/07_training.ipynb #e3703615
 def run_fold(k,      # Number of the fold to score
              fold,   # Fold of each training clip
              data,   # `Prepared`
@@ -559,7 +564,7 @@ def run_fold(k,      # Number of the fold to score
     train, watched, _ = (data.train[rows] for rows in split_rows(fold, k, recipe.watch))
     told = FoldBar(bar, k)
     model = fit_fold(data.X, data.targets, train, watched, recipe=recipe, seed=fold_seed(seed, fold, k), folder=work, logs=logs, more=[told])
-    write_file(out / f'seconds_{k}.json', json.dumps({'training': round(told.seconds, 1), 'cores': cpu_count()}))
+    if told.here: write_file(out / f'seconds_{k}.json', json.dumps({'training': round(told.seconds, 1), 'cores': cpu_count()}))
     p_train, p_test = (predict_clips(model, data.X, rows, recipe) for rows in (data.train, data.test))
     model.save(work / 'model.keras')
     os.replace(work / 'model.keras', out / f'best_{k}.keras')
@@ -646,7 +651,22 @@ def folds_by(clips, # `Clips`
     if kind == 'by label': source, kind = replace(source, table=source.table.sort_values('label', kind='stable')), 'unshuffled'
     return make_folds(source, folds, kind=kind, seed=seed).loc[clips.train.table.index]
 
-# %% ../nbs/07_training.ipynb #19499e9e
+# %% ../nbs/07_training.ipynb #624314a2
+def try_fold(data,   # `Prepared`, training clips alone
+             fold,   # Fold of each clip
+             k,      # The one to score
+             recipe, # A `Recipe`
+             watch,  # As `split_rows`
+             seed,   # The run's
+             ):      # Its probabilities for all clips, float32, shape (clips, labels); epoch of its lowest watched loss; s of training
+    "Train one network, and keep nothing but what it answers."
+    train, watched, _ = split_rows(fold, k, watch)
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        model = fit_fold(data.X, data.targets, train, watched, recipe=recipe, seed=fold_seed(seed, fold, k), folder=folder)
+        seconds, losses = time.perf_counter() - begun, pd.read_csv(Path(folder) / 'history.csv').val_loss
+    return predict_clips(model, data.X, data.train, recipe), losses.argmin() + 1, seconds
+
 def cross_validate(data,   # `Prepared`, training clips alone
                    fold,   # Fold of each clip
                    recipe, # A `Recipe`
@@ -657,17 +677,20 @@ def cross_validate(data,   # `Prepared`, training clips alone
     y, group, rows = data.targets.argmax(1), data.clips.table.group.to_numpy(), []
     takes = pd.Series(group).duplicated(keep=False).to_numpy()
     for k in sorted(set(fold)):
-        train, watched, scored = split_rows(fold, k, watch)
-        with tempfile.TemporaryDirectory() as folder:
-            model = fit_fold(data.X, data.targets, train, watched, recipe=recipe, seed=fold_seed(seed, fold, k), folder=folder)
-            epoch = pd.read_csv(Path(folder) / 'history.csv').val_loss.argmin() + 1
-        hit = predict_clips(model, data.X, data.train, recipe).argmax(1) == y
+        train, _, scored = split_rows(fold, k, watch)
+        p, epoch, _ = try_fold(data, fold, k, recipe, watch, seed)
+        hit = p.argmax(1) == y
         heard, taught, several = np.isin(group[scored], group[train]), np.isin(y[scored], y[train]), scored[takes[scored]]
         rows.append({'accuracy': hit[scored].mean(), 'train_accuracy': hit[train].mean(), 'training_clips': len(train), 'epoch': epoch,
                      'recording_heard': heard.mean(), 'label_taught': taught.mean()} | ({'accuracy_several_takes': hit[several].mean()} if takes.any() else {}))
     return {name: {'mean': float(np.mean(v)), 'sd': float(np.std(v, ddof=1)), 'folds': v} for name in rows[0] for v in [[float(r[name]) for r in rows]]}
 
-# %% ../nbs/07_training.ipynb #a80921ce
+# %% ../nbs/07_training.ipynb #fed2e4c1
+def begun_book(path, # JSON file of results, which may not exist yet; None: nowhere
+               ):    # Data set → its results
+    "What a benchmark that was stopped has found so far."
+    return json.loads(Path(path).read_text('utf-8')) if path and Path(path).exists() else {}
+
 def benchmark_folds(clips,         # `Clips`; the training ones count
                     *, out=None,   # JSON file to write, which may hold other data sets' results; one begun is gone on with
                     kinds=None,    # Names in `KINDS`; None: all that the data allow
@@ -681,8 +704,8 @@ def benchmark_folds(clips,         # `Clips`; the training ones count
     cannot = {n for n, no in (('official', table.fold.isna().any()), ('grouped', not table.group.duplicated().any())) if no}
     data = prepare_run(clips.train, recipe, seed, cache, progress)
     result = {'what': 'accuracy by kind of folds and by the clips that pick the epoch', 'recipe': recipe.settings, 'seeds': [seed], 'versions': versions(),
-              'data': {'name': clips.name, 'fingerprint': clips.fingerprint, 'clips': len(data.train), 'labels': len(clips.labels)}, 'metrics': {}}
-    book = json.loads(Path(out).read_text('utf-8')) if out and Path(out).exists() else {}
+              'data': data_of(clips) | {'clips': len(data.train)}, 'metrics': {}}
+    book = begun_book(out)
     begun = book.get(clips.name, {})
     if all(begun.get(n) == v for n, v in result.items() if n != 'metrics'): result['metrics'] = begun['metrics']
     for name in kinds or [n for n in KINDS if n not in cannot]:
