@@ -6,7 +6,7 @@
 __all__ = ['COLUMNS', 'NAMES', 'SUFFIXES', 'FSD', 'MINI_VERSION', 'DataError', 'few', 'make_table', 'read_csv', 'pick_columns',
            'read_list', 'read_folders', 'read_esc', 'read_fsd', 'read_table', 'file_hash', 'seconds_or_nan', 'Clips',
            'fingerprint', 'load_clips', 'mini_clip', 'mini_plan', 'write_mini', 'cache_dir', 'mini', 'count_labels',
-           'plot_distribution', 'record_counts', 'check_folds', 'make_folds']
+           'plot_distribution', 'record_counts', 'check_folds', 'make_folds', 'together']
 
 # %% ../nbs/02_dataset.ipynb #5e314479
 import hashlib
@@ -410,3 +410,19 @@ def make_folds(clips,           # Clips
         made = made.loc[table.index]
     if kind != 'unshuffled': check_folds(made, clips)
     return made
+
+# %% ../nbs/02_dataset.ipynb #9d5f2349
+def together(*parts,     # `Clips`, two or more, no name in two of them
+             name,       # What the whole is called
+             folds=5,    # How many, for parts that have none of their own
+             ):          # `Clips`
+    "Several data sets as one, with the labels of all; folds are numbered from 0."
+    root, tables = Path(os.path.commonpath([Path(c.root).resolve() for c in parts])), []
+    for c in parts:
+        made = make_folds(c, folds)
+        below = Path(c.root).resolve().relative_to(root)
+        tables.append(c.table.assign(path=[(below / p).as_posix() for p in c.table.path], fold=made.map(sorted(made.unique()).index).reindex(c.table.index).astype('Int64')))
+    table = pd.concat(tables)
+    twice = table.index[table.index.duplicated()]
+    if len(twice): raise DataError(f'{name}: names in several of its parts ({few(twice)}); rename the files')
+    return Clips(table, sorted(table.label.unique()), root, name)

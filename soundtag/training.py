@@ -213,7 +213,7 @@ def learning_rate(recipe, # A `Recipe`
     rise = max(1, steps // 20)
     return keras.optimizers.schedules.CosineDecay(0., max(1, steps - rise), warmup_target=recipe.learning_rate, warmup_steps=rise)
 
-# %% ../nbs/07_training.ipynb #9e1c5fc6
+# %% ../nbs/07_training.ipynb #402fe150
 def compiled(recipe,   # A `Recipe`
              n_labels, # Labels to tell apart
              X,        # Features, shape (clips, n_coef, frames, 1)
@@ -225,7 +225,8 @@ def compiled(recipe,   # A `Recipe`
     model = standardized(network, *feature_stats(X, rows, axis=recipe.standardize))
     rate = learning_rate(recipe, recipe.epochs_of(len(rows)) * -(-len(rows) // recipe.batch_size))
     optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay) if recipe.weight_decay else keras.optimizers.Adam(rate)
-    model.compile(optimizer, keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing), metrics=['accuracy'])
+    model.compile(optimizer, keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing), metrics=[keras.metrics.CategoricalAccuracy('accuracy')])
+    optimizer.build(model.trainable_variables)     # what has all its variables is traced once, not twice
     return model
 
 # %% ../nbs/07_training.ipynb #90576be5

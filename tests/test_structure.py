@@ -201,8 +201,8 @@ def test_settings_are_the_one_source():
     cfg.read(ROOT / 'settings.ini')
     assert f'__version__ = "{cfg["DEFAULT"]["version"]}"' in (ROOT / 'soundtag/__init__.py').read_text()
     assert cfg['DEFAULT']['version'] in (ROOT / 'CHANGELOG.md').read_text('utf-8')
-    declared = {re.split(r'[<>=!~]', r)[0] for r in cfg['DEFAULT']['requirements'].split()}
-    as_installed = {'sklearn': 'scikit-learn'}
+    declared = {re.split(r'[<>=!~]', r)[0] for n, told in cfg['DEFAULT'].items() if n.endswith('requirements') and n != 'dev_requirements' for r in told.split()}
+    as_installed = {'sklearn': 'scikit-learn', 'ai_edge_litert': 'ai-edge-litert'}
     stdlib = sys.stdlib_module_names
     for name in MODULES:
         for module in {m.split('.')[0] for m in imports(module_tree(name))} - stdlib - PEERS - {'', 'soundtag', 'IPython'}:
