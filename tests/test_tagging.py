@@ -1,0 +1,202 @@
+"The model in the box: what it answers without TensorFlow, and what hostile files do to it."
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from soundtag.tagging import BOX, ModelError, Tagger
+
+HEAVY = 'tensorflow', 'keras', 'librosa', 'sklearn', 'numba'
+
+
+@pytest.fixture(scope='module')
+def tagger():
+    return Tagger.load()
+
+
+@pytest.fixture(scope='module')
+def clip(tmp_path_factory):
+    from soundtag.dataset import mini_clip
+    path = tmp_path_factory.mktemp('clip') / 'hat.wav'
+    sf.write(path, mini_clip('Hi-hat', 1, 0, seed=0), 44100)
+    return path
+
+
+def soundtag(*words, limit=60):
+    "The command in a process of its own, which may take 1 GB."
+    def limits(): resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+    begun = time.perf_counter()
+    done = subprocess.run([Path(sys.executable).parent / 'soundtag', *map(str, words)], capture_output=True, text=True, timeout=limit, preexec_fn=limits)
+    return done.returncode, done.stdout, done.stderr, time.perf_counter() - begun
+
+
+def test_the_box_is_small_and_comes_with_its_card():
+    box = Path(BOX).parent
+    assert Path(BOX).stat().st_size < 3e6
+    names = {p.name for p in box.iterdir() if not p.name.startswith('.')}
+    assert {'sounds.onnx', 'README.md', 'sources.csv'} <= names
+    licences = {line.rsplit(',', 1)[1] for line in (box / 'sources.csv').read_text('utf-8').splitlines()[1:]}
+    assert licences <= {'CC-BY', 'CC0', 'Attribution', 'Creative Commons 0'}
+
+
+def test_the_card_says_what_was_measured():
+    from soundtag.box import card
+    result = json.loads((Path(__file__).parent.parent / 'nbs/results/box.json').read_text('utf-8'))
+    assert (Path(BOX).parent / 'README.md').read_text('utf-8') == card(result)
+
+
+def test_tagging_needs_nothing_heavy(clip):
+    code = f'import sys\nfor name in {HEAVY}: sys.modules[name] = None\nfrom soundtag.cli import main\nsys.exit(main(["tag", {str(clip)!r}]))'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith(f'{clip}: '), done.stderr
+
+
+def test_blocks_files_and_arrays_give_one_answer(tagger, clip):
+    y, sr = sf.read(clip, dtype='float32')
+    assert tagger.tag(clip) == tagger.tag(y, sr)
+    np.testing.assert_allclose(tagger.probabilities(np.stack([y, y]), sr), tagger.probabilities(y, sr), atol=1e-5)
+
+
+def bomb(path):
+    "An hour of silence, less than 1 MB; 1.3 GB as double precision."
+    with sf.SoundFile(path, 'w', 44100, 1, format='FLAC') as f:
+        for _ in range(360): f.write(np.zeros(441_000, 'int16'))
+
+
+def promises(path):
+    "A header that promises 4 GB."
+    sf.write(path, np.zeros(100), 44100, format='WAV')
+    data = bytearray(path.read_bytes())
+    data[4:8] = data[40:44] = b'\xff\xff\xff\xff'
+    path.write_bytes(data)
+
+
+def archive(path):
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as z: z.writestr('sound', bytes(200_000_000))
+
+
+def channels(path):
+    "A header with as many channels as fit."
+    sf.write(path, np.random.default_rng(0).uniform(-1, 1, 44100), 44100, format='WAV')
+    data = bytearray(path.read_bytes())
+    data[22:24] = b'\xff\x03'
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize('make', [promises, archive, channels], ids=lambda f: f.__name__)
+def test_a_hostile_file_is_named_and_nothing_else(make, clip, tmp_path):
+    path = tmp_path / 'x.wav'
+    make(path)
+    code, out, err, _ = soundtag('tag', path, clip)
+    assert code in (0, 1) and f'{clip}: ' in out and 'Traceback' not in err
+    assert str(path) in out + err
+
+
+def test_a_bomb_goes_by_in_little_memory(tmp_path):
+    bomb(tmp_path / 'x.flac')
+    code, out, err, _ = soundtag('tag', tmp_path / 'x.flac', limit=300)
+    assert (code, out) == (0, f"{tmp_path / 'x.flac'}: silence 100.0%\n"), err
+
+
+def mutated(data, rng):
+    data = bytearray(data)
+    for _ in range(int(rng.integers(1, 20))):
+        i = int(rng.integers(len(data) if rng.random() < .5 else min(200, len(data))))
+        what = rng.integers(4)
+        if what == 0: data[i] = int(rng.integers(256))
+        elif what == 1: del data[i:i + int(rng.integers(1, 1000))]
+        elif what == 2: data[i:i] = rng.bytes(int(rng.integers(1, 50)))
+        else: data[i:i + 4] = b'\xff\xff\xff\x7f'
+        if not data: return b''
+    return bytes(data)
+
+
+MUTANTS = """
+import io, re, sys, time
+from pathlib import Path
+import numpy as np
+import soundfile as sf
+sys.path.insert(0, sys.argv[4])
+from test_tagging import mutated
+from soundtag.audio import AudioError
+from soundtag.tagging import Tagger
+tagger, rng, folder, (y, sr) = Tagger.load(), np.random.default_rng(0), Path(sys.argv[3]), sf.read(sys.argv[1])
+originals = []
+for form, subtype in (('WAV', 'PCM_16'), ('FLAC', 'PCM_16'), ('OGG', 'VORBIS'), ('MP3', 'MPEG_LAYER_III'), ('AIFF', 'PCM_16')):
+    sf.write(buffer := io.BytesIO(), y[:sr // 2], sr, format=form, subtype=subtype)
+    originals.append((form.lower(), buffer.getvalue()))
+outcomes, longest = {'answered': 0, 'refused': 0}, 0
+for n in range(int(sys.argv[2])):
+    form, data = originals[n % 5]
+    path = folder / f'x.{form}'
+    path.write_bytes(mutated(data, rng))
+    begun = time.perf_counter()
+    try: outcomes['answered'] += bool(tagger.tag(path))
+    except AudioError as e:
+        outcomes['refused'] += 1
+        assert str(path) in str(e) and chr(10) not in str(e)
+    longest = max(longest, time.perf_counter() - begun)
+print(*outcomes.values(), longest, re.search('VmHWM: *(.*) kB', Path('/proc/self/status').read_text().replace(chr(9), ' '))[1])
+"""
+
+
+def test_mutated_recordings_are_answered_or_refused(clip, tmp_path):
+    "10,000 of them when SOUNDTAG_MUTANTS says so; in a process of its own, whose memory is measured (ru_maxrss would count that of the process it was forked from)."
+    words = [clip, os.environ.get('SOUNDTAG_MUTANTS', 200), tmp_path, Path(__file__).parent]
+    done = subprocess.run([sys.executable, '-c', MUTANTS, *map(str, words)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    answered, refused, seconds, kilobytes = map(float, done.stdout.split())
+    assert answered > 0 and refused > 0 and seconds < 5 and kilobytes < 1e6
+
+
+MUTATE = '''
+import sys
+from pathlib import Path
+import numpy as np
+sys.path.insert(0, sys.argv[3])
+from test_tagging import mutated
+from soundtag.tagging import BOX, ModelError, load_tagger
+data, rng, path, y = Path(BOX).read_bytes(), np.random.default_rng(0), Path(sys.argv[1]), .1 * np.random.default_rng(1).standard_normal(44100)
+kinds = set()
+for n in range(int(sys.argv[2])):
+    path.write_bytes(mutated(data, rng))
+    try: kinds.add(type(load_tagger(path).tag(y, 44100)).__name__)
+    except ModelError as e:
+        kinds.add('refused')
+        assert str(path) in str(e) and chr(10) not in str(e)
+print(sorted(kinds))
+'''
+
+
+def test_an_altered_model_is_refused_or_harmless(tmp_path):
+    done = subprocess.run([sys.executable, '-c', MUTATE, str(tmp_path / 'x.onnx'), '60', str(Path(__file__).parent)], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0 and 'refused' in done.stdout, done.stderr[-2000:]
+
+
+def test_a_model_cannot_read_other_files(tmp_path):
+    "ONNX lets weights lie in files beside the model; ours must not reach for any."
+    import onnx
+    proto = onnx.load(BOX)
+    (tmp_path / 'secret').write_bytes(bytes(4_000_000))
+    weight = max(proto.graph.initializer, key=lambda t: len(t.raw_data))
+    weight.ClearField('raw_data')
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (('location', str(tmp_path / 'secret')), ('offset', '0')): weight.external_data.add(key=key, value=value)
+    (tmp_path / 'x.onnx').write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError, match='x.onnx'): Tagger.load(tmp_path / 'x.onnx')
+
+
+def test_a_model_of_another_make_is_refused(tmp_path):
+    import onnx
+    proto = onnx.load(BOX)
+    del proto.metadata_props[:]
+    onnx.save(proto, tmp_path / 'x.onnx')
+    with pytest.raises(ModelError, match='soundtag export'): Tagger.load(tmp_path / 'x.onnx')
