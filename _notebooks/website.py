@@ -17,6 +17,7 @@ import struct
 import tarfile
 import urllib.request
 
+import listening
 import nbformat
 import yaml
 from fontTools import subset
@@ -27,23 +28,24 @@ from weave import CHAPTERS, POST, ROOT, SETTINGS, SITE, TITLE, addresses, with_l
 
 PROC, DOCS = ROOT / '_proc', ROOT / '_docs'
 logging.getLogger('fontTools').setLevel(logging.ERROR)
-KATEX = '0.16.11'
-KATEX_HASH = 'RQrI8rlHY92OLf3rho/Ts8i/XvjgguEjOkO1BEXcU3N8BqPpSzBNwV/G0Ukr+P/l3ivvJUE/Fa/CwbS6HesGNQ=='
-KATEX_URL = f'https://registry.npmjs.org/katex/-/katex-{KATEX}.tgz'
+ARCHIVES = {    # name at the npm registry: version, SHA-512
+    'katex': ('0.16.11', 'RQrI8rlHY92OLf3rho/Ts8i/XvjgguEjOkO1BEXcU3N8BqPpSzBNwV/G0Ukr+P/l3ivvJUE/Fa/CwbS6HesGNQ=='),
+    'onnxruntime-web': ('1.30.0', 'q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==')}
 REPO = SETTINGS['git_url']
 
 
-def katex(cache=ROOT / 'build'):
-    "KaTeX's archive, fetched once and checked each time."
-    path = cache / f'katex-{KATEX}.tgz'
+def archive(name, cache=ROOT / 'build'):
+    "An archive from the npm registry, fetched once and checked each time."
+    version, checksum = ARCHIVES[name]
+    path, url = cache / f'{name}-{version}.tgz', f'https://registry.npmjs.org/{name}/-/{name}-{version}.tgz'
     if not path.exists():
         cache.mkdir(exist_ok=True)
-        with urllib.request.urlopen(KATEX_URL, timeout=60) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             path.write_bytes(answer.read())
     data = path.read_bytes()
-    if base64.b64encode(hashlib.sha512(data).digest()).decode() != KATEX_HASH:
+    if base64.b64encode(hashlib.sha512(data).digest()).decode() != checksum:
         path.unlink()
-        raise SystemExit(f'{KATEX_URL} is not the file it was; nothing of it is used')
+        raise SystemExit(f'{url} is not the file it was; nothing of it is used')
     return data
 
 
@@ -68,13 +70,13 @@ def keep_used_icons():
 def bring_home():
     "Put KaTeX beside the pages, and let nothing be loaded from elsewhere; the themes do without their web fonts."
     lib = DOCS / 'site_libs/katex'
-    with tarfile.open(fileobj=io.BytesIO(katex())) as archive:
-        for member in archive:
+    with tarfile.open(fileobj=io.BytesIO(archive('katex'))) as tar:
+        for member in tar:
             name = member.name.removeprefix('package/')
             if re.fullmatch(r'dist/(katex\.min\.(css|js)|contrib/auto-render\.min\.js|fonts/.*\.woff2)|LICENSE', name):
                 target = lib / name.removeprefix('dist/')
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(archive.extractfile(member).read())
+                target.write_bytes(tar.extractfile(member).read())
     for page in DOCS.glob('*.html'):
         text = re.sub(r'https://cdn\.jsdelivr\.net/npm/katex@[\d.]+/dist', 'site_libs/katex', page.read_text('utf-8'))
         page.write_text(text.replace(' role="img"></i>', ' aria-hidden="true"></i>'), 'utf-8')    # the link says what it is
@@ -209,15 +211,15 @@ def configuration(titles):
     `giscus_repo_id` and `giscus_category_id` in settings.ini, as giscus.app gives them, turn comments on.
     """
     config = yaml.safe_load((ROOT / 'nbs/_quarto.yml').read_text('utf-8'))
-    config['project']['resources'] = ['media', 'images', 'enlarge.js']
+    config['project']['resources'] = ['media', 'images', 'listen', 'enlarge.js', 'offline.js']
     config['format']['html'] |= {'css': 'style.css', 'include-after-body': [{'text': '<script src="enlarge.js" defer></script>'}]}
     web = config['website']
     web |= {'title': SETTINGS['title'], 'description': SETTINGS['description'], 'site-url': SITE, 'repo-url': REPO,
             'image': 'images/results_curves.png', 'favicon': 'images/favicon.svg'}
-    web['navbar']['left'] = [{'text': TITLE, 'href': 'predicting-from-sound.ipynb'}, {'text': 'Posts', 'href': 'posts.qmd'}]
+    web['navbar']['left'] = [{'text': TITLE, 'href': 'predicting-from-sound.ipynb'}, {'text': 'Listen', 'href': 'listen.qmd'}, {'text': 'Posts', 'href': 'posts.qmd'}]
     web['navbar']['tools'] = [{'icon': 'github', 'href': REPO, 'aria-label': 'Source on GitHub'}, {'icon': 'rss', 'href': 'posts.xml', 'aria-label': 'Feed'}]
     chapters = [{'text': title, 'href': f'{name}.ipynb'} for name, title in titles.items()]
-    web['sidebar']['contents'] = [{'text': 'soundtag', 'href': 'index.ipynb'}, {'text': TITLE, 'href': 'predicting-from-sound.ipynb'}, {'section': 'The book', 'contents': chapters}]
+    web['sidebar']['contents'] = [{'text': 'soundtag', 'href': 'index.ipynb'}, {'text': TITLE, 'href': 'predicting-from-sound.ipynb'}, {'text': 'A page that listens', 'href': 'listen.qmd'}, {'section': 'The book', 'contents': chapters}]
     if 'giscus_repo_id' in SETTINGS:
         web['comments'] = {'giscus': {'repo': f'{SETTINGS["user"]}/{SETTINGS["repo"]}', 'repo-id': SETTINGS['giscus_repo_id'], 'category': 'Announcements', 'category-id': SETTINGS['giscus_category_id']}}
     return config
@@ -239,11 +241,13 @@ def build():
     facts = yaml.safe_load(nbformat.read(POST, as_version=4).cells[0].source.strip('-\n'))
     stage(POST, 'predicting-from-sound', {'date': str(facts['date']), 'author': facts['author'], 'categories': facts['categories'], 'image': facts['image'], 'image-alt': 'Learning curves: on the clips learned from they rise to the top, on the others they stay far below'})
     stage(ROOT / 'nbs/index.ipynb', 'index', {'comments': False, 'page-navigation': False})
+    listening.stage(PROC, archive('onnxruntime-web'), ARCHIVES['onnxruntime-web'][0])
     (PROC / 'posts.qmd').write_text(f'---\n{yaml.safe_dump(LISTING, sort_keys=False)}---\n', 'utf-8')
     (PROC / '_quarto.yml').write_text(yaml.safe_dump(configuration(titles), sort_keys=False, allow_unicode=True), 'utf-8')
     site = render(PROC, quiet=True)
     bring_home()
     keep_used_icons()
+    listening.keep_offline(DOCS)
     warnings = [w for w in site.warnings if not w.endswith('posts.xml')]    # the feed, which is written last
     print(f'{len(site.pages)} pages in {DOCS.name}', *warnings, sep='\n')
     return int(bool(warnings))

@@ -1,0 +1,80 @@
+// What soundtag.tagging does with samples, in the order of that module, so that page and package say the same.
+
+export const QUIET = -80;    // dB re full scale; what never rises above it is silence
+
+export const toSamples = (seconds, sr) => Math.round(seconds * sr);
+
+/** A sound of n samples made as long as a window: repeated, or padded with zeros on both sides. */
+export function lengthened(y, size, short) {
+  const out = new Float32Array(size);
+  if (short === "repeat") for (let at = 0; at < size; at += y.length) out.set(y.subarray(0, Math.min(y.length, size - at)), at);
+  else out.set(y, Math.floor((size - y.length) / 2));
+  return out;
+}
+
+/** Overlapping windows as [first sample, samples]; the last ends where the sound ends. */
+export function* windows(y, size, hop, short) {
+  let start = 0;
+  for (; start + size < y.length; start += hop) yield [start, y.subarray(start, start + size)];
+  start = Math.max(0, y.length - size);
+  yield [start, y.length < size ? lengthened(y, size, short) : y.subarray(start)];
+}
+
+/** Level of each 20 ms in dB re full scale, -200 for zeros; the last may be shorter. */
+export function frameLevels(y, sr) {
+  const hop = toSamples(.02, sr), levels = new Float64Array(Math.ceil(y.length / hop));
+  for (let k = 0; k < levels.length; k++) {
+    const end = Math.min(y.length, (k + 1) * hop);
+    let sum = 0;
+    for (let i = k * hop; i < end; i++) sum += y[i] * y[i];
+    levels[k] = 10 * Math.log10(sum / (end - k * hop) + 1e-20);
+  }
+  return levels;
+}
+
+/** A window without the silence at its ends, and how loud it is in dB re full scale. */
+export function sounding(y, { sr, silence, short }) {
+  const levels = frameLevels(y, sr), hop = toSamples(.02, sr), level = levels.reduce((a, b) => Math.max(a, b));
+  const loud = (l) => silence === null || l >= level - silence;
+  const first = levels.findIndex(loud), last = levels.findLastIndex(loud);
+  if (last - first + 1 === levels.length) return [y, level];
+  return [lengthened(y.subarray(first * hop, (last + 1) * hop), y.length, short), level];
+}
+
+/** What the model says about each window: yields [{start, level, p}] for up to `batch` of them. */
+export async function* ask(model, heard, batch = 8) {
+  const labels = model.labels.length;
+  const answers = async (some) => {
+    const p = await model.answer(some.map(([, y]) => y));
+    return some.map(([start, , level], i) => {
+      const powered = Array.from(p.subarray(i * labels, (i + 1) * labels), (q) => model.temperature === 1 ? q : Math.max(q, 1e-12) ** (1 / model.temperature));
+      const sum = powered.reduce((a, b) => a + b);
+      return { start, level, p: powered.map((q) => q / sum) };
+    });
+  };
+  let some = [];
+  for (const [start, window] of heard) {
+    some.push([start, ...sounding(window, model)]);
+    if (some.length === batch) { yield await answers(some); some = []; }
+  }
+  if (some.length) yield await answers(some);
+}
+
+/** Window after window, as the sound goes by; window and hop in s, the model's own where left out. */
+export function byWindow(model, y, seconds = model.seconds, hop = seconds / 2) {
+  return ask(model, windows(y, toSamples(seconds, model.sr), toSamples(hop, model.sr), model.short));
+}
+
+/** The mean over all windows that are not silent; null when all are. */
+export function meanOver(heard, silence) {
+  const least = Math.max(QUIET, heard.reduce((a, { level }) => Math.max(a, level), -Infinity) - (silence ?? Infinity));
+  const loud = heard.filter(({ level }) => level >= least);
+  return loud.length ? loud[0].p.map((_, i) => loud.reduce((sum, { p }) => sum + p[i], 0) / loud.length) : null;
+}
+
+/** The most probable labels with their probabilities, best first; silence alone is [["silence", 1]]. */
+export function tag(p, { labels, unknown }, top = 3) {
+  if (!p) return [["silence", 1]];
+  const best = p.map((q, i) => [labels[i], q]).sort((a, b) => b[1] - a[1]).slice(0, top);
+  return best[0][1] >= unknown ? best : [["unknown", 1 - best[0][1]], ...best].slice(0, Math.max(2, top));
+}

@@ -1,0 +1,341 @@
+"The page that listens, in headless Chromium: it says what Python says, draws it, and sends nothing anywhere."
+import base64
+import io
+import json
+import math
+import os
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from soundtag.audio import wav_bytes
+from soundtag.dataset import mini_clip
+from soundtag.tagging import Tagger, load_tagger
+
+CLOSE = 1e-3    # largest difference of a probability
+NOTE = '''window.heard = {answers: [], timelines: []};
+addEventListener("change", () => { heard.answers = []; heard.timelines = []; }, true);      // what comes before a choice is of the file before it
+addEventListener("DOMContentLoaded", () => { const view = document.getElementById("listen");
+  view.addEventListener("answer", e => heard.answers.push({...e.detail, at: performance.now()}));
+  view.addEventListener("timeline", e => heard.timelines.push(e.detail)); });'''
+DROP = '''([name, data]) => { const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0)), files = new DataTransfer();
+  files.items.add(new File([bytes], name)); heard.dropped = performance.now();
+  document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: files, bubbles: true, cancelable: true})); }'''
+
+
+@pytest.fixture(scope='module')
+def box(root):
+    "The model in the box."
+    path = root / 'soundtag/box/sounds.onnx'
+    if not path.exists():
+        pytest.skip('there is no model in the box')
+    return path
+
+
+@pytest.fixture(scope='module')
+def tagger(box):
+    return load_tagger(box)
+
+
+@pytest.fixture(scope='module')
+def clips(tmp_path_factory):
+    "Synthetic sounds as files, each for something that can go otherwise than in Python."
+    folder, rng = tmp_path_factory.mktemp('clips'), np.random.default_rng(0)
+    cello, guitar = mini_clip('Cello', 3, 0, seed=1), mini_clip('Acoustic_guitar', 5, 1, seed=1)
+    quiet = np.zeros(2 * 44100)
+    sounds = {'cello': cello, 'long': np.concatenate([cello, guitar, guitar, cello, guitar]), 'stroke': guitar[:2000], 'two_channels': np.stack([guitar, rng.normal(0, .01, len(guitar))]),
+              'silent_ends': np.concatenate([quiet, guitar[:30000], quiet, quiet, quiet]), 'silence': quiet}
+    for name, y in sounds.items():
+        (folder / f'{name}.wav').write_bytes(wav_bytes(y, sr=44100))
+    sf.write(folder / 'flute.flac', mini_clip('Flute', 1, 0, seed=1), 44100)
+    return {p.stem: p for p in folder.iterdir()}
+
+
+@pytest.fixture(scope='module')
+def spoken(clips):
+    "What the fake microphone plays: a real clip where there are any, which is as plain as a clip can be, or a synthetic one."
+    if not os.environ.get('SOUNDTAG_DATA'):
+        return clips['cello']
+    y, sr = sf.read(min(Path(os.environ['SOUNDTAG_DATA']).glob('ESC-10/audio/*.ogg')))
+    path = clips['cello'].with_name('spoken.wav')
+    path.write_bytes(wav_bytes(y, sr=sr))
+    return path
+
+
+@pytest.fixture(scope='module')
+def browser(chromium, spoken):
+    return chromium('--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream', f'--use-file-for-fake-audio-capture={spoken}',
+                    '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1')
+
+
+@pytest.fixture(scope='module')
+def visit(box, browser, server):
+    "Opens the page that listens, and notes what goes wrong and whatever leaves for elsewhere."
+    contexts = []
+
+    def go(address=server, width=1280, scheme='light', route=None):
+        context = browser.new_context(viewport={'width': width, 'height': 800}, color_scheme=scheme)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.wrong = []
+        tab.on('pageerror', lambda e: tab.wrong.append(f'script: {e}'))
+        context.on('request', lambda r: r.url.startswith((address, f'blob:{address}')) or tab.wrong.append(f'from outside: {r.url}'))
+        context.on('request', lambda r: r.method == 'GET' or tab.wrong.append(f'sends: {r.method} {r.url}'))
+        tab.add_init_script(NOTE)
+        if route:
+            context.route(*route)
+        tab.goto(f'{address}/listen.html')
+        if not route:
+            tab.wait_for_selector('#listen[data-ready]')
+        return tab
+
+    yield go
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope='module')
+def one(visit):
+    return visit()
+
+
+@pytest.fixture
+def tab(one):
+    "One page for all tests that leave it as it was."
+    one.evaluate('heard.answers = []; heard.timelines = []')
+    yield one
+    assert not one.wrong
+
+
+def hear(tab, path, timeline=True):
+    "Give the page a file, and wait for its answer, and for its timeline."
+    tab.set_input_files('#file', path)
+    tab.wait_for_function('heard.answers.length')
+    if timeline:
+        tab.wait_for_function('heard.timelines.length')
+    return tab.evaluate('heard.answers[0]')
+
+
+def fault(tab):
+    tab.wait_for_selector('#say.fault')
+    return tab.inner_text('#say')
+
+
+def assert_same(answer, tagger, path):
+    p = tagger.probabilities(path)
+    assert answer['labels'] == tagger.labels
+    if p is None:
+        assert answer['p'] is None
+    else:
+        np.testing.assert_allclose(answer['p'], p, atol=CLOSE)
+    best = tagger.tag(path)
+    assert [label for label, _ in answer['best']] == [label for label, _ in best]
+    np.testing.assert_allclose([q for _, q in answer['best']], [q for _, q in best], atol=CLOSE)
+
+
+def test_it_says_what_python_says(tab, tagger, clips):
+    for name in ('cello', 'long', 'stroke', 'two_channels', 'silent_ends', 'silence', 'flute'):
+        assert_same(hear(tab, clips[name]), tagger, clips[name])
+        shown = [i.get_attribute('data-label') for i in tab.locator('#best li').all()]
+        assert shown == [label for label, _ in tagger.tag(clips[name])]
+        assert tab.inner_text('#heard') == shown[0].replace('_', ' ')
+
+
+def test_it_says_what_python_says_of_real_clips(tab, tagger, real_data):
+    wavs, oggs = sorted(real_data.glob('FSDKaggle2018/FSDKaggle2018.audio_train/*.wav')), sorted(real_data.glob('ESC-10/audio/*.ogg'))
+    for path in [*wavs[::60], *oggs[::80]]:
+        assert_same(hear(tab, path, timeline=False), tagger, path)
+
+
+def test_its_timeline_is_pythons(tab, tagger, clips):
+    hear(tab, clips['long'])
+    p, levels = map(np.concatenate, zip(*tagger.by_window(clips['long'], seconds=1, hop=.25)))
+    moments = tab.evaluate('heard.timelines[0]')
+    np.testing.assert_allclose([m['p'] for m in moments], p, atol=CLOSE)
+    np.testing.assert_allclose([m['level'] for m in moments], levels, atol=.01)
+    assert tab.inner_text('#parts').startswith('0.0–') and 's: ' in tab.get_attribute('#timeline', 'aria-label') + tab.inner_text('#parts')
+
+
+def test_another_rate_is_brought_to_the_models(tab, tagger, clips, tmp_path):
+    y = mini_clip('Cello', 3, 0, seed=1, sr=48000)
+    (tmp_path / 'other.wav').write_bytes(wav_bytes(y, sr=48000))
+    answer = hear(tab, tmp_path / 'other.wav')
+    np.testing.assert_allclose(answer['p'], tagger.probabilities(tmp_path / 'other.wav'), atol=.1)      # the browser's filter is another
+    assert answer['best'][0][0] == tagger.tag(tmp_path / 'other.wav')[0][0]
+
+
+SCRIPT = '''async ([sounds, told]) => { const t = await import(new URL("listen/tagging.js", location));
+  const model = {...told, answer: async ys => Float32Array.from(ys.flatMap(y => {
+    const e = [0, 1, 2].map(k => y.reduce((sum, v, i) => sum + (i % 3 === k ? v * v : 0), 1e-3)), sum = e.reduce((a, b) => a + b);
+    return e.map(v => v / sum) }))};
+  const out = [];
+  for (const y of sounds) { const heard = [];
+    for await (const some of t.byWindow(model, Float32Array.from(y))) heard.push(...some);
+    const p = t.meanOver(heard, model.silence); out.push([p, t.tag(p, model)]); }
+  return out }'''
+
+
+@pytest.mark.parametrize('how', [{'short': 'pad', 'silence': None, 'temperature': 1., 'unknown': 0.}, {'short': 'repeat', 'silence': 60, 'temperature': 1.7, 'unknown': .4},
+                                 {'short': 'repeat', 'silence': 20, 'temperature': .6, 'unknown': .9}, {'short': 'pad', 'silence': 40, 'temperature': 2.5, 'unknown': .34}], ids=json.dumps)
+def test_what_surrounds_the_model_is_the_same(tab, how):
+    def answer(X):
+        e = np.stack([np.square(X[:, k::3], dtype=float).sum(1) for k in range(3)], 1) + 1e-3
+        return e / e.sum(1, keepdims=True)
+    other, rng, sounds = Tagger(answer, ['a', 'b', 'c'], 8000, .3, **how), np.random.default_rng(1), []
+    for n in (1, 159, 160, 161, 2399, 2400, 2401, 3600, 3601, 9000, 24000):
+        y = rng.normal(0, .1, n) * np.exp(rng.uniform(-9, 0, math.ceil(n / 500)).repeat(500)[:n])
+        y[:rng.integers(0, n)] *= rng.choice([0., 1.])
+        sounds.append(y.astype('float32'))
+    told = {n: getattr(other, n) for n in ('labels', 'sr', 'seconds', 'short', 'silence', 'temperature', 'unknown')}
+    for y, (p, best) in zip(sounds, tab.evaluate(SCRIPT, [[y.tolist() for y in sounds], told])):
+        wanted = other.probabilities(y, 8000)
+        assert (p is None) == (wanted is None)
+        if p is not None:
+            np.testing.assert_allclose(p, wanted, atol=1e-6)
+        assert [label for label, _ in best] == [label for label, _ in other.tag(y, 8000)]
+
+
+def test_from_drop_to_answer_in_two_seconds(tab, clips, tagger):
+    took = []
+    for name in ('cello', 'two_channels', 'cello'):
+        tab.evaluate('heard.answers = []; heard.timelines = []')
+        tab.evaluate(DROP, [f'{name}.wav', base64.b64encode(clips[name].read_bytes()).decode()])
+        tab.wait_for_function('heard.timelines.length')
+        took.append(tab.evaluate('heard.answers[0].at - heard.dropped'))
+    print('drop to answer:', ', '.join(f'{t:.0f} ms' for t in took))
+    assert statistics.median(took) < 2000
+
+
+def test_the_spectrogram_is_drawn_where_the_tone_is(tab, tmp_path):
+    t = np.arange(2 * 44100) / 44100
+    (tmp_path / 'tone.wav').write_bytes(wav_bytes(.5 * np.sin(2 * np.pi * 1000 * t) * (t < 1), sr=44100))
+    hear(tab, tmp_path / 'tone.wav')
+    picture = np.array(tab.evaluate('''() => { const c = document.getElementById("spectrogram"), d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+        return [...Array(c.height)].map((_, y) => [...Array(c.width)].map((_, x) => d[4 * (y * c.width + x)] + d[4 * (y * c.width + x) + 1])) }'''))
+    height, width = picture.shape
+    left = picture[:, width // 4:width // 2 - 20].mean(1)
+    assert abs(left.argmax() / height - (1 - math.log(1000 / 50) / math.log(400))) < .03, 'the tone is not where 1000 Hz is'
+    assert left.max() > 300 and picture[:, width * 3 // 4:].max() < 30, 'silence is dark'
+    strip = tab.evaluate('() => { const c = document.getElementById("timeline"); return [...c.getContext("2d").getImageData(0, 0, c.width, c.height).data].filter(v => v).length }')
+    assert strip > 1000
+
+
+def test_the_microphone(tab, tagger, spoken):
+    label = tagger.tag(spoken)[0][0]
+    tab.click('#microphone')
+    tab.wait_for_function('heard.answers.length > 8')
+    time.sleep(3)
+    live = tab.evaluate('heard.answers')
+    assert all(a['live'] for a in live) and live[-1]['best'][0][0] == label
+    assert tab.inner_text('#heard') == label.replace('_', ' ')
+    assert tab.inner_text('#microphone') == 'Stop'
+    assert tab.evaluate('''() => { const c = document.getElementById("spectrogram"), d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+        return new Set(new Uint32Array(d.buffer)).size }''') > 100
+    tab.click('#microphone')
+    tab.wait_for_function('heard.timelines.length')
+    final = tab.evaluate('heard.answers.at(-1)')
+    assert not final['live'] and final['best'][0][0] == label
+    assert 'recording' in tab.inner_text('#say') and tab.inner_text('#microphone') == 'Microphone'
+
+
+def test_examples_can_be_chosen_by_keyboard_and_played(tab, tagger, docs):
+    first = tab.locator('#listen [data-src]').first
+    first.focus()
+    tab.keyboard.press('Enter')
+    tab.wait_for_function('heard.timelines.length')
+    assert_same(tab.evaluate('heard.answers[0]'), tagger, docs / first.get_attribute('data-src'))
+    assert tab.locator('#listen [data-src]').count() >= 5 and 'Synthetic' in tab.inner_text('#listen')
+    tab.evaluate('(player => { player.muted = true; return player.play() })(document.getElementById("player"))')
+    tab.wait_for_function('document.getElementById("moment").textContent.startsWith("now: ")')
+    assert tab.locator('#now').is_visible()
+    with tab.expect_file_chooser():
+        tab.locator('#choose').focus()
+        tab.keyboard.press('Enter')
+
+
+def test_it_works_without_a_network_once_loaded(visit, serve, docs, tagger, clips):
+    address, stop = serve(docs)
+    tab = visit(address)
+    tab.wait_for_selector('#offline:not([hidden])')
+    stop()
+    reply = tab.reload()
+    assert reply.from_service_worker and reply.status == 200
+    tab.wait_for_selector('#listen[data-ready]')
+    assert_same(hear(tab, clips['cello']), tagger, clips['cello'])
+    tab.locator('#listen [data-src]').last.click()
+    tab.wait_for_function('heard.answers.length === 2')
+    assert not tab.wrong
+    assert tab.evaluate('getComputedStyle(document.getElementById("choose")).backgroundColor') == 'rgb(11, 92, 173)'
+
+
+@pytest.mark.parametrize('name, data, told', [
+    ('notes.wav', b'this is a text', 'notes.wav is not sound in a format this browser knows'), ('nothing.wav', b'', 'nothing.wav is empty'),
+    ('cut.flac', b'fLaC' + bytes(60), 'cut.flac is not sound')])
+def test_files_that_are_no_sound_are_named(tab, name, data, told, tmp_path):
+    (tmp_path / name).write_bytes(data)
+    tab.set_input_files('#file', tmp_path / name)
+    assert told in fault(tab)
+
+
+def test_samples_that_are_no_numbers_are_named(tab, tmp_path, tagger, clips):
+    buffer = io.BytesIO()
+    sf.write(buffer, np.full(44100, np.nan, 'float32'), 44100, format='WAV', subtype='FLOAT')
+    (tmp_path / 'nan.wav').write_bytes(buffer.getvalue())
+    tab.set_input_files('#file', tmp_path / 'nan.wav')
+    assert 'nan.wav holds samples that are NaN or infinite' in fault(tab)
+    assert_same(hear(tab, clips['cello']), tagger, clips['cello'])     # a fault leaves the page as it was
+
+
+def test_what_is_too_long_is_refused_before_it_is_decoded(tab, tmp_path):
+    (tmp_path / 'long.wav').write_bytes(wav_bytes(np.zeros(11 * 60 * 8000), sr=8000))
+    tab.set_input_files('#file', tmp_path / 'long.wav')
+    assert 'long.wav lasts 11 minutes' in fault(tab)
+
+
+def test_a_microphone_that_cannot_be_had_is_told(tab):
+    faults = {'NotAllowedError': 'was refused', 'NotFoundError': 'no microphone', 'NotReadableError': 'in use', 'AbortError': 'cannot be used'}
+    tab.evaluate('() => { heard.real = navigator.mediaDevices.getUserMedia }')
+    for error, told in faults.items():
+        tab.evaluate('name => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("why", name)) }', error)
+        tab.click('#microphone')
+        tab.wait_for_function('told => document.querySelector("#say.fault")?.textContent.includes(told)', arg=told)
+        assert tab.locator('#microphone').is_enabled()
+    tab.evaluate('() => { navigator.mediaDevices.getUserMedia = heard.real }')
+
+
+@pytest.mark.parametrize('what, answer, told', [
+    ('**/ort-*.wasm.gz', {'body': 'no wasm'}, 'cannot run in this browser'), ('**/sounds-*.onnx', {'body': 'no model'}, 'cannot run in this browser'),
+    ('**/sounds-*.onnx', {'status': 404}, 'did not arrive (404)'), ('**/worker.js', {'status': 404}, 'did not arrive')])
+def test_what_does_not_arrive_or_run_is_told(visit, what, answer, told):
+    tab = visit(route=(what, lambda route: route.fulfill(**answer)))
+    assert told in fault(tab)
+    assert tab.locator('#choose').is_disabled()
+
+
+def test_nothing_bars_readers_with_disabilities(tab, clips):
+    from axe_playwright_python.sync_playwright import Axe
+    tab.set_viewport_size({'width': 390, 'height': 800})
+    hear(tab, clips['cello'])
+    backgrounds = []
+    for _ in ('light', 'dark'):
+        found = Axe().run(tab).response['violations']
+        assert not [(v['id'], [n['html'][:150] for n in v['nodes'][:3]]) for v in found if v['impact'] in ('serious', 'critical')]
+        backgrounds.append(tab.evaluate('getComputedStyle(document.body).backgroundColor'))
+        tab.evaluate('smalldocsToggleScheme()')
+    assert backgrounds[0] == 'rgb(255, 255, 255)' != backgrounds[1]
+    assert tab.get_attribute('#heard', 'aria-live') == 'polite' and tab.get_attribute('#say', 'role') == 'status'
+    style = tab.add_style_tag(content='#quarto-content { overflow-x: visible !important }')    # or what is too wide would be cut off unseen
+    assert tab.evaluate('document.documentElement.scrollWidth') <= 390, 'something is wider than a phone'
+    style.evaluate('e => e.remove()')
+    tab.set_viewport_size({'width': 1280, 'height': 800})
+
+
+def test_the_browser_is_told_to_send_nothing(tab, docs):
+    assert "connect-src 'self'" in (docs / 'listen.html').read_text('utf-8')
+    assert tab.evaluate('fetch("http://localhost:9/").then(() => "sent", e => "refused")') == 'refused'
+    for path in (docs / 'listen').glob('*.js'):
+        assert 'http' not in path.read_text('utf-8').replace('https.', ''), f'{path.name} names an address'
