@@ -8,7 +8,7 @@ export TF_CPP_MIN_LOG_LEVEL = 2
 .venv/.installed: settings.ini setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "soundtag needs Python 3.11 or newer; call make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[dev]'
 	touch $@
 
 demo: .venv/.installed
@@ -17,7 +17,7 @@ demo: .venv/.installed
 	$(BIN)/soundtag tag --model runs/demo $$(ls data/mini/FSDKaggle2018.audio_test/*.wav | head -3)
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 15
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 15
 
 benchmark: .venv/.installed
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable

@@ -7,6 +7,7 @@ from setuptools import setup
 cfg = ConfigParser(delimiters=['='])
 cfg.read(Path(__file__).parent / 'settings.ini', encoding='utf-8')
 s = cfg['DEFAULT']
+extras = {name: s[f'{name}_requirements'].split() for name in ('distance', 'export', 'fast', 'litert', 'scenes')}
 
 setup(
     name=s['lib_name'],
@@ -22,8 +23,9 @@ setup(
                  'Topic :: Multimedia :: Sound/Audio :: Analysis', 'Framework :: Jupyter'],
     url=s['git_url'],
     packages=[s['lib_path']],
+    package_data={s['lib_path']: ['box/*']},
     python_requires=f">={s['min_python']}",
     install_requires=s['requirements'].split(),
-    extras_require={'fast': s['fast_requirements'].split(), 'dev': (s['fast_requirements'] + ' ' + s['dev_requirements']).split()},
+    extras_require=extras | {'dev': [*s['dev_requirements'].split(), *(r for needed in extras.values() for r in needed)]},
     entry_points={'console_scripts': s['console_scripts'].split()},
 )

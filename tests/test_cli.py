@@ -130,7 +130,7 @@ def test_version():
     assert cli('--version') == (0, f'soundtag {__import__("soundtag").__version__}\n', '')
 
 
-@pytest.mark.parametrize('words', [[], ['sing'], ['tag'], ['tag', 'a.wav'], ['train', '--folds', '1'], ['train', '--epochs', 'x'], ['train', '--seed', '-1'],
+@pytest.mark.parametrize('words', [[], ['sing'], ['tag'], ['train', '--folds', '1'], ['train', '--epochs', 'x'], ['train', '--seed', '-1'],
                                    ['tag', 'a.wav', '--model', 'x', '--top', '0'], ['tag', 'a.wav', '--model', 'x', '--format', 'xml'], ['data', 'esc51']], ids=' '.join)
 def test_a_misspelt_call_is_2(words):
     code, out, err = cli(*words)
@@ -296,12 +296,18 @@ def nan(path):
 BAD = {empty: 'empty', truncated: 'cut short', text: 'not', no_samples: 'no samples', nan: 'NaN', silence: 'silent'}
 
 
-@pytest.mark.parametrize('spoil', [*BAD, a_folder], ids=lambda f: f.__name__)
+@pytest.mark.parametrize('spoil', [*(b for b in BAD if b is not silence), a_folder], ids=lambda f: f.__name__)
 def test_a_bad_file_is_named_and_the_others_are_tagged(run, clip, tmp_path, spoil):
     spoil(tmp_path / 'x.wav')
     code, out, err = cli('tag', tmp_path / 'x.wav', clip, '--model', run)
     assert code == 1 and out.startswith(f'{clip}: ')
     one_message(err, tmp_path / 'x.wav', BAD.get(spoil, 'folder'))
+
+
+def test_silence_is_called_silence(run, tmp_path):
+    silence(tmp_path / 'x.wav')
+    code, out, err = cli('tag', tmp_path / 'x.wav', '--model', run)
+    assert (code, out) == (0, f"{tmp_path / 'x.wav'}: silence 100.0%\n"), err
 
 
 def test_a_file_that_must_not_be_read(run, clip, tmp_path, monkeypatch):
@@ -453,7 +459,9 @@ def test_an_interrupt_is_one_line(sounds, tmp_path):
 def test_an_interrupt_that_a_library_turned_into_an_error_is_one(monkeypatch, capsys):
     def inside(*args):
         try: signal.raise_signal(signal.SIGINT)
-        except KeyboardInterrupt: raise RuntimeError('callback failed') from None
+        except KeyboardInterrupt:
+            sys.excepthook(*sys.exc_info())    # as PyErr_Print does
+            raise RuntimeError('callback failed') from None
 
     monkeypatch.setattr('soundtag.cli.data_set', inside)
     assert main(['train']) == 130
