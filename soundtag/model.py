@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RAW_SR', 'INPUTS', 'check_labels', 'post_cnn', 'raw_cnn', 'strong_cnn', 'pooled_cnn', 'multiply_adds', 'Standardize',
-           'standardized', 'AudioSequence', 'split_dft', 'feature_tables', 'mel_power', 'FeatureLayer', 'network_input',
-           'input_network', 'input_accuracy', 'time_inputs', 'benchmark_inputs']
+           'standardized', 'AudioSequence', 'split_dft', 'feature_tables', 'columns', 'mel_power', 'FeatureLayer',
+           'network_input', 'input_network', 'input_accuracy', 'time_inputs', 'benchmark_inputs']
 
 # %% ../nbs/06_model.ipynb #68da8431
 import json
@@ -200,6 +200,17 @@ def feature_tables(features, # `LogMel` or `MFCC`
             'dft': [(t.real, t.imag) for t in dft], 'dct': np.asarray(features.dct, 'float64') if isinstance(features, MFCC) else None}
 
 # %% ../nbs/06_model.ipynb #0afaf781
+def columns(y,    # Samples, shape (batch, samples)
+            n,    # Samples of a frame
+            hop,  # Samples from frame to frame
+            ):    # Shape (batch, n, frames)
+    "Overlapping frames of a signal, put together of whole hops."
+    pieces = -(-n // hop)
+    y = ops.pad(y, [[0, 0], [0, pieces * hop - n]])
+    whole = ops.shape(y)[1] // hop
+    hops = ops.swapaxes(ops.reshape(y[:, :whole * hop], (-1, whole, hop)), 1, 2)
+    return ops.concatenate([hops[..., k:k + 1 - pieces or None] for k in range(pieces)], axis=1)[:, :n]
+
 def mel_power(x,       # Windowed frames as columns, shape (batch, n_fft, frames)
               dft,     # Pairs of cosines and sines, as in `feature_tables`
               filters, # Mel filters, likewise
@@ -233,15 +244,14 @@ class FeatureLayer(layers.Layer):
         if len(input_shape) != 2 or input_shape[1] is not None and self.features.frames(input_shape[1]) < 1:
             raise ValueError(f'FeatureLayer takes raw audio of shape (batch, samples), enough for a frame of {self.features.n_fft}, got {tuple(input_shape)}')
         number, tables = lambda a: np.asarray(a, self.compute_dtype), feature_tables(self.features)
-        self.window, self.filters = number(tables['window']), number(tables['filters'])
+        self.window, self.filters = number(tables['window'][:, None]), number(tables['filters'])
         self.dft = [(number(cos), number(sin)) for cos, sin in tables['dft']]
         if isinstance(self.features, MFCC): self.dct, self.dct_sum = number(tables['dct']), number(tables['dct'].sum(1)[:, None])
 
     def call(self, y):
         f = self.features
         if f.center: y = ops.pad(y, [[0, 0], [f.n_fft // 2, f.n_fft // 2]], mode=f.pad_mode)
-        frames = ops.multiply(ops.extract_sequences(y, f.n_fft, f.hop_length), self.window)
-        mel = mel_power(ops.swapaxes(frames, 1, 2), self.dft, self.filters)
+        mel = mel_power(columns(y, f.n_fft, f.hop_length) * self.window, self.dft, self.filters)
         out = ops.log(ops.maximum(mel, f.amin)) * (10 / math.log(10)) - 10 * math.log10(max(f.amin, f.ref))
         if f.top_db is not None: out = ops.maximum(out, ops.max(out, axis=(1, 2), keepdims=True) - f.top_db)
         if isinstance(f, MFCC):

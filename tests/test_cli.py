@@ -500,7 +500,7 @@ def test_stderr_is_quiet_when_all_is_well(run, clip):
 
 # Benchmark
 
-@pytest.mark.parametrize('name, function', [('features', 'soundtag.mfcc.benchmark_features'), ('inputs', 'soundtag.model.benchmark_inputs'), ('folds', 'soundtag.training.benchmark_folds')])
+@pytest.mark.parametrize('name, function', [('features', 'soundtag.mfcc.benchmark_features'), ('inputs', 'soundtag.model.benchmark_inputs'), ('folds', 'soundtag.training.benchmark_folds'), ('far', 'soundtag.ranging.benchmark_far')])
 def test_benchmark_hands_over_what_was_measured(sounds, tmp_path, monkeypatch, name, function):
     monkeypatch.setattr(function, lambda clips, *, out: {'what': name, 'clips': len(clips)})
     code, out, _ = cli('benchmark', name, sounds)

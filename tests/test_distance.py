@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -188,14 +189,15 @@ def test_no_room_and_no_recording_is_in_two_parts(small_task):
     np.testing.assert_array_equal(at.distance_m, responses.table.distance_m.to_numpy()[at.response])
 
 
-def test_pictures_do_not_depend_on_threads_and_gain_is_a_constant(small_task):
+def test_pictures_do_not_depend_on_threads_and_gain_is_a_constant_of_the_level(small_task):
     from soundtag.ranging import make_examples
     sounds, responses, ranging, plan = small_task
     test = plan[plan.part == 'test'].iloc[:40]
     one, two = (make_examples(test, sounds, responses, ranging, n_jobs=n, progress=False) for n in (1, 2))
     np.testing.assert_array_equal(one, two)
-    louder = make_examples(test, sounds, responses, ranging, variant='gain', n_jobs=1, progress=False).astype('float32') - one
+    louder, *turned = np.moveaxis(make_examples(test, sounds, responses, ranging, variant='gain', n_jobs=1, progress=False).astype('float32') - one, -1, 0)
     assert np.abs(louder - np.median(louder, axis=(1, 2), keepdims=True)).max() < .3 and np.ptp(np.median(louder, axis=(1, 2))) > 20
+    assert np.abs(turned).max() < .1 and one.shape[-1] == 3
 
 
 def test_the_network_cannot_hear_the_level(small_task):
@@ -204,11 +206,37 @@ def test_the_network_cannot_hear_the_level(small_task):
     train = plan[plan.part == 'train']
     X, log_d = make_examples(train, sounds, responses, ranging, n_jobs=1, progress=False), np.log(train.distance_m.to_numpy())
     model = fit_ranging(X, targets(train), ranging)
-    for a, b in zip(answers(model, X), answers(model, X.astype('float32') + 20)): np.testing.assert_allclose(a, b, atol=1e-3)
+    for a, b in zip(answers(model, X), answers(model, X.astype('float32') + np.array([20, 0, 0], 'float32'))): np.testing.assert_allclose(a, b, atol=1e-3)
     assert model.count_params() < 300_000 and model.output_shape == (None, 2)
     scale_uncertainty(model, X, log_d)
     mean, log_sd = answers(model, X)
     assert abs(np.mean(np.abs(log_d - mean) <= 1.28155 * np.exp(log_sd)) - .8) < .02
+
+
+def test_phase_is_the_same_in_numpy_and_in_layers(drum):
+    import keras
+    from soundtag.ranging import Ranging, phase_layers
+    ranging, rng = Ranging(), np.random.default_rng(0)
+    sounds = [.1 * drum[:SR], .1 * rng.standard_normal(SR), 1e-3 * rng.standard_normal(SR) * np.exp(-np.arange(SR) / 900)]
+    y = np.stack([np.resize(s, SR) for s in sounds]).astype('float32')
+    audio = keras.Input((SR,))
+    told, layers = np.stack([ranging.picture(s)[..., 1:] for s in y]), np.asarray(keras.Model(audio, phase_layers(audio, ranging.features))(y))
+    assert told.shape == layers.shape and np.abs(told).max() <= 20.01
+    assert np.abs(told - layers).mean() < 1e-3 and np.quantile(np.abs(told - layers), .999) < .05    # where next to nothing is heard, phase is rounding
+
+
+def test_a_clip_and_its_copies_in_rooms_stay_in_one_fold(tmp_path, drum, cache):
+    from soundtag.ranging import with_rooms
+    for i in range(8): (tmp_path / f'{i}.wav').write_bytes(wav_bytes(drum * (.5 + i / 20), sr=SR))
+    pd.DataFrame({'file': [f'{i}.wav' for i in range(8)], 'label': ['x', 'y'] * 4, 'group': [i // 2 for i in range(8)]}).to_csv(tmp_path / 'list.csv', index=False)
+    clips, responses = load_clips(tmp_path), simulate_rooms(SMALL, cache=cache, progress=False)
+    both = with_rooms(clips, responses, tmp_path / 'far', copies=3, folds=2, progress=False)
+    origin = both.table.index.str.extract(r'(\d)\.wav$')[0].to_numpy()
+    assert len(both) == 32 and both.labels == clips.labels and (both.table.groupby(origin).size() == 4).all()
+    assert both.table.groupby('group').fold.nunique().max() == 1 and both.table.groupby(origin).fold.nunique().max() == 1
+    assert len(set(both.paths)) == 32 and all(Path(p).exists() for p in both.paths)
+    again = with_rooms(clips, responses, tmp_path / 'far', copies=3, folds=2, progress=False)
+    assert again.fingerprint == both.fingerprint
 
 
 # the model that comes along
