@@ -64,15 +64,20 @@ def mono_blocks(audio,         # A sound file, or an array of shape (n,) or (cha
     import soxr
     is_file = isinstance(audio, (str, os.PathLike))
     if is_file and sr is not None: raise AudioError(f'{audio}: sr={sr} belongs to an array; a file states its own rate, leave sr out')
-    name, stream, extremes = audio if is_file else 'array', None, []
+    name, stream, extremes, given = audio if is_file else 'array', None, [], 0
     for y, rate in file_blocks(audio) if is_file else array_blocks(audio, sr):
         y = to_mono(y)
         extremes += [y.min(), y.max()]
         if not np.isfinite(extremes[-2:]).all(): break
         if rate != target_sr: stream = stream or soxr.ResampleStream(rate, target_sr, 1, dtype='float32', quality='HQ')
-        yield stream.resample_chunk(y) if stream else y
+        y = stream.resample_chunk(y) if stream else y
+        given += len(y)
+        yield y
     if not extremes or not np.isfinite(extremes).all(): check_samples(np.array(extremes), name)      # silence is for `Tagger` to name
-    if stream: yield stream.resample_chunk(np.zeros(0, 'float32'), last=True)
+    if stream:
+        rest = stream.resample_chunk(np.zeros(0, 'float32'), last=True)
+        if not given + len(rest): check_samples(rest, name)      # too short for a single sample at this rate
+        yield rest
 
 # %% ../nbs/09_tagging.ipynb #d13f4e03
 def lengthened(y,     # Samples, shape (n,)

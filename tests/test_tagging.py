@@ -157,6 +157,12 @@ def test_mutated_recordings_are_answered_or_refused(clip, tmp_path):
     assert answered > 0 and refused > 0 and seconds < 5 and kilobytes < 1e6
 
 
+def test_what_is_shorter_than_a_sample_is_refused():
+    from soundtag.audio import AudioError
+    with pytest.raises(AudioError, match='array: holds no samples'): Tagger.load().tag(np.array([.1]), sr=10_000_000)
+    assert len(Tagger.load().tag(np.array([.1]), sr=8000)) > 1
+
+
 MUTATE = '''
 import sys
 from pathlib import Path
