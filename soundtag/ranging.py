@@ -19,7 +19,7 @@ import math
 import os
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from .augmentation import Augment, Ragged
 from .dataset import Clips, DataError, few, load_clips, make_folds, together
 from .distance import SIMULATION, Rooms, distance_table, draw_log, dry_sounds, open_air, read_columns, record, simulate, simulate_rooms, write_columns
 from .export import TOLERANCE, write_keras, write_onnx
-from .mfcc import LogMel, from_settings
+from .mfcc import STFT, LogMel, from_settings
 from .tagging import EIGHTY, ModelError, Ranger, keras_answer, load_ranger, read_json, read_model, read_run, windows
 from .training import AugmentedRows, begun_book, data_of, get_recipe, repeatable, train_folds, versions, write_file
 
@@ -65,8 +65,7 @@ class Ranging:
 def phase_picture(features,  # `LogMel`
                   ):         # Function from samples to float32, shape (bands, frames, 3): log-mel in dB, and 20 times how alike the phase turns, from bin to bin and from frame to frame
     "Log-mel, and beside it the phase: in each band, how alike its turns are in neighbouring bins, and in neighbouring frames, -1 to 1."
-    from soundtag.mfcc import STFT
-    stft, weights = STFT(**{n: getattr(features, n) for n in ('sr', 'n_fft', 'hop_length')}), phase_weights(features)
+    stft, weights = STFT(**{f.name: getattr(features, f.name) for f in fields(STFT)}), phase_weights(features)
     def picture(y):
         Z = stft(y)
         size = np.abs(Z)
@@ -482,7 +481,8 @@ def phase_layers(y,        # Keras tensor of samples, shape (batch, samples)
     from soundtag.model import columns, feature_tables
     n, window = features.n_fft, feature_tables(features)['window']
     angle = 2 * np.pi / n * (np.outer(np.arange(n), np.arange(n // 2 + 1)) % n)
-    frames = ops.swapaxes(columns(ops.pad(y, [[0, 0], [n // 2, n // 2]]), n, features.hop_length), 1, 2)
+    if features.center: y = ops.pad(y, [[0, 0], [n // 2, n // 2]], mode=features.pad_mode)
+    frames = ops.swapaxes(columns(y, n, features.hop_length), 1, 2)
     re, im = (fixed((window.reshape(-1, 1) * wave(angle)).astype('float32'), frames) for wave in (np.cos, lambda a: -np.sin(a)))
     size = ops.sqrt(re * re + im * im)
     size = ops.maximum(size, 1e-4 * ops.max(size, axis=-1, keepdims=True) + 1e-12)
@@ -734,7 +734,9 @@ def with_rooms(clips,       # `Clips`; the training ones count
                progress=True, # Show a bar
                ):           # `Clips`: as they are, and from a distance, all of one clip in one fold
     "Each clip as it is, and several times in a room."
-    folder, clips = Path(folder), clips.train
+    clips = clips.train
+    made_of = json.dumps([clips.fingerprint, responses.table.to_csv(), copies, folds])
+    folder = Path(folder) / hashlib.sha256(made_of.encode()).hexdigest()[:12]      # others are never taken for these
     clips = replace(clips, table=clips.table.assign(fold=make_folds(clips, folds).astype('Int64')))
     table = pd.concat([clips.table.rename(index=lambda n: f'room {k + 1}, {n}') for k in range(copies)])
     if not (folder / 'recordings.csv').exists(): simulate(replace(clips, table=table), responses, folder, progress=progress)
@@ -759,7 +761,7 @@ def benchmark_far(clips,            # `Clips`
     metrics, how = dict(book.past.get('metrics', {})), dict(cache=cache, progress=progress)
     for name in ('as recorded', 'in rooms, too'):
         if name not in metrics:
-            data, spent = (clips, recipe) if name == 'as recorded' else (with_rooms(clips, simulate_rooms(taught, **how), runs / 'recordings', copies=copies, folds=folds, progress=progress), replace(recipe, epochs=-(-epochs // (1 + copies))))
+            data, spent = (clips, recipe) if name == 'as recorded' else (with_rooms(clips, simulate_rooms(taught, **how), runs / 'recordings', copies=copies, folds=folds, progress=progress), replace(recipe, epochs=-(-recipe.epochs // (1 + copies))))
             metrics[name] = tagging_by_distance(train_folds(data, spent, folds, runs / name.replace(', ', ' '), seed, **how), clips, rooms=rooms, **how)
         book.add(name, metrics=metrics)
     return book.told

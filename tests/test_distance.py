@@ -222,7 +222,7 @@ def test_phase_is_the_same_in_numpy_and_in_layers(drum):
     audio = keras.Input((SR,))
     told, layers = np.stack([ranging.picture(s)[..., 1:] for s in y]), np.asarray(keras.Model(audio, phase_layers(audio, ranging.features))(y))
     assert told.shape == layers.shape and np.abs(told).max() <= 20.01
-    assert np.abs(told - layers).mean() < 1e-3 and np.quantile(np.abs(told - layers), .999) < .05    # where next to nothing is heard, phase is rounding
+    assert np.abs(told - layers).mean() < 1e-3 and np.abs(told - layers).max() < .05
 
 
 def test_a_clip_and_its_copies_in_rooms_stay_in_one_fold(tmp_path, drum, cache):
@@ -237,6 +237,8 @@ def test_a_clip_and_its_copies_in_rooms_stay_in_one_fold(tmp_path, drum, cache):
     assert len(set(both.paths)) == 32 and all(Path(p).exists() for p in both.paths)
     again = with_rooms(clips, responses, tmp_path / 'far', copies=3, folds=2, progress=False)
     assert again.fingerprint == both.fingerprint
+    fewer = with_rooms(clips, responses, tmp_path / 'far', copies=1, folds=2, progress=False)       # never the recordings of other settings
+    assert len(fewer) == 16 and fewer.table.groupby('group').fold.nunique().max() == 1
 
 
 # the model that comes along
