@@ -65,7 +65,7 @@ def train_whole(clips,          # `Clips`; the training ones count
                 ):              # `out`, a run of one model that has heard all clips
     "Train one network on every clip."
     from tqdm import tqdm
-    from soundtag.training import FoldBar, RunError, check_folder, fit_fold, prepare_run, run_config, sole_user, write_file
+    from soundtag.training import FoldBar, RunError, check_folder, fit_fold, prepare_run, run_config, sole_user, steps_of, write_file
     if recipe.watch != 'none': raise RunError(f'watch={recipe.watch!r}: nothing is left to watch when all clips are learned; take a recipe with watch=none')
     out, config = Path(out), run_config(clips.train, recipe, 1, 'none', seed)
     with sole_user(out):
@@ -73,10 +73,10 @@ def train_whole(clips,          # `Clips`; the training ones count
         data = prepare_run(clips.train, recipe, seed, cache, progress)
         write_file(out / 'config.json', json.dumps(config, indent=1))
         write_file(out / 'labels.json', json.dumps(data.clips.labels, indent=1))
-        work, n = out / '.whole', len(data.train)
+        work = out / '.whole'
         work.mkdir(exist_ok=True)
-        with tqdm(total=recipe.epochs_of(n) * -(-n // recipe.batch_size), unit='batch', disable=None if progress else True) as bar:
-            model = fit_fold(data.X, data.targets, data.train, data.train[:1], recipe=recipe, seed=seed, folder=work, more=[FoldBar(bar, 'all')])
+        with tqdm(total=steps_of(recipe, data.train, data.unverified), unit='batch', disable=None if progress else True) as bar:
+            model = fit_fold(data.X, data.targets, data.train, data.train[:1], recipe=recipe, seed=seed, folder=work, unverified=data.unverified, more=[FoldBar(bar, 'all')])
         model.save(work / 'model.keras')
         os.replace(work / 'model.keras', out / 'best_0.keras')
         shutil.rmtree(work)

@@ -128,7 +128,7 @@ def without(data,        # `Prepared`, training clips alone
     strange, has = np.isin(labels[y], names), ~np.isin(labels, names)
     train, asked = np.flatnonzero(~strange & (fold != k)), np.flatnonzero(strange | (fold == k))
     with tempfile.TemporaryDirectory() as folder:
-        model = fit_fold(data.X, data.targets, train, train[:1], recipe=recipe, seed=fold_seed(seed, fold, k), folder=folder)
+        model = fit_fold(data.X, data.targets, train, train[:1], recipe=recipe, seed=fold_seed(seed, fold, k), folder=folder, unverified=data.unverified)
     views = [predict_rows(model, data.X.at(u), asked, batch_size=recipe.batch_size) for u in np.linspace(0, 1, recipe.crops)]
     p = mean_answer(np.stack(views, 1)[..., has], temperature)
     hit, new = labels[has][p.argmax(1)] == labels[y[asked]], strange[asked]

@@ -8,12 +8,14 @@ __all__ = ['NETWORKS', 'RECIPES', 'SELECTION', 'KINDS', 'RunError', 'check_recip
            'learning_rate', 'compiled', 'post_callbacks', 'KeepLast', 'fixed_callbacks', 'resumed', 'settled',
            'batches_of', 'fit_fold', 'fold_seed', 'split_rows', 'write_file', 'write_npy', 'versions', 'data_of',
            'run_config', 'differences', 'check_folder', 'sole_user', 'disk_full', 'deal', 'Prepared', 'prepare_run',
-           'write_start', 'top3_csv', 'geometric_mean', 'FoldBar', 'run_fold', 'fold_line', 'gather', 'train_folds',
-           'folds_by', 'try_fold', 'cross_validate', 'begun_book', 'benchmark_folds']
+           'write_start', 'top3_csv', 'geometric_mean', 'FoldBar', 'steps_of', 'run_fold', 'fold_line', 'gather',
+           'train_folds', 'credible', 'believed', 'folds_by', 'try_fold', 'cross_validate', 'begun_book',
+           'benchmark_folds']
 
 # %% ../nbs/07_training.ipynb #94598d14
 import errno
 import json
+import math
 import os
 import platform
 import shutil
@@ -54,6 +56,7 @@ def check_recipe(r, # A `Recipe`
     if r.window is None and (r.crops > 1 or r.augment != Augment() or r.shorter): raise RunError('crops, shorter and augment change windows: give window, in seconds')
     if r.short not in SHORT: raise RunError(f'short={r.short!r}: choose one of {", ".join(SHORT)}')
     if r.settle and r.window is None: raise RunError('settle passes windows through: give window, in seconds')
+    if not 0 <= r.doubt <= 1 or r.doubt and r.watch != 'none': raise RunError(f'doubt={r.doubt}: give 0 (believe all labels) to 1, a share of the epochs; it takes watch=none')
     if any(not 0 < s < r.window for s in r.shorter): raise RunError(f'shorter={r.shorter}: give lengths above 0 and below window={r.window}, in seconds')
     if r.window is not None and (few_frames := [s for s in (r.window, *r.shorter) if r.frames_of(s) < 16]):
         raise RunError(f'windows of {few_frames[0]} s have fewer than 16 frames, and the networks halve them four times; make them longer, or hop_length smaller')
@@ -79,6 +82,7 @@ class Recipe:
     label_smoothing: float = 0.   # Share of each target spread evenly over all labels
     epochs: int = 30              # At most
     least_steps: int = 0          # More epochs for small sets, until there are so many steps
+    doubt: float = 0.             # Share of the epochs for a first training, which says what unverified labels the real one believes; 0: all
     settle: int = 0               # Passes over the clips as they are, after training, for the means of batch normalisation
     patience: int = 5             # Epochs without a lower watched loss before it stops
     watch: str = 'scored'         # Fold whose loss picks the epoch: the scored one, an inner one left out of training, or none
@@ -93,7 +97,7 @@ RECIPES = {
     'post': Recipe('post'),
     'strong': Recipe('strong', features=LogMel(sr=44100, n_mels=64, n_fft=2048, hop_length=882, amin=1e-8, top_db=None), seconds=None, window=4.0, shorter=(2.0,), silence=60, crops=5,
                      augment=Augment(time_shift=.5, gain=6, tilt=6, mixup=1, time_mask=.12, freq_mask=.16), network='strong_cnn', standardize=(0, 2),
-                     batch_size=32, learning_rate=2e-3, cosine=True, weight_decay=.02, label_smoothing=.1, epochs=40, least_steps=1200, settle=2, watch='none')}
+                     batch_size=32, learning_rate=2e-3, cosine=True, weight_decay=.02, label_smoothing=.1, epochs=40, least_steps=1200, doubt=.5, settle=2, watch='none')}
 
 # %% ../nbs/07_training.ipynb #74307ae3
 def get_recipe(recipe,      # A `Recipe`, or a name in `RECIPES`
@@ -310,16 +314,18 @@ def fit_fold(X,          # Features, shape (clips, n_coef, frames, 1), may be a 
              *, recipe,  # A `Recipe`
              seed,       # Of weights, order and augmentation
              folder,     # Where the model, history.csv and logs go
+             unverified=(), # Rows whose labels nobody has checked
              logs=None,  # Another place for TensorBoard's files
              more=(),    # More Keras callbacks
              ):          # The model of the epoch with the lowest watched loss, or the last
     "Train one network from scratch, and reload the epoch that counts."
+    if recipe.doubt and np.isin(train, unverified).any(): train = believed(X, targets, train, unverified, recipe=recipe, seed=seed, folder=folder, more=more)
     fixed, logs = recipe.watch == 'none', logs or Path(folder) / 'logs'
     with repeatable(seed):
         model, done = compiled(recipe, targets.shape[1], X, train), 0
         if fixed: model, done = resumed(folder, model, -(-len(train) // recipe.batch_size))
-        told = model.fit(batches_of(recipe, X, train, targets, seed, done), validation_data=FeatureRows(X, watched, targets, batch_size=recipe.batch_size),
-                         initial_epoch=done, epochs=recipe.epochs_of(len(train)), shuffle=False, verbose=0,
+        batches, epochs = batches_of(recipe, X, train, targets, seed, done), recipe.epochs_of(len(train))
+        told = model.fit(batches, validation_data=FeatureRows(X, watched, targets, batch_size=recipe.batch_size), initial_epoch=done, epochs=epochs, shuffle=False, verbose=0,
                          callbacks=[*(fixed_callbacks(folder, logs) if fixed else post_callbacks(folder, recipe.patience, logs)), *more])
     if not np.isfinite(told.history.get('val_loss', [0])[0]): raise RunError(f'{folder}: the loss was no number from the first epoch on; lower learning_rate={recipe.learning_rate}')
     model = keras.saving.load_model(Path(folder) / ('last.keras' if fixed else 'best.keras'), compile=False)
@@ -473,6 +479,7 @@ class Prepared:
     targets: np.ndarray    # One-hot labels, shape (clips, labels)
     train: np.ndarray      # Rows of the training clips
     test: np.ndarray       # Rows of the test clips
+    unverified = property(lambda self: np.flatnonzero(~self.clips.table.verified.to_numpy(bool)))    # rows whose labels nobody has checked
 
 def prepare_run(clips,         # `Clips`
                 recipe,        # A `Recipe`
@@ -529,7 +536,9 @@ class FoldBar(keras.callbacks.Callback):
     def __init__(self, bar, # A tqdm bar
                  k):        # Number of the fold
         super().__init__()
-        self.bar, self.k, self.done, self.here, self.begun = bar, k, 0, 0, time.perf_counter()
+        self.bar, self.k, self.past, self.done, self.here, self.begun = bar, k, 0, 0, 0, time.perf_counter()
+
+    def on_train_begin(self, logs=None): self.past, self.done = self.past + self.done, 0     # a fold may take two trainings
 
     def on_epoch_begin(self, epoch, logs=None):
         self.bar.update((epoch - self.done) * self.params['steps'])     # what was done before a kill
@@ -543,9 +552,15 @@ class FoldBar(keras.callbacks.Callback):
         self.bar.set_postfix_str(f"accuracy {logs['accuracy']:.0%}, watched {logs['val_accuracy']:.0%}", refresh=False)
 
     @property
-    def seconds(self): return (time.perf_counter() - self.begun) * self.done / self.here     # of the whole fold, also when a part was done before
+    def seconds(self): return (time.perf_counter() - self.begun) * (self.past + self.done) / self.here     # of the whole fold, also when a part was done before
 
-    def on_train_end(self, logs=None): self.bar.total -= (self.params['epochs'] - self.done) * self.params['steps']
+def steps_of(recipe,     # A `Recipe`
+             train,      # Rows to learn from
+             unverified, # Rows whose labels nobody has checked
+             ):          # Number of steps, both trainings together where there are two
+    "How long it takes at most to learn from some rows."
+    epochs = recipe.epochs_of(len(train))
+    return -(-len(train) // recipe.batch_size) * (epochs + math.ceil(recipe.doubt * epochs) * bool(np.isin(train, unverified).any()))
 
 # %% ../nbs/07_training.ipynb #e3703615
 def run_fold(k,      # Number of the fold to score
@@ -563,8 +578,9 @@ def run_fold(k,      # Number of the fold to score
         for folder in (work, logs): shutil.rmtree(folder, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
     train, watched, _ = (data.train[rows] for rows in split_rows(fold, k, recipe.watch))
-    told = FoldBar(bar, k)
-    model = fit_fold(data.X, data.targets, train, watched, recipe=recipe, seed=fold_seed(seed, fold, k), folder=work, logs=logs, more=[told])
+    told, before = FoldBar(bar, k), bar.n
+    model = fit_fold(data.X, data.targets, train, watched, recipe=recipe, seed=fold_seed(seed, fold, k), folder=work, unverified=data.unverified, logs=logs, more=[told])
+    bar.total += bar.n - before - steps_of(recipe, train, data.unverified)     # it may have stopped early
     if told.here: write_file(out / f'seconds_{k}.json', json.dumps({'training': round(told.seconds, 1), 'cores': cpu_count()}))
     p_train, p_test = (predict_clips(model, data.X, rows, recipe) for rows in (data.train, data.test))
     model.save(work / 'model.keras')
@@ -623,14 +639,45 @@ def train_folds(clips,           # `Clips`, from `load_clips` or `mini`
         fold = deal(data.clips, folds, kind, recipe.watch, seed)
         write_start(out, config, data, fold)
         todo = [k for k in sorted(fold.unique()) if not (out / f'predictions/predictions_{k}.csv').exists()]
-        sizes = (len(split_rows(fold, k, recipe.watch)[0]) for k in todo)
-        steps = sum(-(-n // recipe.batch_size) * recipe.epochs_of(n) for n in sizes)
+        steps = sum(steps_of(recipe, data.train[split_rows(fold, k, recipe.watch)[0]], data.unverified) for k in todo)
         with tqdm(total=steps, unit='batch', disable=None if progress else True) as bar:
             for k in sorted(fold.unique()):
                 if k in todo: run_fold(k, fold, data, recipe, seed, out, bar)
                 if progress: bar.write(fold_line(k, fold, data, recipe, out) + ('' if k in todo else ', trained before'))
         gather(out, fold, data.clips)
     return out
+
+# %% ../nbs/07_training.ipynb #45ec7126
+def credible(targets,    # One-hot labels, shape (clips, labels)
+             unverified, # Rows whose labels nobody has checked
+             p,          # What a network says of these, shape (rows, labels)
+             ):          # Those of `unverified` whose label may be right
+    "All but the clips that get another name than their label, of each label the least probable half at most."
+    label, doubted = targets[unverified].argmax(1), []
+    for k in np.unique(label):
+        of = np.flatnonzero(label == k)
+        least = of[np.argsort(p[of, k], kind='stable')][:len(of) // 2]
+        doubted += list(unverified[least[p[least].argmax(1) != k]])
+    return np.setdiff1d(unverified, doubted)
+
+def believed(X,          # Features, shape (clips, n_coef, frames, 1), or `Windows`
+             targets,    # One-hot labels, shape (clips, labels)
+             train,      # Rows to learn from
+             unverified, # Rows whose labels nobody has checked, also others than those of `train`
+             *, recipe,  # A `Recipe` with `doubt`
+             seed,       # As `fit_fold`
+             folder,     # Where the first training and its result are kept, to be taken up again
+             more=(),    # More Keras callbacks
+             ):          # Those of `train` to learn from
+    "Train once, shortly, and leave out what that network does not believe."
+    path, asked = Path(folder) / 'believed.npy', np.intersect1d(train, unverified)
+    if not path.exists():
+        first = replace(recipe, doubt=0., epochs=math.ceil(recipe.doubt * recipe.epochs_of(len(train))), least_steps=0)
+        (Path(folder) / 'first').mkdir(exist_ok=True)
+        model = fit_fold(X, targets, train, train[:1], recipe=first, seed=seed, folder=Path(folder) / 'first', more=more)
+        write_npy(path, credible(targets, asked, predict_clips(model, X, asked, recipe)))
+    return np.union1d(np.setdiff1d(train, asked), np.load(path, allow_pickle=False))
+
 
 # %% ../nbs/07_training.ipynb #be7ad9c7
 KINDS = {'unshuffled': ('unshuffled', 2, 'scored'),       # The post's KFold(2), clips in the order of their names
@@ -664,7 +711,7 @@ def try_fold(data,   # `Prepared`, training clips alone
     train, watched, _ = split_rows(fold, k, watch)
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        model = fit_fold(data.X, data.targets, train, watched, recipe=recipe, seed=fold_seed(seed, fold, k), folder=folder)
+        model = fit_fold(data.X, data.targets, train, watched, recipe=recipe, seed=fold_seed(seed, fold, k), folder=folder, unverified=data.unverified)
         seconds, losses = time.perf_counter() - begun, pd.read_csv(Path(folder) / 'history.csv').val_loss
     return predict_clips(model, data.X, data.train, recipe), losses.argmin() + 1, seconds
 

@@ -259,7 +259,59 @@ def test_what_is_scored_changes_no_weight_of_a_fixed_schedule(tmp_path):
     for i, (sounds, held) in enumerate([(pictures, np.arange(20, 30)), (spoiled, np.arange(20, 40))]):
         (tmp_path / str(i)).mkdir()
         X = Windows(Ragged.of(sounds), FIXED.frames)
-        weights.append(fit_fold(X, targets, np.arange(20), held, recipe=replace(FIXED, network='pooled_cnn', shorter=(), epochs=2), seed=0, folder=tmp_path / str(i)).get_weights())
+        weights.append(fit_fold(X, targets, np.arange(20), held, recipe=replace(FIXED, network='pooled_cnn', shorter=(), epochs=2), seed=0, folder=tmp_path / str(i),
+                                unverified=np.arange(10, 40)).get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def banded(n, labels=3):
+    "Pictures of any length, of which the band that is loud tells the label."
+    rng, y = np.random.default_rng(0), np.arange(n) % labels
+    sounds = [rng.normal(-40, 5, (32, frames)).astype('float32') for frames in rng.integers(20, 60, n)]
+    for sound, label in zip(sounds, y):
+        sound[10 * label:10 * label + 10] += 20
+    return Windows(Ragged.of(sounds), FIXED.frames), y, rng
+
+
+def test_wrong_labels_are_found_and_left_out(tmp_path):
+    "Three in ten labels are wrong; a short first training sees through most of them, and leaves the verified ones alone."
+    X, y, rng = banded(120)
+    wrong = rng.choice(120, 36, replace=False)
+    targets = np.eye(3, dtype='float32')[np.where(np.isin(np.arange(120), wrong), (y + 1) % 3, y)]
+    unverified = np.setdiff1d(np.arange(120), wrong[:6])      # these pass for verified
+    kept = training.believed(X, targets, np.arange(90), unverified, recipe=replace(FIXED, epochs=16, batch_size=16), seed=0, folder=tmp_path)
+    found = np.setdiff1d(np.arange(90), kept)
+    assert set(found) <= set(unverified) and np.isin(found, wrong).mean() > .8
+    assert np.isin(found, wrong).sum() > .8 * np.intersect1d(wrong[6:], np.arange(90)).size
+
+
+@at_once()
+def test_doubting_can_be_killed_at_any_moment(tmp_path):
+    "In the first training, between the two, in the second: the same weights."
+    X, y, _ = banded(24)
+    targets = np.eye(3, dtype='float32')[y]
+    recipe = replace(FIXED, network='pooled_cnn', shorter=())
+
+    class Kill(training.keras.callbacks.Callback):
+        begun = 0
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.begun += 1
+            if self.begun in (2, 4):
+                raise KeyboardInterrupt
+
+    kill, weights = Kill(), []
+    for name, more in (('whole', []), ('killed', [kill])):
+        (tmp_path / name).mkdir()
+        for _ in range(3):
+            try:
+                model = fit_fold(X, targets, np.arange(18), np.arange(18, 24), recipe=recipe, seed=0, folder=tmp_path / name, unverified=np.arange(6, 24), more=more)
+            except KeyboardInterrupt:
+                continue
+            break
+        weights.append(model.get_weights())
+    assert kill.begun == 8        # two epochs and four, two of them begun twice
     for a, b in zip(*weights, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -395,12 +447,8 @@ def test_labels_drawn_by_lot_give_chance(tmp_path):
 
 
 def test_labels_drawn_by_lot_give_chance_with_augmented_windows(tmp_path):
-    rng = np.random.default_rng(0)
-    y = np.arange(180) % 3
-    sounds = [rng.normal(-40, 5, (32, n)).astype('float32') for n in rng.integers(20, 60, 180)]
-    for sound, label in zip(sounds, y):
-        sound[10 * label:10 * label + 10] += 20                  # easy, when the labels are right
-    X, train, held, lot = Windows(Ragged.of(sounds), FIXED.frames), np.arange(90), np.arange(90, 180), y.copy()
+    X, y, rng = banded(180)                                      # easy, when the labels are right
+    train, held, lot = np.arange(90), np.arange(90, 180), y.copy()
     lot[:90] = rng.permutation(lot[:90])
     right, recipe = {}, replace(FIXED, batch_size=16, epochs=10)
     for name, labels in (('true', y), ('lot', lot)):
