@@ -92,6 +92,7 @@ class Recipe:
     frames = property(lambda self: self.frames_of(self.window))     # of a window
     def frames_of(self, seconds): return self.features.frames(seconds_to_samples(seconds, sr=self.features.sr))
     def epochs_of(self, n): return max(self.epochs, -(-self.least_steps // -(-n // self.batch_size)))     # for n training clips
+    def doubts(self, train, unverified): return self.doubt > 0 and bool(np.isin(train, unverified).mean() >= .1)      # for fewer it is not worth it to learn twice
 
 RECIPES = {
     'post': Recipe('post'),
@@ -319,7 +320,7 @@ def fit_fold(X,          # Features, shape (clips, n_coef, frames, 1), may be a 
              more=(),    # More Keras callbacks
              ):          # The model of the epoch with the lowest watched loss, or the last
     "Train one network from scratch, and reload the epoch that counts."
-    if recipe.doubt and np.isin(train, unverified).any(): train = believed(X, targets, train, unverified, recipe=recipe, seed=seed, folder=folder, more=more)
+    if recipe.doubts(train, unverified): train = believed(X, targets, train, unverified, recipe=recipe, seed=seed, folder=folder, more=more)
     fixed, logs = recipe.watch == 'none', logs or Path(folder) / 'logs'
     with repeatable(seed):
         model, done = compiled(recipe, targets.shape[1], X, train), 0
@@ -560,7 +561,7 @@ def steps_of(recipe,     # A `Recipe`
              ):          # Number of steps, both trainings together where there are two
     "How long it takes at most to learn from some rows."
     epochs = recipe.epochs_of(len(train))
-    return -(-len(train) // recipe.batch_size) * (epochs + math.ceil(recipe.doubt * epochs) * bool(np.isin(train, unverified).any()))
+    return -(-len(train) // recipe.batch_size) * (epochs + math.ceil(recipe.doubt * epochs) * recipe.doubts(train, unverified))
 
 # %% ../nbs/07_training.ipynb #e3703615
 def run_fold(k,      # Number of the fold to score
