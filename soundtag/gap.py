@@ -8,7 +8,6 @@ __all__ = ['WAYS', 'walk', 'gap_steps', 'scored_fold', 'benchmark_steps', 'cost'
 
 # %% ../nbs/08b_gap.ipynb #5a9e7d2f
 import json
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +16,8 @@ import numpy as np
 from .augmentation import Augment
 from .model import multiply_adds
 from .results import accuracy, fold_scores, load_run, map3, write_metrics
-from .training import (NETWORKS, RECIPES, begun_book, data_of, deal, fit_fold, fold_seed, geometric_mean, get_recipe, predict_clips, prepare_run,
-                               split_rows, train_folds, try_fold, versions, write_file)
+from .training import (NETWORKS, RECIPES, begun_book, data_of, deal, geometric_mean, get_recipe, prepare_run, split_rows, train_folds, try_fold,
+                               versions, write_file)
 
 # %% ../nbs/08b_gap.ipynb #325d618a
 def walk(recipe,  # `Recipe` to begin with
@@ -143,11 +142,9 @@ def noisy_fold(data,   # What `mislabelled` gave
                seed,   # The run's
                ):      # Accuracy on the scored clips, by their true labels
     "Learn from labels some of which are wrong."
-    train, _, scored = split_rows(fold, k, recipe.watch)
-    if way == 'left out': train = np.setdiff1d(train, data.unverified)
-    with tempfile.TemporaryDirectory() as folder:
-        model = fit_fold(data.X, data.targets, train, scored, recipe=recipe, seed=fold_seed(seed, fold, k), folder=folder, unverified=data.unverified if way == 'doubted' else ())
-    return accuracy(y[scored], predict_clips(model, data.X, scored, recipe))
+    scored = split_rows(fold, k, recipe.watch)[2]
+    p, _, _ = try_fold(data, fold, k, recipe if way == 'doubted' else replace(recipe, doubt=0.), recipe.watch, seed, leave=data.unverified if way == 'left out' else ())
+    return accuracy(y[scored], p[scored])
 
 # %% ../nbs/08b_gap.ipynb #54141a40
 def won_back(shares, # Share of wrong labels, as text → way → accuracy of each fold; '0' → believed

@@ -553,7 +553,7 @@ class FoldBar(keras.callbacks.Callback):
         self.bar.set_postfix_str(f"accuracy {logs['accuracy']:.0%}, watched {logs['val_accuracy']:.0%}", refresh=False)
 
     @property
-    def seconds(self): return (time.perf_counter() - self.begun) * (self.past + self.done) / self.here     # of the whole fold, also when a part was done before
+    def seconds(self): return (time.perf_counter() - self.begun) * (self.past + self.done) / self.here     # also of epochs done before a kill, but not of a first training that was over by then
 
 def steps_of(recipe,     # A `Recipe`
              train,      # Rows to learn from
@@ -679,7 +679,6 @@ def believed(X,          # Features, shape (clips, n_coef, frames, 1), or `Windo
         write_npy(path, credible(targets, asked, predict_clips(model, X, asked, recipe)))
     return np.union1d(np.setdiff1d(train, asked), np.load(path, allow_pickle=False))
 
-
 # %% ../nbs/07_training.ipynb #be7ad9c7
 KINDS = {'unshuffled': ('unshuffled', 2, 'scored'),       # The post's KFold(2), clips in the order of their names
          'sorted by label': ('by label', 2, 'scored'),    # The same, clips in the order of their labels
@@ -707,9 +706,11 @@ def try_fold(data,   # `Prepared`, training clips alone
              recipe, # A `Recipe`
              watch,  # As `split_rows`
              seed,   # The run's
+             leave=(), # Rows to learn nothing from, whatever their fold
              ):      # Its probabilities for all clips, float32, shape (clips, labels); epoch of its lowest watched loss; s of training
     "Train one network, and keep nothing but what it answers."
     train, watched, _ = split_rows(fold, k, watch)
+    train = np.setdiff1d(train, leave)
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         model = fit_fold(data.X, data.targets, train, watched, recipe=recipe, seed=fold_seed(seed, fold, k), folder=folder, unverified=data.unverified)
