@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['NETWORKS', 'RECIPES', 'SELECTION', 'KINDS', 'RunError', 'check_recipe', 'Recipe', 'get_recipe', 'FeatureRows',
-           'predict_rows', 'AugmentedRows', 'Windows', 'without_silence', 'predict_clips', 'repeatable',
+           'predict_rows', 'AugmentedRows', 'Windows', 'without_silence', 'predict_clips', 'repeatable', 'precision',
            'learning_rate', 'compiled', 'post_callbacks', 'KeepLast', 'fixed_callbacks', 'resumed', 'settled',
-           'batches_of', 'fit_fold', 'fold_seed', 'split_rows', 'write_file', 'write_npy', 'versions', 'data_of',
-           'run_config', 'differences', 'check_folder', 'sole_user', 'disk_full', 'deal', 'Prepared', 'prepare_run',
-           'write_start', 'top3_csv', 'geometric_mean', 'FoldBar', 'steps_of', 'run_fold', 'fold_line', 'gather',
-           'train_folds', 'credible', 'believed', 'folds_by', 'try_fold', 'cross_validate', 'begun_book',
+           'unhalved', 'batches_of', 'fit_fold', 'fold_seed', 'split_rows', 'write_file', 'write_npy', 'versions',
+           'data_of', 'run_config', 'differences', 'check_folder', 'sole_user', 'disk_full', 'deal', 'Prepared',
+           'prepare_run', 'write_start', 'top3_csv', 'geometric_mean', 'FoldBar', 'steps_of', 'run_fold', 'fold_line',
+           'gather', 'train_folds', 'credible', 'believed', 'folds_by', 'try_fold', 'cross_validate', 'begun_book',
            'benchmark_folds']
 
 # %% ../nbs/07_training.ipynb #94598d14
@@ -34,7 +34,7 @@ from .audio import seconds_to_samples
 from .augmentation import SHORT, Augment, Batches, Ragged, crop, starts
 from .dataset import Clips, DataError, few, make_folds
 from .mfcc import MFCC, LogMel, prepare_data
-from .model import pooled_cnn, post_cnn, standardized, strong_cnn    # before Keras: it tells TensorFlow to use oneDNN
+from .model import cnn6, pooled_cnn, post_cnn, standardized, strong_cnn    # before Keras: it tells TensorFlow to use oneDNN
 from .normalization import feature_stats
 
 import keras
@@ -44,7 +44,7 @@ class RunError(ValueError):
     "A run that can't be started, continued or read: what is wrong, and the cure."
 
 # %% ../nbs/07_training.ipynb #dcb29711
-NETWORKS = {'post_cnn': post_cnn, 'pooled_cnn': pooled_cnn, 'strong_cnn': strong_cnn}  # What a recipe may name: functions of (n_labels, input_shape=…)
+NETWORKS = {'post_cnn': post_cnn, 'pooled_cnn': pooled_cnn, 'strong_cnn': strong_cnn, 'cnn6': cnn6}  # What a recipe may name: functions of (n_labels, input_shape=…)
 
 def check_recipe(r, # A `Recipe`
                  ):  # None
@@ -209,6 +209,17 @@ def repeatable(seed,  # Of everything random, 0 or more
         tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': before})
         tf.get_logger().setLevel(level)
 
+# %% ../nbs/07_training.ipynb #9e64f0aa
+@contextmanager
+def precision(policy=None, # Keras's name of it; None: 'mixed_float16' where there is a graphics card, else 'float32'
+              ):           # A context; the networks built in it compute that way
+    "Settle how many bits a network multiplies with."
+    import tensorflow as tf
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy or ('mixed_float16' if tf.config.list_physical_devices('GPU') else 'float32'))
+    try: yield
+    finally: keras.config.set_dtype_policy(before)
+
 # %% ../nbs/07_training.ipynb #bb8af9d7
 def learning_rate(recipe, # A `Recipe`
                   steps,  # Of the whole training
@@ -231,7 +242,7 @@ def compiled(recipe,   # A `Recipe`
     rate = learning_rate(recipe, recipe.epochs_of(len(rows)) * -(-len(rows) // recipe.batch_size))
     optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay) if recipe.weight_decay else keras.optimizers.Adam(rate)
     model.compile(optimizer, keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing), metrics=[keras.metrics.CategoricalAccuracy('accuracy')])
-    optimizer.build(model.trainable_variables)     # what has all its variables is traced once, not twice
+    model.optimizer.build(model.trainable_variables)     # what has all its variables is traced once, not twice
     return model
 
 # %% ../nbs/07_training.ipynb #90576be5
@@ -275,7 +286,7 @@ def resumed(folder,  # Where a killed training left its files, or an empty one
         log.unlink(missing_ok=True)
         return model, 0
     model = keras.saving.load_model(last)
-    done = int(model.optimizer.iterations) // steps
+    done = -(-int(model.optimizer.iterations) // steps)     # a step with too large a gradient is left out where half the bits are used, and not counted
     part = log.with_name('history.part')
     part.write_bytes(b''.join(log.read_bytes().splitlines(keepends=True)[:done + 1]))
     os.replace(part, log)
@@ -294,6 +305,15 @@ def settled(model,   # What `standardized` gave, trained
         model(batches.batch(*divmod(i, len(batches)))[0], training=True)
     for l, m in zip(norms, momenta): l.momentum = m
     return model
+
+# %% ../nbs/07_training.ipynb #6f2e9a31
+def unhalved(model,  # A Keras model
+             make,   # Function that makes such a model, like `compiled`
+             *args): # What it takes
+    "The same model, which computes with 32 bits."
+    with precision('float32'): whole = make(*args)
+    whole.set_weights(model.get_weights())
+    return whole
 
 # %% ../nbs/07_training.ipynb #7589d346
 def batches_of(recipe,  # A `Recipe`
@@ -322,14 +342,15 @@ def fit_fold(X,          # Features, shape (clips, n_coef, frames, 1), may be a 
     "Train one network from scratch, and reload the epoch that counts."
     if recipe.doubts(train, unverified): train = believed(X, targets, train, unverified, recipe=recipe, seed=seed, folder=folder, more=more)
     fixed, logs = recipe.watch == 'none', logs or Path(folder) / 'logs'
-    with repeatable(seed):
-        model, done = compiled(recipe, targets.shape[1], X, train), 0
+    with repeatable(seed), precision():
+        half, (model, done) = keras.config.dtype_policy().name != 'float32', (compiled(recipe, targets.shape[1], X, train), 0)
         if fixed: model, done = resumed(folder, model, -(-len(train) // recipe.batch_size))
         batches, epochs = batches_of(recipe, X, train, targets, seed, done), recipe.epochs_of(len(train))
         told = model.fit(batches, validation_data=FeatureRows(X, watched, targets, batch_size=recipe.batch_size), initial_epoch=done, epochs=epochs, shuffle=False, verbose=0,
                          callbacks=[*(fixed_callbacks(folder, logs) if fixed else post_callbacks(folder, recipe.patience, logs)), *more])
     if not np.isfinite(told.history.get('val_loss', [0])[0]): raise RunError(f'{folder}: the loss was no number from the first epoch on; lower learning_rate={recipe.learning_rate}')
     model = keras.saving.load_model(Path(folder) / ('last.keras' if fixed else 'best.keras'), compile=False)
+    if half: model = unhalved(model, compiled, recipe, targets.shape[1], X, train)
     if recipe.settle: settled(model, batches_of(replace(recipe, augment=Augment(), shorter=()), X, train, targets, seed), recipe.settle)
     return model
 
