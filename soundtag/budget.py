@@ -11,7 +11,6 @@ import json
 import math
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -80,7 +79,7 @@ class SampleRows(keras.utils.PyDataset):
                  rows,         # Numbers of the clips to use
                  targets,      # One-hot labels of all, shape (clips, labels)
                  seed):        # Of everything random
-        super().__init__(workers=1, max_queue_size=4)
+        super().__init__(workers=2, max_queue_size=4)
         self.rival, self.sounds, self.rows, self.targets, self.seed, self.epoch = rival, sounds, np.asarray(rows), targets, seed, 0
 
     def __len__(self): return -(-len(self.rows) // self.rival.batch_size)

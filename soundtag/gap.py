@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'walk', 'gap_steps', 'scored_fold', 'benchmark_steps', 'cost', 'over_seeds', 'benchmark_accuracy',
-           'mislabelled', 'noisy_fold', 'won_back', 'benchmark_noise']
+           'mislabelled', 'noisy_fold', 'won_back', 'benchmark_noise', 'clips_for', 'benchmark_curve']
 
 # %% ../nbs/08b_gap.ipynb #5a9e7d2f
 import json
@@ -177,4 +177,33 @@ def benchmark_noise(clips,              # `Clips`; the training ones count, and 
         if progress: print(f'{clips.name}, {share:.0%} of the labels wrong, unverified ones {way}: {np.mean(done):.1%} held out', flush=True)
     result['won_back'] = won_back(result['shares'])
     if out: write_file(out, json.dumps(book | {clips.name: result}, indent=1))
+    return result
+
+# %% ../nbs/08b_gap.ipynb #5b0c7e12
+def clips_for(curve,    # Dicts with 'clips' and 'accuracy', as in `benchmark_curve`
+              accuracy, # The one that is wanted, 0 to 1
+              ):        # Number of clips to learn from; None where more clips do not help
+    "How many clips it takes, if the error goes on falling by a power of their number."
+    n, wrong = np.log([r['clips'] for r in curve]), np.log([1 - r['accuracy']['mean'] for r in curve])
+    slope, level = np.polyfit(n, wrong, 1)
+    return float(np.exp((np.log(1 - accuracy) - level) / slope)) if slope < 0 else None
+
+def benchmark_curve(clips,             # `Clips`; the training ones count
+                    *, out=None,       # JSON file to write, which may hold other data sets' results
+                    recipe='strong',   # A `Recipe`, or a name in `RECIPES`
+                    epochs=None,       # As `get_recipe`
+                    folds=(2, 3, 5),   # How many there are in each run; clips of one recording stay together
+                    runs='runs/curve', # Where the runs go; those begun there are gone on with
+                    seed=0,            # Of everything random
+                    cache=None,        # Folder of the feature store; None: the user's cache
+                    progress=True,     # Show bars
+                    ):                 # Results; `curve` has a row a run
+    "Accuracy over the number of clips to learn from."
+    recipe, book, rows = get_recipe(recipe, epochs), begun_book(out), []
+    for n in folds:
+        run = load_run(train_folds(clips, recipe, n, Path(runs) / f'{clips.name}-{recipe.name}-{n}', seed, kind='grouped', cache=cache, progress=progress))
+        y = clips.subset(list(run.folds.index)).table['label'].map(run.labels.index).to_numpy(int)
+        rows.append({'folds': n, 'clips': len(y) * (n - 1) / n} | fold_scores(y, run.oof, run.folds.to_numpy()))
+        result = {'what': 'accuracy over the number of clips to learn from', 'data': data_of(clips), 'recipe': recipe.settings, 'seeds': [seed], 'versions': versions(), 'curve': rows}
+        if out: write_file(out, json.dumps(book | {clips.name: result}, indent=1) + '\n')
     return result

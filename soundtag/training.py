@@ -117,20 +117,20 @@ class FeatureRows(keras.utils.PyDataset):
                  rows,          # Indices of the rows to use
                  targets=None,  # One-hot labels of all of X, shape (clips, labels)
                  *, batch_size, # Rows a batch
-                 seed=None):    # Of the order, new in each epoch; None: as `rows` has it
-        super().__init__()
-        self.X, self.rows, self.targets, self.batch_size, self.seed = X, np.asarray(rows), targets, batch_size, seed
-        self.order, self.epoch = self.rows, 0
+                 seed=None,     # Of the order, new in each epoch; None: as `rows` has it
+                 epoch=0):      # The first epoch: of a training that goes on, the number it has got to
+        super().__init__(workers=2, max_queue_size=4)
+        self.X, self.rows, self.targets, self.batch_size, self.seed, self.epoch = X, np.asarray(rows), targets, batch_size, seed, epoch
 
     def __len__(self): return -(-len(self.rows) // self.batch_size)
 
-    def on_epoch_begin(self):
-        if self.seed is not None: self.order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
-        self.epoch += 1
+    def on_epoch_end(self): self.epoch += 1
 
     def __getitem__(self, i):
-        rows = self.order[i * self.batch_size:(i + 1) * self.batch_size]
+        order = self.rows if self.seed is None else np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+        rows = order[i * self.batch_size:(i + 1) * self.batch_size]
         return self.X[rows] if self.targets is None else (self.X[rows], self.targets[rows])
+
 
 # %% ../nbs/07_training.ipynb #600ac302
 def predict_rows(model,         # A Keras model on features
@@ -147,7 +147,7 @@ def predict_rows(model,         # A Keras model on features
 class AugmentedRows(Batches, keras.utils.PyDataset):
     "Chapter 05's batches for Keras, fetched while the network computes."
     def __init__(self, *args, **kwargs): # As `Batches`
-        keras.utils.PyDataset.__init__(self, workers=1, max_queue_size=4)
+        keras.utils.PyDataset.__init__(self, workers=2, max_queue_size=4)
         Batches.__init__(self, *args, **kwargs)
 
 # %% ../nbs/07_training.ipynb #e99aae03
@@ -324,7 +324,7 @@ def batches_of(recipe,  # A `Recipe`
                epoch=0, # The first one wanted
                ):       # A `PyDataset`
     "What the network is shown while it learns."
-    if recipe.window is None: return FeatureRows(X, rows, targets, batch_size=recipe.batch_size, seed=seed)
+    if recipe.window is None: return FeatureRows(X, rows, targets, batch_size=recipe.batch_size, seed=seed, epoch=epoch)
     frames = (X.frames, *map(recipe.frames_of, recipe.shorter))
     return AugmentedRows(X.store, rows, targets, frames=frames, short=X.short, batch_size=recipe.batch_size, seed=seed, augment=recipe.augment, epoch=epoch)
 

@@ -119,7 +119,7 @@ function drawTimeline() {
 function tellTimeline() {
   const parts = [];
   for (const m of sound.moments) {
-    const i = m.p.indexOf(Math.max(...m.p)), least = model.thresholds?.[model.labels[i]] ?? Math.max(LIKELY, model.unknown);
+    const i = m.p.indexOf(Math.max(...m.p)), least = Math.max(model.thresholds?.[model.labels[i]] ?? LIKELY, model.unknown);
     const label = m.level < QUIET ? "silence" : m.p[i] >= least ? nice(model.labels[i]) : "unclear";
     const [from, to] = place(m), last = parts.at(-1);
     if (last?.label === label) last.to = to;
