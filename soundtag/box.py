@@ -170,19 +170,13 @@ def scene_thresholds(run,              # Folder of a run
                      seed=0,           # Of the scenes
                      ):                # Label → least probability; None where there is no such label
     "The timeline's threshold of each label, from scenes of sounds that the network asked has not heard."
-    from soundtag.timeline import BACKGROUNDS, SNRS, fit_thresholds, hear_all, make_scene, scene_sounds
+    from soundtag.timeline import BACKGROUNDS, fit_thresholds, hear_all, scored_scenes
     names = [l for l in backgrounds or BACKGROUNDS if l in clips.labels]
     if not names: return None
-    some, _, parts = examiners(run, clips)
-    sounds, heard = {}, []
-    for i in range(scenes):
-        k = i % len(parts)
-        tagger, rows = parts[k]
-        if k not in sounds: sounds[k] = scene_sounds(some.subset(np.isin(np.arange(len(some)), rows)), sr=tagger.sr, names=names)
-        scene = make_scene(*sounds[k], sr=tagger.sr, snr=SNRS[i // len(parts) % len(SNRS)], rng=np.random.default_rng([seed, 3, i]))
-        heard.append((hear_all(replace(tagger, temperature=temperature), scene), scene.events))
+    some, _, asked = examiners(run, clips)
+    parts = [(replace(tagger, temperature=temperature), some.subset(np.isin(np.arange(len(some)), rows))) for tagger, rows in asked]
+    heard = [(hear_all(tagger, scene), scene.events) for tagger, scene in scored_scenes(parts, 0, scenes, [seed, 3], names)]
     return fit_thresholds(*zip(*heard), some.labels)
-
 
 # %% ../nbs/09e_box.ipynb #7c3e5d10
 def examined(clips,          # `Clips`

@@ -515,13 +515,14 @@ def scored_scenes(parts,    # Pairs of a `Tagger` and its side of the clips, a l
                   begun,    # How many are done
                   number,   # How many there are
                   key,      # Of everything random, list of int
+                  names=BACKGROUNDS,  # As `scene_sounds`
                   ):        # Yields (tagger, `Scene`)
     "The scenes of a benchmark, each signal-to-noise ratio as often with each tagger."
     sounds = {}
     for i in range(begun, number):
         k = i % len(parts)
         tagger, clips = parts[k]
-        if k not in sounds: sounds[k] = scene_sounds(clips, sr=tagger.sr)
+        if k not in sounds: sounds[k] = scene_sounds(clips, sr=tagger.sr, names=names)
         yield tagger, make_scene(*sounds[k], sr=tagger.sr, snr=SNRS[i // len(parts) % len(SNRS)], rng=np.random.default_rng([*key, i]))
 
 def summary(rows,    # Counts of each scene: snr, event, segment

@@ -126,11 +126,12 @@ class FeatureRows(keras.utils.PyDataset):
 
     def on_epoch_end(self): self.epoch += 1
 
-    def __getitem__(self, i):
-        order = self.rows if self.seed is None else np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
-        rows = order[i * self.batch_size:(i + 1) * self.batch_size]
-        return self.X[rows] if self.targets is None else (self.X[rows], self.targets[rows])
+    @property
+    def order(self): return self.rows if self.seed is None else np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
 
+    def __getitem__(self, i):
+        rows = self.order[i * self.batch_size:(i + 1) * self.batch_size]
+        return self.X[rows] if self.targets is None else (self.X[rows], self.targets[rows])
 
 # %% ../nbs/07_training.ipynb #600ac302
 def predict_rows(model,         # A Keras model on features
@@ -343,7 +344,7 @@ def fit_fold(X,          # Features, shape (clips, n_coef, frames, 1), may be a 
     if recipe.doubts(train, unverified): train = believed(X, targets, train, unverified, recipe=recipe, seed=seed, folder=folder, more=more)
     fixed, logs = recipe.watch == 'none', logs or Path(folder) / 'logs'
     with repeatable(seed), precision():
-        half, (model, done) = keras.config.dtype_policy().name != 'float32', (compiled(recipe, targets.shape[1], X, train), 0)
+        model, done, half = compiled(recipe, targets.shape[1], X, train), 0, keras.config.dtype_policy().name != 'float32'
         if fixed: model, done = resumed(folder, model, -(-len(train) // recipe.batch_size))
         batches, epochs = batches_of(recipe, X, train, targets, seed, done), recipe.epochs_of(len(train))
         told = model.fit(batches, validation_data=FeatureRows(X, watched, targets, batch_size=recipe.batch_size), initial_epoch=done, epochs=epochs, shuffle=False, verbose=0,

@@ -105,7 +105,7 @@ def test_development_tools_and_code_from_data_stay_out(name):
     assert 'allow_pickle=True' not in ast.unparse(tree)
 
 
-@pytest.mark.parametrize('name', [n for n in MODULES if n not in ('model', 'training', 'results', 'budget')])
+@pytest.mark.parametrize('name', [n for n in MODULES if n not in ('model', 'training', 'results')])
 def test_slow_imports_wait_until_they_are_needed(name):
     at_import = [m for node in module_tree(name).body if isinstance(node, (ast.Import, ast.ImportFrom)) for m in imports(ast.Module([node], []))]
     assert not {m.split('.')[0] for m in at_import} & {'tensorflow', 'keras', 'matplotlib', 'librosa', 'IPython'}
