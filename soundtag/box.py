@@ -183,16 +183,18 @@ def examined(clips,          # `Clips`
              recipe,         # A `Recipe`
              unknown_epochs, # As `benchmark_box`
              groups,         # As `benchmark_unknown`
+             folds,          # As `benchmark_box`
              runs,           # Folder for the runs
              **kept,         # seed, cache and progress
              ):              # Content of a result
     "All that is asked of a recipe before its network goes into the box."
-    from soundtag.gap import cost
-    from soundtag.training import data_of, train_folds, versions
-    y, fold, windows = held_out(train_folds(clips, recipe, out=runs / 'folds', **kept), clips)
+    from soundtag.gap import benchmark_curve, cost, fold_run
+    from soundtag.training import data_of, versions
+    y, fold, windows = held_out(fold_run(clips, recipe, folds[-1], runs, **kept), clips)
     result = {'what': 'the model in the box, examined on clips that its folds have not heard', 'data': data_of(clips), 'recipe': recipe.settings, 'seeds': [kept['seed']],
               'versions': versions(), 'network': cost(recipe, len(clips.labels)),
               'baselines': {'most_frequent': {'accuracy': {'mean': float(np.bincount(y).max() / len(y))}}}} | box_scores(y, fold, windows, clips.labels)
+    result['curve'] = benchmark_curve(clips, recipe=recipe, folds=folds, runs=runs, **kept)['curve']
     strange = benchmark_unknown(clips, out=runs / 'unknown.json', recipe=recipe, epochs=unknown_epochs, groups=groups, temperature=result['temperature'], **kept)
     return result | {'unknown': judged(strange['groups']) | {'groups': strange['groups']}}
 
@@ -202,6 +204,7 @@ def benchmark_box(clips,           # `Clips`
                   epochs=100,      # More than usual: it is done once
                   unknown_epochs=30, # Of the networks that lack some labels
                   groups=None,     # As `benchmark_unknown`; None: each label by itself
+                  folds=(2, 3, 5), # As `benchmark_curve`; the last number is that of the networks which are examined
                   scenes=60,       # As `scene_thresholds`
                   backgrounds=None,# As `scene_thresholds`
                   runs='runs/box', # Where the runs go; those begun there are gone on with
@@ -211,10 +214,11 @@ def benchmark_box(clips,           # `Clips`
                   progress=True,   # Show bars
                   ):               # The result
     "Examine a recipe, train it on everything, and pack it with its card."
+    from soundtag.gap import fold_run
     from soundtag.training import get_recipe, write_file
     named, runs, kept = get_recipe(recipe, epochs), Path(runs), {'seed': seed, 'cache': cache, 'progress': progress}
-    result = examined(clips, named, unknown_epochs, groups or len(clips.labels), runs, **kept)
-    result['thresholds'] = scene_thresholds(runs / 'folds', clips, temperature=result['temperature'], scenes=scenes, backgrounds=backgrounds, seed=seed)
+    result = examined(clips, named, unknown_epochs, groups or len(clips.labels), folds, runs, **kept)
+    result['thresholds'] = scene_thresholds(fold_run(clips, named, folds[-1], runs, **kept), clips, temperature=result['temperature'], scenes=scenes, backgrounds=backgrounds, seed=seed)
     whole = train_whole(clips, named, runs / 'whole', **kept)
     how = {'calibration': {'temperature': result['temperature'], 'unknown': result['unknown']['together']['threshold'], 'thresholds': result['thresholds']}}
     result['agreement'] = agreement(whole, clips, **how)

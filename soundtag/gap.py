@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'walk', 'gap_steps', 'scored_fold', 'benchmark_steps', 'cost', 'truth', 'over_seeds', 'benchmark_accuracy',
-           'mislabelled', 'noisy_fold', 'won_back', 'benchmark_noise', 'clips_for', 'benchmark_curve']
+           'mislabelled', 'noisy_fold', 'won_back', 'benchmark_noise', 'clips_for', 'fold_run', 'benchmark_curve']
 
 # %% ../nbs/08b_gap.ipynb #5a9e7d2f
 import json
@@ -194,11 +194,21 @@ def clips_for(curve,    # Dicts with 'clips' and 'accuracy', as in `benchmark_cu
     slope, level = np.polyfit(n, wrong, 1)
     return float(np.exp((np.log(1 - accuracy) - level) / slope)) if slope < 0 else None
 
+def fold_run(clips,   # `Clips`; the training ones count
+             recipe,  # A `Recipe`
+             folds,   # How many; the data set's own where it has as many, else such that clips of one recording stay together
+             runs,    # Folder for it
+             **kept,  # seed, cache and progress
+             ):       # Path of the run
+    "One of the runs of a learning curve."
+    kind = 'auto' if clips.train.table.fold.nunique() == folds else 'grouped'
+    return train_folds(clips, recipe, folds, Path(runs) / f'{clips.name}-{recipe.name}-{folds}', kind=kind, **kept)
+
 def benchmark_curve(clips,             # `Clips`; the training ones count
                     *, out=None,       # JSON file to write, which may hold other data sets' results
                     recipe='strong',   # A `Recipe`, or a name in `RECIPES`
                     epochs=None,       # As `get_recipe`
-                    folds=(2, 3, 5),   # How many there are in each run; clips of one recording stay together
+                    folds=(2, 3, 5),   # How many there are in each run, as `fold_run`
                     runs='runs/curve', # Where the runs go; those begun there are gone on with
                     seed=0,            # Of everything random
                     cache=None,        # Folder of the feature store; None: the user's cache
@@ -207,7 +217,7 @@ def benchmark_curve(clips,             # `Clips`; the training ones count
     "Accuracy over the number of clips to learn from."
     recipe, book, rows = get_recipe(recipe, epochs), begun_book(out), []
     for n in folds:
-        run = load_run(train_folds(clips, recipe, n, Path(runs) / f'{clips.name}-{recipe.name}-{n}', seed, kind='grouped', cache=cache, progress=progress))
+        run = load_run(fold_run(clips, recipe, n, runs, seed=seed, cache=cache, progress=progress))
         y = truth(run, clips)
         rows.append({'folds': n, 'clips': len(y) * (n - 1) / n} | fold_scores(y, run.oof, run.folds.to_numpy()))
         result = {'what': 'accuracy over the number of clips to learn from', 'data': data_of(clips), 'recipe': recipe.settings, 'seeds': [seed], 'versions': versions(), 'curve': rows}

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .audio import AudioError, load_audio, seconds_to_samples
+from .audio import AudioError, fix_length, load_audio, seconds_to_samples
 from .augmentation import Augment, Ragged
 from .dataset import Clips, DataError, few, load_clips, make_folds, together
 from .distance import SIMULATION, Rooms, distance_table, draw_log, dry_sounds, open_air, read_columns, record, simulate, simulate_rooms, write_columns
@@ -665,7 +665,7 @@ def table_windows(path,     # A CSV with the columns file and distance_m, or a f
         except AudioError as e: failed.append(str(e)); continue
         size = seconds_to_samples(ranging.seconds, sr=ranging.features.sr)
         for window in windows([y], size, size):
-            X.append(picture(window).astype('float16'))
+            X.append(picture(fix_length(window, size)).astype('float16'))
             rows.append({'file': row.file, 'distance_m': row.distance_m, 'room': getattr(row, keep), 'part': PARTS[p]})
     rows = pd.DataFrame(rows, columns=['file', 'distance_m', 'room', 'part'])
     if set(rows.part) != set(PARTS): raise DataError(f'{path}: {len(failed)} of {len(table)} files cannot be used ({few(failed, 1)}), and what is left is too few to train, to scale and to score on')

@@ -304,7 +304,7 @@ class Ears:
     def ask(self):
         now, self.waiting = self.waiting[:BATCH], self.waiting[BATCH:]
         cells = [w[self.windows.before:self.windows.before + self.cell] for w in now]
-        (p, levels), bands = next(ask(self.tagger, now, batch=BATCH)), np.concatenate([cell_bands(c, sr=self.tagger.sr) for c in cells])
+        (p, levels), bands = next(ask(self.tagger, now, self.windows.size, batch=BATCH)), np.concatenate([cell_bands(c, sr=self.tagger.sr) for c in cells])
         silent = np.array([frame_levels(c, sr=self.tagger.sr).max() < QUIET for c in cells])
         self.columns.feed(bands)
         return self.smooth.feed(verdicts(p, levels, silent, self.tagger.unknown)), bands

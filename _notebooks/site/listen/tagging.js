@@ -4,20 +4,12 @@ export const QUIET = -80;    // dB re full scale; what never rises above it is s
 
 export const toSamples = (seconds, sr) => Math.round(seconds * sr);
 
-/** A sound of n samples made as long as a window: repeated, or padded with zeros on both sides. */
-export function lengthened(y, size, short) {
-  const out = new Float32Array(size);
-  if (short === "repeat") for (let at = 0; at < size; at += y.length) out.set(y.subarray(0, Math.min(y.length, size - at)), at);
-  else out.set(y, Math.floor((size - y.length) / 2));
-  return out;
-}
-
-/** Overlapping windows as [first sample, samples]; the last ends where the sound ends. */
-export function* windows(y, size, hop, short) {
+/** Overlapping windows as [first sample, samples], or all there are where they are fewer; the last ends where the sound ends. */
+export function* windows(y, size, hop) {
   let start = 0;
   for (; start + size < y.length; start += hop) yield [start, y.subarray(start, start + size)];
   start = Math.max(0, y.length - size);
-  yield [start, y.length < size ? lengthened(y, size, short) : y.subarray(start)];
+  yield [start, y.subarray(start)];
 }
 
 /** Level of each 20 ms in dB re full scale, -200 for zeros; the last may be shorter. */
@@ -32,17 +24,24 @@ export function frameLevels(y, sr) {
   return levels;
 }
 
-/** A window without the silence at its ends, and how loud it is in dB re full scale. */
-export function sounding(y, { sr, silence, short }) {
+/** A sound of n samples made as long as a window: repeated, or padded with zeros on both sides. */
+export function lengthened(y, size, short) {
+  const out = new Float32Array(size);
+  if (short === "repeat") for (let at = 0; at < size; at += y.length) out.set(y.subarray(0, Math.min(y.length, size - at)), at);
+  else out.set(y, Math.floor((size - y.length) / 2));
+  return out;
+}
+
+/** A window, or a shorter sound, without the silence at its ends, filled up again, and how loud it is in dB re full scale. */
+export function sounding(y, { sr, silence, short }, size) {
   const levels = frameLevels(y, sr), hop = toSamples(.02, sr), level = levels.reduce((a, b) => Math.max(a, b));
   const loud = (l) => silence === null || l >= level - silence;
   const first = levels.findIndex(loud), last = levels.findLastIndex(loud);
-  if (last - first + 1 === levels.length) return [y, level];
-  return [lengthened(y.subarray(first * hop, (last + 1) * hop), y.length, short), level];
+  return [lengthened(y.subarray(first * hop, (last + 1) * hop), size, short), level];
 }
 
 /** What the model says about each window: yields [{start, level, p}] for up to `batch` of them. */
-export async function* ask(model, heard, batch = 8) {
+export async function* ask(model, heard, size, batch = 8) {
   const labels = model.labels.length;
   const answers = async (some) => {
     const p = await model.answer(some.map(([, y]) => y));
@@ -54,7 +53,7 @@ export async function* ask(model, heard, batch = 8) {
   };
   let some = [];
   for (const [start, window] of heard) {
-    some.push([start, ...sounding(window, model)]);
+    some.push([start, ...sounding(window, model, size)]);
     if (some.length === batch) { yield await answers(some); some = []; }
   }
   if (some.length) yield await answers(some);
@@ -62,7 +61,8 @@ export async function* ask(model, heard, batch = 8) {
 
 /** Window after window, as the sound goes by; window and hop in s, the model's own where left out. */
 export function byWindow(model, y, seconds = model.seconds, hop = seconds / 2) {
-  return ask(model, windows(y, toSamples(seconds, model.sr), toSamples(hop, model.sr), model.short));
+  const size = toSamples(seconds, model.sr);
+  return ask(model, windows(y, size, toSamples(hop, model.sr)), size);
 }
 
 /** The mean over all windows that are not silent; null when all are. */
