@@ -108,20 +108,23 @@ def frame_levels(y,     # Samples, shape (n,)
 def lengthened(y,     # Samples, shape (n,)
                size,  # Wanted number of samples, n or more
                short, # 'pad' with zeros on both sides, or 'repeat'
+               last=False, # Repeat it such that it ends with the window, instead of beginning with it
                ):     # Samples, shape (size,)
     "Make a short sound as long as a window."
-    return np.resize(y, size) if short == 'repeat' else fix_length(y, size)
+    if short != 'repeat': return fix_length(y, size)
+    return np.resize(y[::-1], size)[::-1] if last else np.resize(y, size)
 
 def sounding(y,       # A window, or a shorter sound, shape (n,)
              *, sr,   # Its rate in Hz
              silence, # Both ends are left out where so many dB below its loudest 20 ms; None: kept
              short,   # What fills it again, as in `lengthened`
              size,    # Samples in a window
+             last=False, # As in `lengthened`
              ):       # (window, shape (size,); its level in dB re full scale)
     "A window without the silence at its ends, filled up again, and how loud it is."
     levels, hop = frame_levels(y, sr=sr), seconds_to_samples(.02, sr=sr)
     loud = np.flatnonzero(levels >= levels.max() - (np.inf if silence is None else silence))
-    return lengthened(y[loud[0] * hop:(loud[-1] + 1) * hop], size, short), levels.max()
+    return lengthened(y[loud[0] * hop:(loud[-1] + 1) * hop], size, short, last), levels.max()
 
 # %% ../nbs/09_tagging.ipynb #4f963503
 class ModelError(ValueError):
@@ -213,8 +216,9 @@ def ask(tagger,       # `Tagger`
         size,         # Samples in a window
         *, batch=8,   # Windows at once
         ):            # Yields (probabilities, shape (up to `batch`, labels); levels in dB, shape (up to `batch`,))
-    "What a tagger says about each window."
-    heard = (sounding(w, sr=tagger.sr, silence=tagger.silence, short=tagger.short, size=size) for w in heard)
+    "What a tagger says about each window; a short sound that is repeated is heard twice."
+    places = lambda w: (False, True) if len(w) < size and tagger.short == 'repeat' else (False,)
+    heard = (sounding(w, sr=tagger.sr, silence=tagger.silence, short=tagger.short, size=size, last=last) for w in heard for last in places(w))
     while some := list(islice(heard, batch)):
         X, levels = map(np.asarray, zip(*some))
         p, loud = np.full((len(X), len(tagger.labels)), 1 / len(tagger.labels)), levels >= QUIET

@@ -158,6 +158,12 @@ def test_its_timeline_is_pythons(tab, tagger, clips):
     np.testing.assert_allclose([m['p'] for m in moments], p, atol=CLOSE)
     np.testing.assert_allclose([m['level'] for m in moments], levels, atol=.01)
     assert tab.inner_text('#parts').startswith('0.0–') and 's: ' in tab.get_attribute('#timeline', 'aria-label') + tab.inner_text('#parts')
+    tab.evaluate('heard.answers = []; heard.timelines = []')
+    hear(tab, clips['stroke'])
+    moment, = tab.evaluate('heard.timelines[0]')      # heard twice, and told once
+    p, = (p for p, _ in tagger.by_window(clips['stroke'], seconds=1, hop=.25))
+    assert len(p) == 2
+    np.testing.assert_allclose(moment['p'], p.mean(0), atol=CLOSE)
 
 
 def test_another_rate_is_brought_to_the_models(tab, tagger, clips, tmp_path):

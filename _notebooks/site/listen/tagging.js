@@ -24,23 +24,24 @@ export function frameLevels(y, sr) {
   return levels;
 }
 
-/** A sound of n samples made as long as a window: repeated, or padded with zeros on both sides. */
-export function lengthened(y, size, short) {
-  const out = new Float32Array(size);
-  if (short === "repeat") for (let at = 0; at < size; at += y.length) out.set(y.subarray(0, Math.min(y.length, size - at)), at);
-  else out.set(y, Math.floor((size - y.length) / 2));
+/** A sound of n samples made as long as a window: padded with zeros on both sides, or repeated, such that it begins with the window or, the last time, ends with it. */
+export function lengthened(y, size, short, last = false) {
+  const out = new Float32Array(size), n = y.length;
+  if (short !== "repeat") out.set(y, Math.floor((size - n) / 2));
+  else if (last) for (let i = 1; i <= size; i++) out[size - i] = y[n - 1 - (i - 1) % n];
+  else for (let i = 0; i < size; i++) out[i] = y[i % n];
   return out;
 }
 
 /** A window, or a shorter sound, without the silence at its ends, filled up again, and how loud it is in dB re full scale. */
-export function sounding(y, { sr, silence, short }, size) {
+export function sounding(y, { sr, silence, short }, size, last = false) {
   const levels = frameLevels(y, sr), hop = toSamples(.02, sr), level = levels.reduce((a, b) => Math.max(a, b));
   const loud = (l) => silence === null || l >= level - silence;
-  const first = levels.findIndex(loud), last = levels.findLastIndex(loud);
-  return [lengthened(y.subarray(first * hop, (last + 1) * hop), size, short), level];
+  const first = levels.findIndex(loud), end = levels.findLastIndex(loud);
+  return [lengthened(y.subarray(first * hop, (end + 1) * hop), size, short, last), level];
 }
 
-/** What the model says about each window: yields [{start, level, p}] for up to `batch` of them. */
+/** What the model says about each window; a short sound that is repeated is heard twice. Yields [{start, level, p}] for up to `batch` of them. */
 export async function* ask(model, heard, size, batch = 8) {
   const labels = model.labels.length;
   const answers = async (some) => {
@@ -53,8 +54,10 @@ export async function* ask(model, heard, size, batch = 8) {
   };
   let some = [];
   for (const [start, window] of heard) {
-    some.push([start, ...sounding(window, model, size)]);
-    if (some.length === batch) { yield await answers(some); some = []; }
+    for (const last of window.length < size && model.short === "repeat" ? [false, true] : [false]) {
+      some.push([start, ...sounding(window, model, size, last)]);
+      if (some.length === batch) { yield await answers(some); some = []; }
+    }
   }
   if (some.length) yield await answers(some);
 }
@@ -70,6 +73,13 @@ export function meanOver(heard, silence) {
   const least = Math.max(QUIET, heard.reduce((a, { level }) => Math.max(a, level), -Infinity) - (silence ?? Infinity));
   const loud = heard.filter(({ level }) => level >= least);
   return loud.length ? loud[0].p.map((_, i) => loud.reduce((sum, { p }) => sum + p[i], 0) / loud.length) : null;
+}
+
+/** As `byWindow`, with one answer a place: of a short sound that is heard twice, the mean. */
+export async function* byPlace(model, y, seconds, hop) {
+  for await (const some of byWindow(model, y, seconds, hop)) {
+    yield y.length < toSamples(seconds, model.sr) ? [{ ...some[0], p: meanOver(some, model.silence) ?? some[0].p }] : some;
+  }
 }
 
 /** The most probable labels with their probabilities, best first; silence alone is [["silence", 1]]. */

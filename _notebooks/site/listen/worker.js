@@ -1,5 +1,5 @@
 // All that takes time, away from the page: ONNX Runtime, the model, the spectrogram.
-import { byWindow, meanOver } from "./tagging.js";
+import { byPlace, byWindow, meanOver } from "./tagging.js";
 import { columns } from "./spectrogram.js";
 
 let model, newest = 0;
@@ -50,7 +50,7 @@ async function whole(task, y, { hop, seconds, every }) {
     postMessage({ task, done: (heard.at(-1).start + model.seconds * model.sr) / y.length });
   }
   postMessage({ task, p: meanOver(heard, model.silence) });
-  for await (const moments of byWindow(model, y, seconds, every)) {
+  for await (const moments of byPlace(model, y, seconds, every)) {
     if (!await goesOn(task)) return;
     postMessage({ task, moments });
   }
@@ -61,7 +61,7 @@ async function whole(task, y, { hop, seconds, every }) {
 async function moment(task, y, { seconds, every }) {
   const heard = [], moments = [];
   for await (const some of byWindow(model, y)) heard.push(...some);
-  for await (const some of byWindow(model, y.slice(-Math.round(seconds * model.sr)), seconds, every)) moments.push(...some);
+  for await (const some of byPlace(model, y.slice(-Math.round(seconds * model.sr)), seconds, every)) moments.push(...some);
   postMessage({ task, p: meanOver(heard, model.silence), moments, live: true });
 }
 
