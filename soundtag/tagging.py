@@ -205,9 +205,9 @@ class Tagger:
         return p.mean(0) if len(p := self.answers(audio, sr)) else None
 
     def tag(self, audio, sr=None, *, top=3):  # As for `by_window`; how many labels
-        "The most probable labels with their probabilities, best first; silence alone is [('silence', 1.0)]."
+        "The most probable labels with their probabilities, best first, in the order of `labels` where six digits are the same; silence alone is [('silence', 1.0)]."
         if (p := self.probabilities(audio, sr)) is None: return [('silence', 1.)]
-        best = [(self.labels[i], float(p[i])) for i in np.argsort(-p, kind='stable')[:top]]
+        best = [(self.labels[i], float(p[i])) for i in np.argsort(-p.round(6), kind='stable')[:top]]
         return best if best[0][1] >= self.unknown else [('unknown', 1 - best[0][1]), *best][:max(2, top)]
 
 # %% ../nbs/09_tagging.ipynb #ecb77408

@@ -82,9 +82,9 @@ export async function* byPlace(model, y, seconds, hop) {
   }
 }
 
-/** The most probable labels with their probabilities, best first; silence alone is [["silence", 1]]. */
+/** The most probable labels with their probabilities, best first, in the order of labels where six digits are the same; silence alone is [["silence", 1]]. */
 export function tag(p, { labels, unknown }, top = 3) {
   if (!p) return [["silence", 1]];
-  const best = p.map((q, i) => [labels[i], q]).sort((a, b) => b[1] - a[1]).slice(0, top);
+  const best = p.map((q, i) => [labels[i], q]).sort((a, b) => Math.round(1e6 * b[1]) - Math.round(1e6 * a[1])).slice(0, top);
   return best[0][1] >= unknown ? best : [["unknown", 1 - best[0][1]], ...best].slice(0, Math.max(2, top));
 }
