@@ -122,12 +122,12 @@ def benchmark_accuracy(clips,                # `Clips`
                        ):                    # metrics.json of the first seed, and the seeds beside each other
     "Train a recipe with several seeds, and measure every run."
     recipe, done, told = get_recipe(recipe), [], []
-    clips = with_folds(clips, seeds[0])
+    data, clips = data_of(clips), with_folds(clips, seeds[0])
     for seed in seeds:
         run = load_run(train_folds(clips, recipe, out=Path(runs) / f'{clips.name}-{recipe.name}-{seed}', seed=seed, cache=cache, progress=progress))
         done.append(run); told.append(write_metrics(run, clips, cache=cache))
         y = truth(run, clips)
-        result = told[0] | {'seeds': list(seeds[:len(done)]), 'network': cost(recipe, len(run.labels)), 'over_seeds': over_seeds(done, told, y)}
+        result = told[0] | {'data': data, 'seeds': list(seeds[:len(done)]), 'network': cost(recipe, len(run.labels)), 'over_seeds': over_seeds(done, told, y)}
         if out: write_file(out, json.dumps(result, indent=1) + '\n')
     return result
 
