@@ -62,7 +62,8 @@ def test_tagging_needs_nothing_heavy(clip):
 def test_silence_around_a_short_sound_changes_nothing(tagger):
     "The sound is as long as whole frames, and starts with one, so that the same samples are left."
     from soundtag.dataset import mini_clip
-    frame, sound = 882, mini_clip('Hi-hat', 1, 0, seed=0)[:882 * 12]
+    frame = 882
+    sound = mini_clip('Hi-hat', 1, 0, seed=0)[:12 * frame]
     alone = tagger.probabilities(sound, 44100)
     for before, after in ((0, 20), (15, 0), (30, 40), (100, 80)):       # in frames of 20 ms; a window has 200
         y = np.concatenate([np.zeros(before * frame), sound, np.zeros(after * frame)]).astype('float32')
