@@ -146,6 +146,7 @@ def results():
 def told():
     "The text of post.md with the numbers filled in and the references numbered."
     env = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, comment_start_string='{##')
+    env.filters['points'] = lambda x: f'{100 * x:.0f}'
     env.filters['pct'] = lambda x: f'{100 * x:.1f} %'
     env.filters['pm'] = lambda m: f'{100 * m["mean"]:.1f} ± {100 * m["sd"]:.1f} %'
     text = env.from_string((ROOT / '_notebooks/post.md').read_text('utf-8')).render(**results(), site=SITE)
