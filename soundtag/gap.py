@@ -33,7 +33,7 @@ def walk(recipe,  # `Recipe` to begin with
 
 def gap_steps(steps=400, # Of learning, for the later recipes
               ):         # Name → `Recipe`
-    "From the post's recipe to `strong`."
+    "From the post's recipe to `strong`, where all labels are believed."
     post, strong = RECIPES['post'], RECIPES['strong']
     a, shift = strong.augment, Augment(time_shift=strong.augment.time_shift)
     colour = replace(shift, gain=a.gain, tilt=a.tilt)
@@ -45,7 +45,7 @@ def gap_steps(steps=400, # Of learning, for the later recipes
         'the larger network': {'network': 'strong_cnn'}, 'more steps': {'batch_size': 32, 'epochs': 1, 'least_steps': steps},
         'AdamW and a cosine': {'cosine': True, 'learning_rate': strong.learning_rate, 'weight_decay': strong.weight_decay}, 'time shift': {'augment': shift},
         'gain and tilt': {'augment': colour}, 'mixup': {'augment': mixed}, 'masks': {'augment': a}, 'label smoothing': {'label_smoothing': strong.label_smoothing},
-        'shorter windows, too': {'shorter': strong.shorter}, 'labels doubted': {'doubt': strong.doubt}})
+        'shorter windows, too': {'shorter': strong.shorter}})
 
 # %% ../nbs/08b_gap.ipynb #47b8d733
 def scored_fold(data,    # `Prepared`, training clips alone
@@ -68,12 +68,11 @@ def benchmark_steps(clips,         # `Clips`; the training ones count
                     progress=True, # Print a line a step
                     ):             # Results; `steps` has an entry a step, `scores` what each is worth
     "Train and score each fold of each step."
-    clips, book = clips.train, begun_book(out)
+    clips, book, steps = clips.train, begun_book(out), steps or gap_steps()
     result = {'what': 'accuracy step by step from the recipe post to strong', 'data': data_of(clips), 'seeds': [seed], 'versions': versions(), 'steps': {}}
     begun = book.get(clips.name, {})
     if all(begun.get(n) == result[n] for n in ('data', 'seeds', 'versions')): result['steps'] = begun['steps']
-    done = {}
-    for name, recipe in (steps or gap_steps()).items():
+    for name, recipe in steps.items():
         entry = result['steps'].get(name)
         if entry is None or entry['recipe'] != recipe.settings: entry = result['steps'][name] = {'recipe': recipe.settings, 'folds': []}
         data = prepare_run(clips, recipe, seed, cache, progress)
@@ -81,10 +80,9 @@ def benchmark_steps(clips,         # `Clips`; the training ones count
         for k in sorted(set(fold))[len(entry['folds']):]:
             entry['folds'].append(scored_fold(data, fold, k, recipe, seed))
             if out: write_file(out, json.dumps(book | {clips.name: result}, indent=1))
-        done[name] = entry
-        result['scores'] = step_scores(done)
-        if out: write_file(out, json.dumps(book | {clips.name: result}, indent=1) + '\n')
-        if progress: print(f"{clips.name}, {name}: {percent(result['scores'][name]['accuracy'])} held out, {percent(result['scores'][name]['train_accuracy'])} taught", flush=True)
+        if progress: print(f"{clips.name}, {name}:", ', '.join(f'{percent(spread(f[key] for f in entry["folds"]))} {what}' for key, what in (('accuracy', 'held out'), ('train_accuracy', 'taught'))), flush=True)
+    result['scores'] = step_scores({name: result['steps'][name] for name in steps})
+    if out: write_file(out, json.dumps(book | {clips.name: result}, indent=1) + '\n')
     return result
 
 # %% ../nbs/08b_gap.ipynb #47b8d735
@@ -152,14 +150,15 @@ def plot_steps(walked, # Data set → what `benchmark_steps` gave
                ):      # A matplotlib figure
     "Accuracy on clips held out and on clips taught after each step, and how long a training took."
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
     names = list(next(iter(walked.values()))['scores'])
     fig, axes = plt.subplots(1, len(walked) + 1, sharey=True, figsize=(3 * len(walked) + 3.6, 1 + .24 * len(names)), width_ratios=[3] * len(walked) + [1.5])
-    for ax, (title, r), mark in zip(axes, walked.items(), 'osD^'):
+    for ax, (title, r), mark in zip(axes, walked.items(), Line2D.filled_markers):
         mean, sd = ({key: [s[key][what] for s in r['scores'].values()] for key in ('accuracy', 'train_accuracy', 'seconds')} for what in ('mean', 'sd'))
         held, taught, rows = 100 * np.array(mean['accuracy']), 100 * np.array(mean['train_accuracy']), np.arange(len(mean['accuracy']))
         ax.hlines(rows, held, taught, color='#dddddd', zorder=0)
         ax.plot(taught, rows, 'o', color=PALETTE[0], markerfacecolor='none', label='taught, at rest')
-        ax.errorbar(held, rows, xerr=100 * np.array(sd['accuracy']), fmt='o', color=PALETTE[1], capsize=2, label='held out')
+        ax.errorbar(held, rows, xerr=100 * np.array(sd['accuracy']), fmt='o', color=PALETTE[1], capsize=2, label='held out, ± sd over the folds')
         ax.set(title=title, xlabel='accuracy [%]', xlim=(0, 104))
         axes[-1].plot(np.array(mean['seconds']) / 60, rows, mark, color='#555555', label=title)
     axes[0].set_yticks(range(len(names)), names)
