@@ -9,8 +9,8 @@ __all__ = ['NETWORKS', 'RECIPES', 'SELECTION', 'KINDS', 'RunError', 'check_recip
            'unhalved', 'batches_of', 'fit_fold', 'fold_seed', 'split_rows', 'write_file', 'write_npy', 'versions',
            'data_of', 'run_config', 'differences', 'check_folder', 'sole_user', 'disk_full', 'deal', 'Prepared',
            'prepare_run', 'write_start', 'top3_csv', 'geometric_mean', 'FoldBar', 'steps_of', 'run_fold', 'fold_line',
-           'gather', 'train_folds', 'credible', 'believed', 'folds_by', 'try_fold', 'cross_validate', 'begun_book',
-           'benchmark_folds']
+           'gather', 'train_folds', 'credible', 'opinion', 'reconsidered', 'folds_by', 'try_fold', 'cross_validate',
+           'begun_book', 'benchmark_folds']
 
 # %% ../nbs/07_training.ipynb #94598d14
 import errno
@@ -92,7 +92,7 @@ class Recipe:
     frames = property(lambda self: self.frames_of(self.window))     # of a window
     def frames_of(self, seconds): return self.features.frames(seconds_to_samples(seconds, sr=self.features.sr))
     def epochs_of(self, n): return max(self.epochs, -(-self.least_steps // -(-n // self.batch_size)))     # for n training clips
-    def doubts(self, train, unverified): return self.doubt > 0 and bool(np.isin(train, unverified).mean() >= .1)      # for fewer it is not worth it to learn twice
+    def doubts(self, train, unverified): return self.doubt > 0 and bool(np.isin(train, unverified).mean() >= .1)      # for fewer it is not worth it to learn three times
 
 RECIPES = {
     'post': Recipe('post'),
@@ -341,7 +341,7 @@ def fit_fold(X,          # Features, shape (clips, n_coef, frames, 1), may be a 
              more=(),    # More Keras callbacks
              ):          # The model of the epoch with the lowest watched loss, or the last
     "Train one network from scratch, and reload the epoch that counts."
-    if recipe.doubts(train, unverified): train = believed(X, targets, train, unverified, recipe=recipe, seed=seed, folder=folder, more=more)
+    if recipe.doubts(train, unverified): targets = reconsidered(X, targets, train, unverified, recipe=recipe, seed=seed, folder=folder, more=more)
     fixed, logs = recipe.watch == 'none', logs or Path(folder) / 'logs'
     with repeatable(seed), precision():
         model, done, half = compiled(recipe, targets.shape[1], X, train), 0, keras.config.dtype_policy().name != 'float32'
@@ -561,7 +561,7 @@ class FoldBar(keras.callbacks.Callback):
         super().__init__()
         self.bar, self.k, self.past, self.done, self.here, self.begun = bar, k, 0, 0, 0, time.perf_counter()
 
-    def on_train_begin(self, logs=None): self.past, self.done = self.past + self.done, 0     # a fold may take two trainings
+    def on_train_begin(self, logs=None): self.past, self.done = self.past + self.done, 0     # a fold may take three trainings
 
     def on_epoch_begin(self, epoch, logs=None):
         self.bar.update((epoch - self.done) * self.params['steps'])     # what was done before a kill
@@ -575,15 +575,15 @@ class FoldBar(keras.callbacks.Callback):
         self.bar.set_postfix_str(f"accuracy {logs['accuracy']:.0%}, watched {logs['val_accuracy']:.0%}", refresh=False)
 
     @property
-    def seconds(self): return (time.perf_counter() - self.begun) * (self.past + self.done) / self.here     # also of epochs done before a kill, but not of a first training that was over by then
+    def seconds(self): return (time.perf_counter() - self.begun) * (self.past + self.done) / self.here     # also of epochs done before a kill, but not of a training that was over by then
 
 def steps_of(recipe,     # A `Recipe`
              train,      # Rows to learn from
              unverified, # Rows whose labels nobody has checked
-             ):          # Number of steps, both trainings together where there are two
-    "How long it takes at most to learn from some rows."
+             ):          # Number of steps, all trainings together where there are three
+    "About how long it takes to learn from some rows."
     epochs = recipe.epochs_of(len(train))
-    return -(-len(train) // recipe.batch_size) * (epochs + math.ceil(recipe.doubt * epochs) * recipe.doubts(train, unverified))
+    return -(-len(train) // recipe.batch_size) * (epochs + 2 * math.ceil(recipe.doubt * epochs) * recipe.doubts(train, unverified))
 
 # %% ../nbs/07_training.ipynb #e3703615
 def run_fold(k,      # Number of the fold to score
@@ -683,23 +683,38 @@ def credible(targets,    # One-hot labels, shape (clips, labels)
         doubted += list(unverified[least[p[least].argmax(1) != k]])
     return np.setdiff1d(unverified, doubted)
 
-def believed(X,          # Features, shape (clips, n_coef, frames, 1), or `Windows`
-             targets,    # One-hot labels, shape (clips, labels)
-             train,      # Rows to learn from
-             unverified, # Rows whose labels nobody has checked, also others than those of `train`
-             *, recipe,  # A `Recipe` with `doubt`
-             seed,       # As `fit_fold`
-             folder,     # Where the first training and its result are kept, to be taken up again
-             more=(),    # More Keras callbacks
-             ):          # Those of `train` to learn from
-    "Train once, shortly, and leave out what that network does not believe."
-    path, asked = Path(folder) / 'believed.npy', np.intersect1d(train, unverified)
+# %% ../nbs/07_training.ipynb #45ec7128
+def opinion(X,         # Features, shape (clips, n_coef, frames, 1), or `Windows`
+            targets,   # One-hot labels, shape (clips, labels)
+            rows,      # Rows to learn from
+            asked,     # Rows it is asked about
+            *, recipe, # A `Recipe`, whose `doubt` is the share of the epochs
+            seed,      # As `fit_fold`
+            folder,    # Where the training and its result are kept, to be taken up again
+            more=(),   # More Keras callbacks
+            ):         # Probabilities, float32, shape (asked, labels)
+    "What a network says of some clips after a short training on others."
+    path = Path(folder) / 'opinion.npy'
     if not path.exists():
-        first = replace(recipe, doubt=0., epochs=math.ceil(recipe.doubt * recipe.epochs_of(len(train))), least_steps=0)
-        (Path(folder) / 'first').mkdir(exist_ok=True)
-        model = fit_fold(X, targets, train, train[:1], recipe=first, seed=seed, folder=Path(folder) / 'first', more=more)
-        write_npy(path, credible(targets, asked, predict_clips(model, X, asked, recipe)))
-    return np.union1d(np.setdiff1d(train, asked), np.load(path, allow_pickle=False))
+        Path(folder).mkdir(exist_ok=True)
+        brief = replace(recipe, doubt=0., epochs=math.ceil(recipe.doubt * recipe.epochs_of(len(rows))), least_steps=0)
+        model = fit_fold(X, targets, rows, rows[:1], recipe=brief, seed=seed, folder=folder, more=more)
+        write_npy(path, predict_clips(model, X, asked, recipe))
+    return np.load(path, allow_pickle=False)
+
+def reconsidered(X,          # Features, shape (clips, n_coef, frames, 1), or `Windows`
+                 targets,    # One-hot labels, shape (clips, labels)
+                 train,      # Rows to learn from
+                 unverified, # Rows whose labels nobody has checked, also others than those of `train`
+                 *, folder,  # Where the two trainings are kept
+                 **how,      # As `opinion`: recipe, seed and more
+                 ):          # Targets, shape (clips, labels), in which a doubted clip has probabilities in place of its label
+    "Doubt what one network does not believe, and ask another, which has learned from the rest."
+    asked = np.intersect1d(train, unverified)
+    stay = credible(targets, asked, opinion(X, targets, train, asked, folder=Path(folder) / 'first', **how))
+    doubted, targets = np.setdiff1d(asked, stay), targets.copy()
+    if len(doubted): targets[doubted] = opinion(X, targets, np.setdiff1d(train, doubted), doubted, folder=Path(folder) / 'second', **how)
+    return targets
 
 # %% ../nbs/07_training.ipynb #be7ad9c7
 KINDS = {'unshuffled': ('unshuffled', 2, 'scored'),       # The post's KFold(2), clips in the order of their names
