@@ -38,14 +38,16 @@ def gap_steps(steps=400, # Of learning, for the later recipes
     a, shift = strong.augment, Augment(time_shift=strong.augment.time_shift)
     colour = replace(shift, gain=a.gain, tilt=a.tilt)
     mixed = replace(colour, mixup=a.mixup)
+    masked = replace(mixed, time_mask=.12, freq_mask=.16)
+    moved = replace(masked, freq_shift=a.freq_shift)
     return {'post': post} | walk(post, {
         'fixed schedule': {'watch': 'none'}, 'a new window each epoch': {'seconds': None, 'window': 2., 'short': 'pad'}, 'settled means': {'settle': strong.settle},
         'one mean a coefficient': {'standardize': (0, 2)}, 'log-mel': {'features': strong.features}, 'five windows averaged': {'crops': 5}, 'windows of 4 s': {'window': 4.},
         'silence left out': {'silence': strong.silence}, 'repeated, not padded': {'short': 'repeat'}, 'pooled, not flattened': {'network': 'pooled_cnn'},
         'the larger network': {'network': 'strong_cnn'}, 'more steps': {'batch_size': 32, 'epochs': 1, 'least_steps': steps},
         'AdamW and a cosine': {'cosine': True, 'learning_rate': strong.learning_rate, 'weight_decay': strong.weight_decay}, 'time shift': {'augment': shift},
-        'gain and tilt': {'augment': colour}, 'mixup': {'augment': mixed}, 'masks': {'augment': a}, 'label smoothing': {'label_smoothing': strong.label_smoothing},
-        'shorter windows, too': {'shorter': strong.shorter}})
+        'gain and tilt': {'augment': colour}, 'mixup': {'augment': mixed}, 'masks': {'augment': masked}, 'label smoothing': {'label_smoothing': strong.label_smoothing},
+        'shorter windows, too': {'shorter': strong.shorter}, 'frequency shift': {'augment': moved}, 'cutmix': {'augment': replace(moved, cutmix=a.cutmix)}, 'no masks': {'augment': a}})
 
 # %% ../nbs/08b_gap.ipynb #47b8d733
 def scored_fold(data,    # `Prepared`, training clips alone

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from soundtag.augmentation import (Augment, Batches, Ragged, background_noise, covered, crop, freq_mask, gain, mixup, noise_bank,
-                                   spans, starts, tilt, time_mask, time_shift, to_db, to_power)
+from soundtag.augmentation import (Augment, Batches, Ragged, background_noise, covered, crop, cutmix, freq_mask, freq_shift, gain, mixup,
+                                   noise_bank, spans, starts, tilt, time_mask, time_shift, to_db, to_power)
 from soundtag.mfcc import MFCC, LogMel
 
 quick = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2 ** 32)
-EVERYTHING = Augment(time_shift=.5, gain=6, tilt=12, mixup=.4, noise_snr=(0, 30), time_mask=.2, freq_mask=.2)
+EVERYTHING = Augment(time_shift=.5, gain=6, tilt=12, freq_shift=3, mixup=.4, cutmix=.5, noise_snr=(0, 30), time_mask=.2, freq_mask=.2)
 
 
 @st.composite
@@ -51,6 +51,7 @@ def calls(X, rng):
     return {'time_shift': (lambda X, a: time_shift(X, a[0]), [rng.integers(-50, 50, n)]),
             'gain': (lambda X, a: gain(X, a[0]), [amounts]),
             'tilt': (lambda X, a: tilt(X, a[0]), [amounts]),
+            'freq_shift': (lambda X, a: freq_shift(X, a[0]), [amounts / 5]),
             'background_noise': (lambda X, a: background_noise(X, *a), [other, amounts]),
             'time_mask': (lambda X, a: time_mask(X, *a), list(masks)),
             'freq_mask': (lambda X, a: freq_mask(X, *a, fill='min'), list(masks))}
@@ -94,6 +95,36 @@ def test_gain_is_the_same_everywhere_and_tilt_a_line(X, db):
     if X.shape[1] > 1:
         np.testing.assert_allclose(line[:, [0, -1], 0], [[-db / 2, db / 2]] * len(X), atol=1e-4)
         np.testing.assert_allclose(line.mean(), 0, atol=1e-3)
+
+
+@quick
+@given(X=pictures(), bands=st.integers(-15, 15))
+def test_freq_shift_by_whole_bands_moves_the_picture_and_repeats_the_outermost(X, bands):
+    i = np.clip(np.arange(X.shape[1]) - bands, 0, X.shape[1] - 1)
+    np.testing.assert_allclose(freq_shift(X, bands), X[:, i], atol=1e-4)
+
+
+@quick
+@given(X=pictures(), bands=st.floats(-4, 4))
+def test_freq_shift_by_parts_of_a_band_is_between_its_neighbours(X, bands):
+    out, low, high = freq_shift(X, bands), freq_shift(X, np.floor(bands)), freq_shift(X, np.ceil(bands))
+    part = bands - np.floor(bands)
+    np.testing.assert_allclose(out, (1 - part) * low + part * high, atol=1e-3)
+
+
+@quick
+@given(X=pictures(), seed=seeds)
+def test_cutmix_has_each_frame_from_one_of_two_clips_and_its_label_counts_them(X, seed):
+    rng = np.random.default_rng(seed)
+    X = X + 200 * np.arange(len(X), dtype='float32')[:, None, None]      # each frame tells whose it is
+    partner, w, y = rng.permutation(len(X)), rng.random(len(X)), np.eye(len(X), dtype='float32')
+    out, labels = cutmix(X, y, partner, w, rng.random(len(X)))
+    own = (out == X).all(axis=1)
+    np.testing.assert_array_equal(out, np.where(own[:, None], X, X[partner]))
+    assert (np.abs(np.diff(own, axis=1, append=own[:, :1]).sum(1)) <= 2).all()      # one piece, on a ring
+    kept = np.where(partner == np.arange(len(X)), 1, own.mean(1))
+    np.testing.assert_allclose(kept[partner != np.arange(len(X))], np.rint(w * X.shape[2])[partner != np.arange(len(X))] / X.shape[2], atol=1e-6)
+    np.testing.assert_allclose(labels, kept[:, None] * y + (1 - kept[:, None]) * y[partner], atol=1e-6)
 
 
 @quick
@@ -213,7 +244,7 @@ def test_a_draw_is_repeatable_finite_and_its_labels_sum_to_one(X, seed, bank):
     assert (X == -100).all() or other.tobytes() != a[0].tobytes()
 
 
-SWITCHES = {'time_shift': 0, 'gain': 0, 'tilt': 0, 'mixup': 0, 'noise_snr': None, 'time_mask': 0, 'freq_mask': 0}
+SWITCHES = {'time_shift': 0, 'gain': 0, 'tilt': 0, 'freq_shift': 0, 'mixup': 0, 'noise_snr': None, 'time_mask': 0, 'freq_mask': 0}
 
 
 @pytest.mark.parametrize('name', SWITCHES)
@@ -238,6 +269,17 @@ def test_each_switch_does_something_and_moves_no_other_dice(name, seed):
 
 @given(seed=seeds)
 @settings(max_examples=10, deadline=None)
+def test_cutmix_moves_no_other_dice(seed):
+    rng = np.random.default_rng(0)
+    X, y = rng.uniform(-80, 20, (64, 8, 60)).astype('float32'), np.eye(64, dtype='float32')
+    plain, some, all = (Augment(tilt=6, mixup=1, cutmix=share)(X, y, np.random.default_rng(seed)) for share in (0, .5, 1))
+    at_once, apart = ((some[0] == other[0]).all(axis=(1, 2)) for other in (plain, all))
+    assert (at_once | apart).all() and 12 < apart.sum() < 52
+    np.testing.assert_allclose(plain[1], all[1], atol=.5 / 60 + 1e-6)      # the same partners and weights, but for the rounding to frames
+
+
+@given(seed=seeds)
+@settings(max_examples=10, deadline=None)
 def test_amounts_stay_within_the_settings(seed):
     X, y = np.zeros((64, 20, 50), 'float32'), np.eye(64, dtype='float32')
     rng = np.random.default_rng(seed)
@@ -245,6 +287,9 @@ def test_amounts_stay_within_the_settings(seed):
     assert -6 <= level.min() < -3 and 3 < level.max() <= 6
     slope = np.ptp(Augment(tilt=12)(X, y, rng)[0], axis=1)[:, 0]
     assert 6 < slope.max() <= 12.001
+    stairs = np.tile(np.arange(20, dtype='float32')[:, None], (64, 1, 50))
+    higher = 10 - Augment(freq_shift=3)(stairs, y, rng)[0][:, 10, 0]
+    assert -3 <= higher.min() < -1.5 and 1.5 < higher.max() <= 3
     ramp = np.tile(np.arange(50, dtype='float32'), (64, 20, 1))
     shift = (Augment(time_shift=.2)(ramp, y, rng)[0][:, 0, 0] + 25) % 50 - 25
     assert abs(shift).max() in range(8, 11) and shift.min() < 0 < shift.max()
@@ -284,7 +329,7 @@ def test_settings_survive_json():
         assert set(a.settings) == {f.name for f in fields(Augment)}
 
 
-@pytest.mark.parametrize('bad', [dict(time_shift=.6), dict(gain=-1), dict(gain=float('nan')), dict(tilt=41), dict(mixup=-.1), dict(time_mask=1.1),
+@pytest.mark.parametrize('bad', [dict(time_shift=.6), dict(gain=-1), dict(gain=float('nan')), dict(tilt=41), dict(freq_shift=-1), dict(mixup=-.1), dict(cutmix=1.1), dict(cutmix=.5), dict(time_mask=1.1),
                                  dict(freq_mask=-1), dict(masks=-1), dict(fill='max'), dict(noise_snr=(1, 2, 3)), dict(noise_snr=(9, 3)),
                                  dict(noise_snr=(float('nan'), 3)), dict(noise_snr=(-90, 0))])
 def test_settings_beyond_reason_are_refused_by_name_with_the_cure(bad):
@@ -381,7 +426,7 @@ def test_batches_refuse_what_makes_no_sense():
     class Store(Ragged):
         features = MFCC(sr=8000)
     mfcc = Store(store.rows, store.start, store.frames)
-    for setting in ('gain', 'tilt', 'mixup', 'noise_snr', 'freq_mask'):
+    for setting in ('gain', 'tilt', 'freq_shift', 'mixup', 'noise_snr', 'freq_mask'):
         with pytest.raises(ValueError, match='MFCC features .* LogMel'):
             batches(mfcc, augment=replace(Augment(), **{setting: getattr(EVERYTHING, setting)}))
     batches(mfcc, augment=Augment(time_shift=.5, time_mask=.1))
