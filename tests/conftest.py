@@ -28,7 +28,7 @@ def real_data():
     return Path(folder)
 
 
-LONGEST = ['environment', 'test_training', '07_training', 'test_cli', '06_model', 'docs', 'test_model', 'test_results', 'test_tagging']
+LONGEST = ['environment', 'test_training', '10a_ranging', '07_training', 'test_cli', '09e_box', '08b_gap', '06_model', 'docs', 'test_model', 'test_results', 'test_tagging']
 
 
 @pytest.hookimpl(tryfirst=True)    # before xdist reads the groups
