@@ -259,9 +259,9 @@ def augmented(a,      # An `Augment`
     if a.gain: X = gain(X, level * a.gain)
     behind = X[np.arange(n) - 1] if noise is None and a.noise_snr else None
     if a.mixup:
-        weight = rng.beta(a.mixup, a.mixup, n)
-        after, at_once = cutmix(X, y, partner, weight, begin) if a.cutmix else (X, y), mixup(X, y, partner, weight, a.match)
-        X, y = (np.where(turn.reshape(-1, *[1] * (v.ndim - 1)), u, v) for u, v in zip(after, at_once))
+        pair = X, y, partner, rng.beta(a.mixup, a.mixup, n)
+        X, y = mixup(*pair, a.match)
+        if a.cutmix: X[turn], y[turn] = (v[turn] for v in cutmix(*pair, begin))
     if a.noise_snr:
         if noise is not None:
             i = (place[0] * len(noise.frames)).astype(int)

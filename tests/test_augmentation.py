@@ -272,10 +272,10 @@ def test_each_switch_does_something_and_moves_no_other_dice(name, seed):
 def test_cutmix_moves_no_other_dice(seed):
     rng = np.random.default_rng(0)
     X, y = rng.uniform(-80, 20, (64, 8, 60)).astype('float32'), np.eye(64, dtype='float32')
-    plain, some, all = (Augment(tilt=6, mixup=1, cutmix=share)(X, y, np.random.default_rng(seed)) for share in (0, .5, 1))
-    at_once, apart = ((some[0] == other[0]).all(axis=(1, 2)) for other in (plain, all))
+    plain, some, every = (Augment(tilt=6, mixup=1, cutmix=share)(X, y, np.random.default_rng(seed)) for share in (0, .5, 1))
+    at_once, apart = ((some[0] == other[0]).all(axis=(1, 2)) for other in (plain, every))
     assert (at_once | apart).all() and 12 < apart.sum() < 52
-    np.testing.assert_allclose(plain[1], all[1], atol=.5 / 60 + 1e-6)      # the same partners and weights, but for the rounding to frames
+    np.testing.assert_allclose(plain[1], every[1], atol=.5 / 60 + 1e-6)      # the same partners and weights, but for the rounding to frames
 
 
 @given(seed=seeds)
