@@ -10,6 +10,7 @@ __all__ = ['WAYS', 'walk', 'gap_steps', 'scored_fold', 'benchmark_steps', 'step_
 # %% ../nbs/08b_gap.ipynb #5a9e7d2f
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -201,10 +202,10 @@ def noisy_fold(data,   # What `mislabelled` gave
     return accuracy(y[scored], p[scored])
 
 # %% ../nbs/08b_gap.ipynb #54141a40
-def won_back(shares, # Share of wrong labels, as text → way → accuracy of each fold; '0' → believed
+def won_back(shares, # Share of wrong labels, as text → way → seed → accuracy of each fold; '0' → believed
              ):      # Share → way → part of what believing costs that the way makes good; None where it costs nothing
     "What doubting, and leaving out, are worth."
-    mean = {share: {way: float(np.mean(folds)) for way, folds in ways.items()} for share, ways in shares.items()}
+    mean = {share: {way: float(np.mean(list(seeds.values()))) for way, seeds in ways.items()} for share, ways in shares.items()}
     clean = mean.pop('0')['believed']
     return {share: {way: (a - ways['believed']) / cost if (cost := clean - ways['believed']) > 0 else None for way, a in ways.items() if way != 'believed'} for share, ways in mean.items()}
 
@@ -212,23 +213,23 @@ def benchmark_noise(clips,              # `Clips`; the training ones count, and 
                     *, out=None,        # JSON file to write, which may hold other data sets' results; one begun is gone on with
                     recipe='strong',    # A `Recipe` with a fixed schedule, or a name in `RECIPES`
                     shares=(.2, .4),    # Of labels that are made wrong
-                    seed=0,             # Of everything random
+                    seeds=(0, 1),       # Of everything random; the folds are dealt by the first
                     cache=None,         # Folder of the feature store; None: the user's cache
                     progress=True,      # Print a line a way
-                    ):                  # Results; `shares` has the accuracy of each fold by share and way
+                    ):                  # Results; `shares` has the accuracy of each fold by share, way and seed
     "What wrong labels cost, and what can be done about it."
     clips, recipe, book = clips.train, get_recipe(recipe), begun_book(out)
-    result = {'what': 'accuracy when a share of the training labels is wrong', 'data': data_of(clips), 'recipe': recipe.settings, 'seeds': [seed], 'versions': versions(), 'shares': {}}
+    result = {'what': 'accuracy when a share of the training labels is wrong', 'data': data_of(clips), 'recipe': recipe.settings, 'seeds': list(seeds), 'versions': versions(), 'shares': {}}
     begun = book.get(clips.name, {})
     if all(begun.get(n) == result[n] for n in ('data', 'recipe', 'seeds', 'versions')): result['shares'] = begun['shares']
-    data = prepare_run(clips, recipe, seed, cache, progress)
-    y, fold = data.targets.argmax(1), deal(data.clips, 5, 'auto', recipe.watch, seed).to_numpy()
-    for share, way in [(0, 'believed'), *((s, w) for s in shares for w in WAYS)]:
-        spoiled, done = mislabelled(data, share, seed), result['shares'].setdefault(str(share), {}).setdefault(way, [])
+    data = prepare_run(clips, recipe, seeds[0], cache, progress)
+    y, fold = data.targets.argmax(1), deal(data.clips, 5, 'auto', recipe.watch, seeds[0]).to_numpy()
+    for seed, (share, way) in product(seeds, [(0, 'believed'), *((s, w) for s in shares for w in WAYS)]):
+        spoiled, done = mislabelled(data, share, seed), result['shares'].setdefault(str(share), {}).setdefault(way, {}).setdefault(str(seed), [])
         for k in sorted(set(fold))[len(done):]:
             done.append(noisy_fold(spoiled, y, fold, k, recipe, way, seed))
             if out: write_file(out, json.dumps(book | {clips.name: result}, indent=1))
-        if progress: print(f'{clips.name}, {share:.0%} of the labels wrong, unverified ones {way}: {np.mean(done):.1%} held out', flush=True)
+        if progress: print(f'{clips.name}, seed {seed}, {share:.0%} of the labels wrong, unverified ones {way}: {np.mean(done):.1%} held out', flush=True)
     result['won_back'] = won_back(result['shares'])
     if out: write_file(out, json.dumps(book | {clips.name: result}, indent=1))
     return result
