@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    os.environ.setdefault('OMP_NUM_THREADS', '1')    # threads of OpenMP wait for each other without leaving the core, which the worker beside it wants: a regression took sixteen times as long
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')    # soundtag asks for it, but a test file that imports Keras first would be before it
 ROOT = Path(__file__).resolve().parent.parent
 
