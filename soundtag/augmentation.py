@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHORT', 'FILLS', 'MOST', 'Ragged', 'starts', 'crop', 'time_shift', 'per_clip', 'gain', 'tilt', 'freq_shift',
-           'to_power', 'to_db', 'mixup', 'cutmix', 'background_noise', 'noise_bank', 'covered', 'time_mask',
-           'freq_mask', 'spans', 'Augment', 'augmented', 'check_batches', 'Batches']
+           'to_power', 'to_db', 'mixup', 'cutmix', 'background_noise', 'noise_bank', 'freq_mixstyle', 'covered',
+           'time_mask', 'freq_mask', 'spans', 'Augment', 'augmented', 'check_batches', 'Batches']
 
 # %% ../nbs/05_augmentation.ipynb #de1883a9
 import math
@@ -167,6 +167,16 @@ def noise_bank(features,            # A `LogMel`
     n = round(seconds * features.sr)
     return Ragged.of([features(colored_noise(n, sr=features.sr, rng=rng, slope=s).astype('float32')) for s in slopes])
 
+# %% ../nbs/05_augmentation.ipynb #7a1c0e12
+def freq_mixstyle(X,       # Log-mel in dB, shape (batch, n_mels, frames)
+                  partner, # The clip whose style each one takes on, its number in the batch, shape (batch,)
+                  weight,  # Share of its own style that a clip keeps, 0 to 1, shape (batch,)
+                  ):       # The same shape
+    "Each clip with the level and the swing of each band partly another's."
+    mean, swing, w = X.mean(axis=2, keepdims=True), X.std(axis=2, keepdims=True) + 1, per_clip(weight, X)
+    to_mean, to_swing = (w * v + (1 - w) * v[partner] for v in (mean, swing))
+    return (X - mean) * (to_swing / swing) + to_mean
+
 # %% ../nbs/05_augmentation.ipynb #0b817b79
 FILLS = ('mean', 'min')  # What fills a mask: the clip's mean, or its quietest value
 
@@ -204,7 +214,7 @@ def spans(u,       # Random numbers from 0 to below 1, shape (2, ...): for width
     return (u[1] * (length - width + 1)).astype(int), width
 
 # %% ../nbs/05_augmentation.ipynb #c6e56e99
-MOST = {'time_shift': .5, 'gain': 40, 'tilt': 40, 'freq_shift': 100, 'mixup': 100, 'cutmix': 1, 'time_mask': 1, 'freq_mask': 1}  # What a setting may be at most
+MOST = {'time_shift': .5, 'gain': 40, 'tilt': 40, 'freq_shift': 100, 'mixup': 100, 'cutmix': 1, 'freq_mixstyle': 1, 'time_mask': 1, 'freq_mask': 1}  # What a setting may be at most
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
@@ -217,6 +227,7 @@ class Augment:
     cutmix: float = 0.        # Share of the mixed clips that hear the other one before or after, not at once
     match: bool = True        # Mixed clips are brought to one level first
     noise_snr: tuple = None   # Lowest and highest SNR in dB
+    freq_mixstyle: float = 0. # Share of the clips that take on some of another's style, how much is drawn
     time_mask: float = 0.     # A mask covers up to this share of the frames
     freq_mask: float = 0.     # A mask covers up to this share of the bands
     masks: int = 2            # Masks of each kind
@@ -225,16 +236,15 @@ class Augment:
     def __post_init__(self):
         for name, most in MOST.items():
             if not 0 <= getattr(self, name) <= most: raise ValueError(f'{name}={getattr(self, name)}: give 0 (off) to {most}')
-        if self.noise_snr is not None:
-            object.__setattr__(self, 'noise_snr', tuple(self.noise_snr))
-            if len(self.noise_snr) != 2 or not -40 <= self.noise_snr[0] <= self.noise_snr[1] <= 100:
-                raise ValueError(f'noise_snr={self.noise_snr}: give lowest and highest dB, such as (10, 40), or None (off)')
+        if self.noise_snr is not None: object.__setattr__(self, 'noise_snr', tuple(self.noise_snr))
+        if self.noise_snr is not None and not (len(self.noise_snr) == 2 and -40 <= self.noise_snr[0] <= self.noise_snr[1] <= 100):
+            raise ValueError(f'noise_snr={self.noise_snr}: give lowest and highest dB, such as (10, 40), or None (off)')
         if self.cutmix and not self.mixup: raise ValueError(f'cutmix={self.cutmix}: give mixup as well, such as 1, whose weights it takes')
         if self.masks < 0: raise ValueError(f'masks={self.masks}: give 0 or more')
         if self.fill not in FILLS: raise ValueError(f'fill={self.fill!r}: give one of {", ".join(FILLS)}')
 
     settings = property(lambda self: asdict(self) | {'noise_snr': self.noise_snr and list(self.noise_snr)})
-    needs_db = property(lambda self: bool(self.gain or self.tilt or self.freq_shift or self.mixup or self.noise_snr or self.freq_mask))
+    needs_db = property(lambda self: bool(self.gain or self.tilt or self.freq_shift or self.mixup or self.noise_snr or self.freq_mixstyle or self.freq_mask))
 
     def __call__(self, X, y, rng, noise=None):
         "X, shape (batch, n_mels, frames), and y augmented; noise comes from the store `noise`, else from the other clips."
@@ -253,6 +263,7 @@ def augmented(a,      # An `Augment`
     place, in_time, in_bands = rng.random((2, n)), rng.random((2, n, a.masks)), rng.random((2, n, a.masks))
     partner, more = rng.permutation(n), rng.spawn(1)[0]
     steps, begin, turn = more.uniform(-1, 1, n), more.random(n), more.random(n) < a.cutmix
+    model, own, styled = more.permutation(n), more.random(n), more.random(n) < a.freq_mixstyle
     if a.time_shift: X = time_shift(X, np.rint(shift * a.time_shift * frames).astype(int))
     if a.freq_shift: X = freq_shift(X, steps * a.freq_shift)
     if a.tilt: X = tilt(X, slope * a.tilt)
@@ -267,6 +278,7 @@ def augmented(a,      # An `Augment`
             i = (place[0] * len(noise.frames)).astype(int)
             behind = crop(noise, i, starts(noise.frames[i], frames, place[1]), frames)
         X = background_noise(X, behind, np.interp(snr, (-1, 1), a.noise_snr))
+    if a.freq_mixstyle: X = np.where(styled[:, None, None], freq_mixstyle(X, model, own), X)
     if a.time_mask: X = time_mask(X, *spans(in_time, frames, int(a.time_mask * frames)), a.fill)
     if a.freq_mask: X = freq_mask(X, *spans(in_bands, bands, int(a.freq_mask * bands)), a.fill)
     return X, y

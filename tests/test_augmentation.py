@@ -8,13 +8,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from soundtag.augmentation import (Augment, Batches, Ragged, background_noise, covered, crop, cutmix, freq_mask, freq_shift, gain, mixup,
-                                   noise_bank, spans, starts, tilt, time_mask, time_shift, to_db, to_power)
+from soundtag.augmentation import (Augment, Batches, Ragged, background_noise, covered, crop, cutmix, freq_mask, freq_mixstyle, freq_shift, gain,
+                                   mixup, noise_bank, spans, starts, tilt, time_mask, time_shift, to_db, to_power)
 from soundtag.mfcc import MFCC, LogMel
 
 quick = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2 ** 32)
-EVERYTHING = Augment(time_shift=.5, gain=6, tilt=12, freq_shift=3, mixup=.4, cutmix=.5, noise_snr=(0, 30), time_mask=.2, freq_mask=.2)
+EVERYTHING = Augment(time_shift=.5, gain=6, tilt=12, freq_shift=3, mixup=.4, cutmix=.5, noise_snr=(0, 30), freq_mixstyle=.7, time_mask=.2, freq_mask=.2)
 
 
 @st.composite
@@ -125,6 +125,19 @@ def test_cutmix_has_each_frame_from_one_of_two_clips_and_its_label_counts_them(X
     kept = np.where(partner == np.arange(len(X)), 1, own.mean(1))
     np.testing.assert_allclose(kept[partner != np.arange(len(X))], np.rint(w * X.shape[2])[partner != np.arange(len(X))] / X.shape[2], atol=1e-6)
     np.testing.assert_allclose(labels, kept[:, None] * y + (1 - kept[:, None]) * y[partner], atol=1e-6)
+
+
+@quick
+@given(X=pictures(), seed=seeds)
+def test_freq_mixstyle_gives_each_band_a_blend_of_two_means_and_swings_and_keeps_its_course(X, seed):
+    rng = np.random.default_rng(seed)
+    partner, w = rng.permutation(len(X)), rng.random((len(X), 1))
+    out = freq_mixstyle(X, partner, w[:, 0]).astype(float)
+    mean, swing = X.mean(2, dtype=float), X.std(2, dtype=float)
+    blend = lambda v: w * v + (1 - w) * v[partner]
+    np.testing.assert_allclose(out.mean(2), blend(mean), atol=1e-2)
+    np.testing.assert_allclose(out - out.mean(2, keepdims=True), (X - mean[..., None]) * (blend(swing + 1) / (swing + 1))[..., None], atol=1e-2)
+    np.testing.assert_allclose(freq_mixstyle(X, partner, np.ones(len(X))), X, atol=1e-3)
 
 
 @quick
@@ -244,7 +257,7 @@ def test_a_draw_is_repeatable_finite_and_its_labels_sum_to_one(X, seed, bank):
     assert (X == -100).all() or other.tobytes() != a[0].tobytes()
 
 
-SWITCHES = {'time_shift': 0, 'gain': 0, 'tilt': 0, 'freq_shift': 0, 'mixup': 0, 'noise_snr': None, 'time_mask': 0, 'freq_mask': 0}
+SWITCHES = {'time_shift': 0, 'gain': 0, 'tilt': 0, 'freq_shift': 0, 'mixup': 0, 'noise_snr': None, 'freq_mixstyle': 0, 'time_mask': 0, 'freq_mask': 0}
 
 
 @pytest.mark.parametrize('name', SWITCHES)
