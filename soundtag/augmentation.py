@@ -263,7 +263,7 @@ def augmented(a,      # An `Augment`
     place, in_time, in_bands = rng.random((2, n)), rng.random((2, n, a.masks)), rng.random((2, n, a.masks))
     partner, more = rng.permutation(n), rng.spawn(1)[0]
     steps, begin, turn = more.uniform(-1, 1, n), more.random(n), more.random(n) < a.cutmix
-    model, own, styled = more.permutation(n), more.random(n), more.random(n) < a.freq_mixstyle
+    like, own, styled = more.permutation(n), more.random(n), more.random(n) < a.freq_mixstyle
     if a.time_shift: X = time_shift(X, np.rint(shift * a.time_shift * frames).astype(int))
     if a.freq_shift: X = freq_shift(X, steps * a.freq_shift)
     if a.tilt: X = tilt(X, slope * a.tilt)
@@ -278,7 +278,7 @@ def augmented(a,      # An `Augment`
             i = (place[0] * len(noise.frames)).astype(int)
             behind = crop(noise, i, starts(noise.frames[i], frames, place[1]), frames)
         X = background_noise(X, behind, np.interp(snr, (-1, 1), a.noise_snr))
-    if a.freq_mixstyle: X = np.where(styled[:, None, None], freq_mixstyle(X, model, own), X)
+    if a.freq_mixstyle: X = np.where(styled[:, None, None], freq_mixstyle(X, like, own), X)
     if a.time_mask: X = time_mask(X, *spans(in_time, frames, int(a.time_mask * frames)), a.fill)
     if a.freq_mask: X = freq_mask(X, *spans(in_bands, bands, int(a.freq_mask * bands)), a.fill)
     return X, y
