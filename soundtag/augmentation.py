@@ -172,10 +172,9 @@ def freq_mixstyle(X,       # Log-mel in dB, shape (batch, n_mels, frames)
                   partner, # The clip whose style each one takes on, its number in the batch, shape (batch,)
                   weight,  # Share of its own style that a clip keeps, 0 to 1, shape (batch,)
                   ):       # The same shape
-    "Each clip with the level and the swing of each band partly another's."
-    mean, swing, w = X.mean(axis=2, keepdims=True), X.std(axis=2, keepdims=True) + 1, per_clip(weight, X)
-    to_mean, to_swing = (w * v + (1 - w) * v[partner] for v in (mean, swing))
-    return (X - mean) * (to_swing / swing) + to_mean
+    "Each clip with the mean level of each band partly another's."
+    mean = X.mean(axis=2, keepdims=True)
+    return X + (1 - per_clip(weight, X)) * (mean[partner] - mean)
 
 # %% ../nbs/05_augmentation.ipynb #0b817b79
 FILLS = ('mean', 'min')  # What fills a mask: the clip's mean, or its quietest value
@@ -214,7 +213,7 @@ def spans(u,       # Random numbers from 0 to below 1, shape (2, ...): for width
     return (u[1] * (length - width + 1)).astype(int), width
 
 # %% ../nbs/05_augmentation.ipynb #c6e56e99
-MOST = {'time_shift': .5, 'gain': 40, 'tilt': 40, 'freq_shift': 100, 'mixup': 100, 'cutmix': 1, 'freq_mixstyle': 1, 'time_mask': 1, 'freq_mask': 1}  # What a setting may be at most
+MOST = {'time_shift': .5, 'gain': 40, 'tilt': 40, 'freq_shift': 100, 'mixup': 100, 'cutmix': 1, 'unmixed': 1, 'freq_mixstyle': 1, 'time_mask': 1, 'freq_mask': 1}  # What a setting may be at most
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
@@ -225,6 +224,7 @@ class Augment:
     freq_shift: float = 0.    # Moved by up to so many bands either way
     mixup: float = 0.         # alpha of the weights' Beta distribution
     cutmix: float = 0.        # Share of the mixed clips that hear the other one before or after, not at once
+    unmixed: float = 0.       # Share of the clips that are heard alone all the same
     match: bool = True        # Mixed clips are brought to one level first
     noise_snr: tuple = None   # Lowest and highest SNR in dB
     freq_mixstyle: float = 0. # Share of the clips that take on some of another's style, how much is drawn
@@ -239,7 +239,8 @@ class Augment:
         if self.noise_snr is not None: object.__setattr__(self, 'noise_snr', tuple(self.noise_snr))
         if self.noise_snr is not None and not (len(self.noise_snr) == 2 and -40 <= self.noise_snr[0] <= self.noise_snr[1] <= 100):
             raise ValueError(f'noise_snr={self.noise_snr}: give lowest and highest dB, such as (10, 40), or None (off)')
-        if self.cutmix and not self.mixup: raise ValueError(f'cutmix={self.cutmix}: give mixup as well, such as 1, whose weights it takes')
+        for name in ('cutmix', 'unmixed'):
+            if getattr(self, name) and not self.mixup: raise ValueError(f'{name}={getattr(self, name)}: give mixup as well, such as 1; without it no clips are mixed')
         if self.masks < 0: raise ValueError(f'masks={self.masks}: give 0 or more')
         if self.fill not in FILLS: raise ValueError(f'fill={self.fill!r}: give one of {", ".join(FILLS)}')
 
@@ -263,7 +264,7 @@ def augmented(a,      # An `Augment`
     place, in_time, in_bands = rng.random((2, n)), rng.random((2, n, a.masks)), rng.random((2, n, a.masks))
     partner, more = rng.permutation(n), rng.spawn(1)[0]
     steps, begin, turn = more.uniform(-1, 1, n), more.random(n), more.random(n) < a.cutmix
-    like, own, styled = more.permutation(n), more.random(n), more.random(n) < a.freq_mixstyle
+    like, own, styled, single = more.permutation(n), more.random(n), more.random(n) < a.freq_mixstyle, more.random(n) < a.unmixed
     if a.time_shift: X = time_shift(X, np.rint(shift * a.time_shift * frames).astype(int))
     if a.freq_shift: X = freq_shift(X, steps * a.freq_shift)
     if a.tilt: X = tilt(X, slope * a.tilt)
@@ -273,6 +274,7 @@ def augmented(a,      # An `Augment`
         pair = X, y, partner, rng.beta(a.mixup, a.mixup, n)
         X, y = mixup(*pair, a.match)
         if a.cutmix: X[turn], y[turn] = (v[turn] for v in cutmix(*pair, begin))
+        if a.unmixed: X[single], y[single] = (v[single] for v in pair[:2])
     if a.noise_snr:
         if noise is not None:
             i = (place[0] * len(noise.frames)).astype(int)

@@ -34,9 +34,9 @@ def walk(recipe,  # `Recipe` to begin with
 
 def gap_steps(steps=400, # Of learning, for the later recipes
               ):         # Name → `Recipe`
-    "From the post's recipe to `strong`, where all labels are believed."
+    "From the post's recipe to `strong` as it was, where all labels are believed."
     post, strong = RECIPES['post'], RECIPES['strong']
-    a, shift = strong.augment, Augment(time_shift=strong.augment.time_shift)
+    a, shift = replace(strong.augment, unmixed=0., freq_mixstyle=0.), Augment(time_shift=strong.augment.time_shift)
     colour = replace(shift, gain=a.gain, tilt=a.tilt)
     mixed = replace(colour, mixup=a.mixup)
     masked = replace(mixed, time_mask=.12, freq_mask=.16)

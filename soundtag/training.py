@@ -96,8 +96,8 @@ class Recipe:
 
 RECIPES = {
     'post': Recipe('post'),
-    'strong': Recipe('strong', features=LogMel(sr=44100, n_mels=64, n_fft=2048, hop_length=882, amin=1e-8, top_db=None), seconds=None, window=4.0, shorter=(2.0,), silence=60, crops=5,
-                     augment=Augment(time_shift=.5, freq_shift=3, gain=6, tilt=6, mixup=1, cutmix=.5), network='strong_cnn', standardize=(0, 2),
+    'strong': Recipe('strong', features=LogMel(sr=44100, n_mels=64, n_fft=2048, hop_length=882, amin=1e-8, top_db=None), seconds=None, window=5.0, shorter=(2.0,), silence=60, crops=5,
+                     augment=Augment(time_shift=.5, freq_shift=3, gain=6, tilt=6, mixup=1, cutmix=.5, unmixed=.5, freq_mixstyle=.8), network='strong_cnn', standardize=(0, 2),
                      batch_size=32, learning_rate=2e-3, cosine=True, weight_decay=.02, label_smoothing=.1, epochs=40, least_steps=1200, doubt=.5, settle=2, watch='none')}
 
 # %% ../nbs/07_training.ipynb #74307ae3

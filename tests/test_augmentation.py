@@ -14,7 +14,7 @@ from soundtag.mfcc import MFCC, LogMel
 
 quick = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2 ** 32)
-EVERYTHING = Augment(time_shift=.5, gain=6, tilt=12, freq_shift=3, mixup=.4, cutmix=.5, noise_snr=(0, 30), freq_mixstyle=.7, time_mask=.2, freq_mask=.2)
+EVERYTHING = Augment(time_shift=.5, gain=6, tilt=12, freq_shift=3, mixup=.4, cutmix=.5, unmixed=.2, noise_snr=(0, 30), freq_mixstyle=.7, time_mask=.2, freq_mask=.2)
 
 
 @st.composite
@@ -129,15 +129,13 @@ def test_cutmix_has_each_frame_from_one_of_two_clips_and_its_label_counts_them(X
 
 @quick
 @given(X=pictures(), seed=seeds)
-def test_freq_mixstyle_gives_each_band_a_blend_of_two_means_and_swings_and_keeps_its_course(X, seed):
+def test_freq_mixstyle_gives_each_band_a_blend_of_two_means_and_keeps_its_course(X, seed):
     rng = np.random.default_rng(seed)
     partner, w = rng.permutation(len(X)), rng.random((len(X), 1))
-    out = freq_mixstyle(X, partner, w[:, 0]).astype(float)
-    mean, swing = X.mean(2, dtype=float), X.std(2, dtype=float)
-    blend = lambda v: w * v + (1 - w) * v[partner]
-    np.testing.assert_allclose(out.mean(2), blend(mean), atol=1e-2)
-    np.testing.assert_allclose(out - out.mean(2, keepdims=True), (X - mean[..., None]) * (blend(swing + 1) / (swing + 1))[..., None], atol=1e-2)
-    np.testing.assert_allclose(freq_mixstyle(X, partner, np.ones(len(X))), X, atol=1e-3)
+    out, mean = freq_mixstyle(X, partner, w[:, 0]).astype(float), X.mean(2, dtype=float)
+    np.testing.assert_allclose(out.mean(2), w * mean + (1 - w) * mean[partner], atol=1e-2)
+    np.testing.assert_allclose(out - out.mean(2, keepdims=True), X - mean[..., None], atol=1e-2)
+    np.testing.assert_array_equal(freq_mixstyle(X, partner, np.ones(len(X))), X)
 
 
 @quick
@@ -293,6 +291,17 @@ def test_cutmix_moves_no_other_dice(seed):
 
 @given(seed=seeds)
 @settings(max_examples=10, deadline=None)
+def test_unmixed_clips_are_as_if_nothing_were_mixed_and_the_others_as_if_all_were(seed):
+    rng = np.random.default_rng(0)
+    X, y = rng.uniform(-80, 20, (64, 8, 60)).astype('float32'), np.eye(64, dtype='float32')
+    some, none, every = (Augment(tilt=6, **how)(X, y, np.random.default_rng(seed)) for how in ({'mixup': 1, 'cutmix': .5, 'unmixed': .5}, {}, {'mixup': 1, 'cutmix': .5}))
+    alone, mixed = ([(a == b).reshape(64, -1).all(1) for a, b in zip(some, other)] for other in (none, every))
+    assert (alone[0] | mixed[0]).all() and 12 < alone[0].sum() < 52
+    assert alone[1][alone[0]].all() and mixed[1][mixed[0]].all()
+
+
+@given(seed=seeds)
+@settings(max_examples=10, deadline=None)
 def test_amounts_stay_within_the_settings(seed):
     X, y = np.zeros((64, 20, 50), 'float32'), np.eye(64, dtype='float32')
     rng = np.random.default_rng(seed)
@@ -342,7 +351,7 @@ def test_settings_survive_json():
         assert set(a.settings) == {f.name for f in fields(Augment)}
 
 
-@pytest.mark.parametrize('bad', [dict(time_shift=.6), dict(gain=-1), dict(gain=float('nan')), dict(tilt=41), dict(freq_shift=-1), dict(mixup=-.1), dict(cutmix=1.1), dict(cutmix=.5), dict(time_mask=1.1),
+@pytest.mark.parametrize('bad', [dict(time_shift=.6), dict(gain=-1), dict(gain=float('nan')), dict(tilt=41), dict(freq_shift=-1), dict(mixup=-.1), dict(cutmix=1.1), dict(cutmix=.5), dict(unmixed=.5), dict(unmixed=2, mixup=1), dict(time_mask=1.1),
                                  dict(freq_mask=-1), dict(masks=-1), dict(fill='max'), dict(noise_snr=(1, 2, 3)), dict(noise_snr=(9, 3)),
                                  dict(noise_snr=(float('nan'), 3)), dict(noise_snr=(-90, 0))])
 def test_settings_beyond_reason_are_refused_by_name_with_the_cure(bad):
