@@ -213,7 +213,7 @@ def spans(u,       # Random numbers from 0 to below 1, shape (2, ...): for width
     return (u[1] * (length - width + 1)).astype(int), width
 
 # %% ../nbs/05_augmentation.ipynb #c6e56e99
-MOST = {'time_shift': .5, 'gain': 40, 'tilt': 40, 'freq_shift': 100, 'mixup': 100, 'cutmix': 1, 'unmixed': 1, 'freq_mixstyle': 1, 'time_mask': 1, 'freq_mask': 1}  # What a setting may be at most
+MOST = {'time_shift': .5, 'gain': 40, 'tilt': 40, 'freq_shift': 100, 'mixup': 100, 'cutmix': 1, 'unmixed': 1, 'freq_mixstyle': 1, 'time_mask': 1, 'freq_mask': 1, 'masks': 100}  # What a setting may be at most
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
@@ -239,9 +239,7 @@ class Augment:
         if self.noise_snr is not None: object.__setattr__(self, 'noise_snr', tuple(self.noise_snr))
         if self.noise_snr is not None and not (len(self.noise_snr) == 2 and -40 <= self.noise_snr[0] <= self.noise_snr[1] <= 100):
             raise ValueError(f'noise_snr={self.noise_snr}: give lowest and highest dB, such as (10, 40), or None (off)')
-        for name in ('cutmix', 'unmixed'):
-            if getattr(self, name) and not self.mixup: raise ValueError(f'{name}={getattr(self, name)}: give mixup as well, such as 1; without it no clips are mixed')
-        if self.masks < 0: raise ValueError(f'masks={self.masks}: give 0 or more')
+        if (self.cutmix or self.unmixed) and not self.mixup: raise ValueError(f'cutmix={self.cutmix}, unmixed={self.unmixed}: give mixup as well, such as 1; without it no clips are mixed')
         if self.fill not in FILLS: raise ValueError(f'fill={self.fill!r}: give one of {", ".join(FILLS)}')
 
     settings = property(lambda self: asdict(self) | {'noise_snr': self.noise_snr and list(self.noise_snr)})

@@ -448,15 +448,18 @@ def test_labels_drawn_by_lot_give_chance(tmp_path):
 
 
 def test_labels_drawn_by_lot_give_chance_with_augmented_windows(tmp_path):
+    "Asked for its certainty: what it calls right comes in thirds here, as all clips of a label tend to get the same wrong name."
     X, y, rng = banded(180)                                      # easy, when the labels are right
     train, held, lot = np.arange(90), np.arange(90, 180), y.copy()
     lot[:90] = rng.permutation(lot[:90])
-    right, recipe = {}, replace(FIXED, batch_size=16, epochs=10)
+    sure, recipe = {}, replace(FIXED, batch_size=16, epochs=10)
     for name, labels in (('true', y), ('lot', lot)):
         (tmp_path / name).mkdir()
         model = fit_fold(X, np.eye(3, dtype='float32')[labels], train, held, recipe=recipe, seed=0, folder=tmp_path / name)
-        right[name] = (predict_clips(model, X, held, recipe).argmax(1) == y[held]).mean()
-    assert right['true'] > .9 and abs(right['lot'] - 1 / 3) < .2
+        p = predict_clips(model, X, held, recipe)
+        sure[name] = p[np.arange(90), y[held]].mean()
+        assert name == 'lot' or (p.argmax(1) == y[held]).mean() > .9
+    assert sure['true'] > .8 and abs(sure['lot'] - 1 / 3) < .2, sure
 
 
 def test_no_window_of_a_clip_lies_on_both_sides():
