@@ -452,14 +452,15 @@ def test_labels_drawn_by_lot_give_chance_with_augmented_windows(tmp_path):
     X, y, rng = banded(180)                                      # easy, when the labels are right
     train, held, lot = np.arange(90), np.arange(90, 180), y.copy()
     lot[:90] = rng.permutation(lot[:90])
-    sure, recipe = {}, replace(FIXED, batch_size=16, epochs=10)
-    for name, labels in (('true', y), ('lot', lot)):
-        (tmp_path / name).mkdir()
-        model = fit_fold(X, np.eye(3, dtype='float32')[labels], train, held, recipe=recipe, seed=0, folder=tmp_path / name)
+    lots = [np.where(np.arange(180) < 90, (lot + i) % 3, y) for i in range(3)]      # each clip has each label once
+    sure, recipe = [], replace(FIXED, batch_size=16, epochs=10)
+    for i, labels in enumerate((y, *lots)):
+        (tmp_path / str(i)).mkdir()
+        model = fit_fold(X, np.eye(3, dtype='float32')[labels], train, held, recipe=recipe, seed=0, folder=tmp_path / str(i))
         p = predict_clips(model, X, held, recipe)
-        sure[name] = p[np.arange(90), y[held]].mean()
-        assert name == 'lot' or (p.argmax(1) == y[held]).mean() > .9
-    assert sure['true'] > .8 and abs(sure['lot'] - 1 / 3) < .2, sure
+        sure.append(p[np.arange(90), y[held]].mean())
+        assert i or (p.argmax(1) == y[held]).mean() > .9
+    assert sure[0] > .8 and abs(np.mean(sure[1:]) - 1 / 3) < .15, sure
 
 
 def test_no_window_of_a_clip_lies_on_both_sides():
