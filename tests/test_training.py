@@ -462,7 +462,7 @@ def test_labels_drawn_by_lot_give_chance_with_augmented_windows(tmp_path):
         (tmp_path / name).mkdir()
         model = fit_fold(X, np.eye(10, dtype='float32')[labels], train, held, recipe=recipe, seed=0, folder=tmp_path / name)
         right[name] = (predict_clips(model, X, held, recipe).argmax(1) == y[held]).mean()
-    assert right['true'] > .9 and abs(right['lot'] - 1 / 10) < .2
+    assert right['true'] > .9 and abs(right['lot'] - 1 / 10) < .1
 
 
 def test_no_window_of_a_clip_lies_on_both_sides():
