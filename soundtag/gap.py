@@ -34,13 +34,14 @@ def walk(recipe,  # `Recipe` to begin with
 
 def gap_steps(steps=400, # Of learning, for the later recipes
               ):         # Name → `Recipe`
-    "From the post's recipe to `strong` as it was, where all labels are believed."
+    "From the post's recipe to `strong`, where all labels are believed."
     post, strong = RECIPES['post'], RECIPES['strong']
-    a, shift = replace(strong.augment, unmixed=0., freq_mixstyle=0.), Augment(time_shift=strong.augment.time_shift)
+    a, shift = strong.augment, Augment(time_shift=strong.augment.time_shift)
     colour = replace(shift, gain=a.gain, tilt=a.tilt)
     mixed = replace(colour, mixup=a.mixup)
     masked = replace(mixed, time_mask=.12, freq_mask=.16)
     moved = replace(masked, freq_shift=a.freq_shift)
+    half = replace(a, freq_mixstyle=0.)
     return {'post': post} | walk(post, {
         'fixed schedule': {'watch': 'none'}, 'a new window each epoch': {'seconds': None, 'window': 2., 'short': 'pad'}, 'settled means': {'settle': strong.settle},
         'one mean a coefficient': {'standardize': (0, 2)}, 'log-mel': {'features': strong.features}, 'five windows averaged': {'crops': 5}, 'windows of 4 s': {'window': 4.},
@@ -48,7 +49,8 @@ def gap_steps(steps=400, # Of learning, for the later recipes
         'the larger network': {'network': 'strong_cnn'}, 'more steps': {'batch_size': 32, 'epochs': 1, 'least_steps': steps},
         'AdamW and a cosine': {'cosine': True, 'learning_rate': strong.learning_rate, 'weight_decay': strong.weight_decay}, 'time shift': {'augment': shift},
         'gain and tilt': {'augment': colour}, 'mixup': {'augment': mixed}, 'masks': {'augment': masked}, 'label smoothing': {'label_smoothing': strong.label_smoothing},
-        'shorter windows, too': {'shorter': strong.shorter}, 'frequency shift': {'augment': moved}, 'cutmix': {'augment': replace(moved, cutmix=a.cutmix)}, 'no masks': {'augment': a}})
+        'shorter windows, too': {'shorter': strong.shorter}, 'frequency shift': {'augment': moved}, 'cutmix': {'augment': replace(moved, cutmix=a.cutmix)}, 'no masks': {'augment': replace(half, unmixed=0.)},
+        'windows of 5 s': {'window': strong.window}, 'half unmixed': {'augment': half}, 'another microphone': {'augment': a}})
 
 # %% ../nbs/08b_gap.ipynb #47b8d733
 def scored_fold(data,    # `Prepared`, training clips alone
