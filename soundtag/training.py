@@ -341,7 +341,9 @@ def fit_fold(X,          # Features, shape (clips, n_coef, frames, 1), may be a 
              more=(),    # More Keras callbacks
              ):          # The model of the epoch with the lowest watched loss, or the last
     "Train one network from scratch, and reload the epoch that counts."
-    if recipe.doubts(train, unverified): targets = reconsidered(X, targets, train, unverified, recipe=recipe, seed=seed, folder=folder, more=more)
+    if recipe.doubts(train, unverified):
+        recipe = replace(recipe, augment=replace(recipe.augment, unmixed=0.))
+        targets = reconsidered(X, targets, train, unverified, recipe=recipe, seed=seed, folder=folder, more=more)
     fixed, logs = recipe.watch == 'none', logs or Path(folder) / 'logs'
     with repeatable(seed), precision():
         model, done, half = compiled(recipe, targets.shape[1], X, train), 0, keras.config.dtype_policy().name != 'float32'
