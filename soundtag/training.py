@@ -82,7 +82,7 @@ class Recipe:
     label_smoothing: float = 0.   # Share of each target spread evenly over all labels
     epochs: int = 30              # At most
     least_steps: int = 0          # More epochs for small sets, until there are so many steps
-    doubt: float = 0.             # Share of the epochs for a first training, which says what unverified labels the real one believes; 0: all
+    doubt: float = 0.             # Share of the epochs for a first training, which says what unverified labels the real one believes, and all clips are mixed then, whatever `unmixed` says; 0: believe all
     settle: int = 0               # Passes over the clips as they are, after training, for the means of batch normalisation
     patience: int = 5             # Epochs without a lower watched loss before it stops
     watch: str = 'scored'         # Fold whose loss picks the epoch: the scored one, an inner one left out of training, or none
