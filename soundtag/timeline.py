@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['WINDOW', 'HOP', 'FRAME', 'BEFORE', 'AFTER', 'FLOOR', 'SMOOTH', 'THRESHOLD', 'JOIN', 'BATCH', 'PICTURES', 'GRID',
-           'BACKGROUNDS', 'SNRS', 'excerpt', 'power', 'backdrop', 'Scene', 'Event', 'make_scene', 'Windows',
-           'band_edges', 'cell_bands', 'sharpest', 'Smooth', 'verdicts', 'Recent', 'Tracker', 'Columns',
-           'heard_at_once', 'Ears', 'Timeline', 'listen', 'timeline', 'as_line', 'as_audacity', 'as_row',
-           'draw_timeline', 'write_picture', 'found', 'decide', 'hear_all', 'fit_thresholds', 'halves', 'scene_sounds',
-           'count_scene', 'f1', 'scored_scenes', 'summary', 'peak_memory', 'benchmark_hour', 'begin_timeline',
-           'add_scene', 'benchmark_timeline']
+           'BACKGROUNDS', 'SNRS', 'excerpt', 'power', 'backdrop', 'Scene', 'Event', 'make_scene', 'CellStream',
+           'band_edges', 'cell_bands', 'steepest_rise', 'MedianFilter', 'cell_scores', 'BoundaryFinder', 'Tracker',
+           'RunningSpectrogram', 'heard_at_once', 'StreamTagger', 'Timeline', 'listen', 'timeline', 'as_line',
+           'as_audacity', 'as_row', 'draw_timeline', 'write_picture', 'match_onsets', 'detect_events', 'score_scene',
+           'fit_thresholds', 'split_by_recording', 'scene_sounds', 'count_scene', 'f1', 'scored_scenes', 'summary',
+           'peak_memory', 'benchmark_hour', 'begin_timeline', 'add_scene', 'benchmark_timeline']
 
 # %% ../nbs/09b_timeline.ipynb #80fe578f
 import json
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from .audio import AudioError, check_samples, load_audio, seconds_to_samples, to_mono
-from .tagging import QUIET, Tagger, array_blocks, ask, file_blocks, frame_levels
+from .tagging import SILENCE_DB, Tagger, array_blocks, predict_batches, file_blocks, frame_levels
 
 # %% ../nbs/09b_timeline.ipynb #c0297db5
 def excerpt(y,            # Samples of a clip, shape (n,)
@@ -112,7 +112,7 @@ WINDOW = 1.   # What is heard at once, in s
 HOP = .2      # From one cell to the next, in s
 FRAME = .02   # Of the finer analysis, in s; a cell has a whole number of them
 
-class Windows:
+class CellStream:
     "Cut a stream into cells, each with a window around its middle, in whatever blocks it comes."
     def __init__(self, size, cell):  # Samples in a window and in a cell
         self.size, self.cell, self.before = size, cell, (size - cell) // 2
@@ -154,8 +154,8 @@ def cell_bands(y,     # Samples of a cell, shape (n,)
     power = np.abs(np.fft.rfft(frames)) ** 2 / np.square(np.hanning(frame)).sum() / frame
     return 10 * np.log10(np.add.reduceat(power[:, :band_edges(sr=sr)[-1]], band_edges(sr=sr)[:-1], axis=1) + 10 ** (FLOOR / 10))
 
-def sharpest(bands,  # Levels in dB, shape (BEFORE + n + AFTER, bands)
-             ):      # Index from 0 to n - 1
+def steepest_rise(bands,  # Levels in dB, shape (BEFORE + n + AFTER, bands)
+                  ):      # Index from 0 to n - 1
     "The frame, of those in the middle, at which the sound rises most."
     sums = np.cumsum(np.pad(bands, ((1, 0), (0, 0))), axis=0)
     before, after = ((sums[k:] - sums[:-k]) / k for k in (BEFORE, AFTER))
@@ -164,7 +164,7 @@ def sharpest(bands,  # Levels in dB, shape (BEFORE + n + AFTER, bands)
 # %% ../nbs/09b_timeline.ipynb #d5973580
 SMOOTH = 3   # Cells in the median
 
-class Smooth:
+class MedianFilter:
     "A running median over the rows of a stream, all columns but the last."
     def __init__(self, size=SMOOTH):  # Rows, an odd number
         self.side, self.size, self.kept = size // 2, size, None
@@ -187,16 +187,16 @@ class Smooth:
 THRESHOLD = .3     # Of labels that have none of their own
 JOIN = 2.          # A label that was off for less than that, in s, was not off
 
-def verdicts(p,        # Probabilities, shape (cells, labels)
-             levels,   # Of the windows in dB, shape (cells,)
-             silent,   # Whether a cell itself is silent, bool, shape (cells,)
-             unknown,  # The least probability of something known
-             ):        # Shape (cells, labels + 2): unknown and silence are the last columns
+def cell_scores(p,        # Probabilities, shape (cells, labels)
+                levels,   # Of the windows in dB, shape (cells,)
+                silent,   # Whether a cell itself is silent, bool, shape (cells,)
+                unknown,  # The least probability of something known
+                ):        # Shape (cells, labels + 2): unknown and silence are the last columns
     "Probabilities of all that a cell can be called."
     lost = p.max(1) < unknown
-    return np.c_[np.where((lost | (levels < QUIET))[:, None], 0, p), np.where(lost & ~silent, 1 - p.max(1), 0), silent]
+    return np.c_[np.where((lost | (levels < SILENCE_DB))[:, None], 0, p), np.where(lost & ~silent, 1 - p.max(1), 0), silent]
 
-class Recent:
+class BoundaryFinder:
     "The bands of the last few seconds, and where in them the sound changes most."
     def __init__(self, window, hop):  # In s
         self.frames, self.reach = round(hop / FRAME), round(window / 2 / FRAME)
@@ -206,7 +206,7 @@ class Recent:
         if self.bands is None: self.bands = np.full((self.zero, bands.shape[1]), FLOOR)
         self.bands = np.concatenate([self.bands, bands])
 
-    def knows(self, cell): return self.middle(cell) + self.reach + AFTER <= len(self.bands)    # all that `turn` must know
+    def knows(self, cell): return self.middle(cell) + self.reach + AFTER <= len(self.bands)    # all that `find_boundary` must know
     def middle(self, cell): return self.zero + cell * self.frames + self.frames // 2
 
     def forget(self, cell):
@@ -214,19 +214,19 @@ class Recent:
         spare = self.middle(cell) - self.reach - BEFORE
         if spare > 0: self.bands, self.zero = self.bands[spare:], self.zero - spare
 
-    def turn(self, cell, after=None):
+    def find_boundary(self, cell, after=None):
         "When the sound rises most in a cell's window, or falls most, `after` a time, in s."
         low, high = self.middle(cell) - self.reach, self.middle(cell) + self.reach
-        if after is None: return (low - self.zero + sharpest(self.bands[low - BEFORE:high + AFTER])) * FRAME
+        if after is None: return (low - self.zero + steepest_rise(self.bands[low - BEFORE:high + AFTER])) * FRAME
         low = min(high - 1, max(low, self.zero + round(after / FRAME) + 1))
-        return (high - self.zero - sharpest(self.bands[low - AFTER:high + BEFORE][::-1])) * FRAME
+        return (high - self.zero - steepest_rise(self.bands[low - AFTER:high + BEFORE][::-1])) * FRAME
 
 class Tracker:
     "Turns cells into events as they go by."
     def __init__(self, labels, thresholds=None, *, window=WINDOW, hop=HOP):  # Label → least probability; window and hop in s
         self.names, self.labels = [*labels, 'unknown', 'silence'], len(labels)
         self.least = np.array([(thresholds or {}).get(label, THRESHOLD) for label in labels] + [1e-6, .5])
-        self.hop, self.join, self.recent, self.at, self.open, self.rows = hop, round(JOIN / hop), Recent(window, hop), 0, {}, []
+        self.hop, self.join, self.recent, self.at, self.open, self.rows = hop, round(JOIN / hop), BoundaryFinder(window, hop), 0, {}, []
 
     def feed(self, rows, bands):  # Verdicts (n, labels + 2), smoothed; levels (frames, bands), as far as they are known
         "The events that have ended."
@@ -238,14 +238,14 @@ class Tracker:
 
     def step(self, row):
         for k in np.flatnonzero(row >= self.least):
-            onset, _, total, n = self.open.get(k) or (self.recent.turn(self.at) if k < self.labels else self.at * self.hop, 0, 0., 0)
+            onset, _, total, n = self.open.get(k) or (self.recent.find_boundary(self.at) if k < self.labels else self.at * self.hop, 0, 0., 0)
             self.open[k] = onset, self.at, total + row[k], n + 1
         self.at += 1
         return [e for k in list(self.open) if self.at - self.open[k][1] > (1 if self.names[k] == 'silence' else self.join) for e in self.end(k)]
 
     def end(self, k):
         onset, last, total, n = self.open.pop(k)
-        offset = self.recent.turn(last, onset) if k < self.labels else (last + 1) * self.hop
+        offset = self.recent.find_boundary(last, onset) if k < self.labels else (last + 1) * self.hop
         if self.names[k] == 'silence' and n < self.join: return []
         return [Event(round(max(0., float(onset)), 3), round(float(offset), 3), self.names[k], float(total / n))]
 
@@ -255,7 +255,7 @@ class Tracker:
         return sorted(rest, key=lambda e: e.offset)
 
 # %% ../nbs/09b_timeline.ipynb #777e8f07
-class Columns:
+class RunningSpectrogram:
     "A spectrogram that never has more than so many columns, however long the sound."
     def __init__(self, most=1000):  # Columns, an even number
         self.most, self.step, self.done, self.rest = most, 1, [], None
@@ -279,16 +279,16 @@ def heard_at_once(tagger,  # `Tagger`
                   seconds, # Wanted
                   ):       # `seconds`, or what the tagger hears at once where its network takes nothing else
     "How long a window may be."
-    try: tagger.answer(np.zeros((1, seconds_to_samples(seconds, sr=tagger.sr)), 'float32'))
+    try: tagger.predict(np.zeros((1, seconds_to_samples(seconds, sr=tagger.sr)), 'float32'))
     except ValueError: return tagger.seconds
     return seconds
 
-class Ears:
+class StreamTagger:
     "What a tagger hears in mono samples at its own rate, cell by cell."
     def __init__(self, tagger, window=WINDOW, hop=HOP):  # `Tagger`; window and hop in s
         self.window = heard_at_once(tagger, window)
         size, self.cell = (seconds_to_samples(s, sr=tagger.sr) for s in (self.window, hop))
-        self.tagger, self.windows, self.smooth, self.columns, self.waiting = tagger, Windows(size, self.cell), Smooth(), Columns(), []
+        self.tagger, self.windows, self.smooth, self.columns, self.waiting = tagger, CellStream(size, self.cell), MedianFilter(), RunningSpectrogram(), []
 
     def feed(self, y):  # Samples, shape (n,)
         "Yield smoothed verdicts and levels of bands, whole batches of them."
@@ -304,15 +304,15 @@ class Ears:
     def ask(self):
         now, self.waiting = self.waiting[:BATCH], self.waiting[BATCH:]
         cells = [w[self.windows.before:self.windows.before + self.cell] for w in now]
-        (p, levels), bands = next(ask(self.tagger, now, self.windows.size, batch=BATCH)), np.concatenate([cell_bands(c, sr=self.tagger.sr) for c in cells])
-        silent = np.array([frame_levels(c, sr=self.tagger.sr).max() < QUIET for c in cells])
+        (p, levels), bands = next(predict_batches(self.tagger, now, self.windows.size, batch=BATCH)), np.concatenate([cell_bands(c, sr=self.tagger.sr) for c in cells])
+        silent = np.array([frame_levels(c, sr=self.tagger.sr).max() < SILENCE_DB for c in cells])
         self.columns.feed(bands)
-        return self.smooth.feed(verdicts(p, levels, silent, self.tagger.unknown)), bands
+        return self.smooth.feed(cell_scores(p, levels, silent, self.tagger.unknown)), bands
 
 class Timeline:
     "Hears a sound of any length, in blocks of any size, and tells what happened when it is over."
     def __init__(self, tagger, *, window=WINDOW, hop=HOP, name='stream'):  # `Tagger`; window and hop in s; what to call the sound in errors
-        self.tagger, self.name, self.ears, self.sr, self.stream = tagger, name, Ears(tagger, window, hop), None, None
+        self.tagger, self.name, self.ears, self.sr, self.stream = tagger, name, StreamTagger(tagger, window, hop), None, None
         self.tracker = Tracker(tagger.labels, tagger.thresholds, window=self.ears.window, hop=hop)
 
     @property
@@ -378,7 +378,7 @@ def as_row(file,   # Where it was heard
 
 # %% ../nbs/09b_timeline.ipynb #5d2fc290
 def draw_timeline(events,    # `Event`s
-                  columns,   # `Columns` of a `Timeline` that has heard it all
+                  columns,   # `RunningSpectrogram` of a `Timeline` that has heard it all
                   *, sr,     # The tagger's rate in Hz
                   title='',  # Above it
                   ):         # matplotlib Figure, of no backend
@@ -412,10 +412,10 @@ def write_picture(fig,   # matplotlib Figure
     return path
 
 # %% ../nbs/09b_timeline.ipynb #537869a8
-def found(true,      # Onsets of the true events of a label, in s
-          told,      # Onsets that were told, in s
-          collar=.2, # Largest difference in s
-          ):         # How many can be paired, each once
+def match_onsets(true,      # Onsets of the true events of a label, in s
+                 told,      # Onsets that were told, in s
+                 collar=.2, # Largest difference in s
+                 ):         # How many can be paired, each once
     "Pairs of a true and a told onset."
     true, told, i, j, n = sorted(true), sorted(told), 0, 0, 0
     while i < len(true) and j < len(told):
@@ -423,27 +423,27 @@ def found(true,      # Onsets of the true events of a label, in s
         n, i, j = n + near, i + (near or true[i] < told[j]), j + (near or true[i] >= told[j])
     return n
 
-def decide(rows,    # Smoothed verdicts of a whole scene, shape (cells, labels + 2)
-           bands,   # Its levels in dB, shape (frames, bands)
-           labels,  # Of the tagger
-           thresholds, # Label → least probability
-           ):       # List of `Event`
+def detect_events(rows,    # Smoothed verdicts of a whole scene, shape (cells, labels + 2)
+                  bands,   # Its levels in dB, shape (frames, bands)
+                  labels,  # Of the tagger
+                  thresholds, # Label → least probability
+                  ):       # List of `Event`
     "The events of a scene that was heard before, by other thresholds."
     tracker = Tracker(labels, thresholds)
     return tracker.feed(rows, bands) + tracker.close(len(bands) * FRAME)
 
-def hear_all(tagger,  # `Tagger`
-             scene,   # `Scene`
-             ):       # (smoothed verdicts, shape (cells, labels + 2); levels in dB, shape (frames, bands))
+def score_scene(tagger,  # `Tagger`
+                scene,   # `Scene`
+                ):       # (smoothed verdicts, shape (cells, labels + 2); levels in dB, shape (frames, bands))
     "What is heard in a scene before anything is decided."
-    ears = Ears(tagger)
+    ears = StreamTagger(tagger)
     rows, bands = zip(*ears.feed(scene.y), *ears.close())
     return np.concatenate(rows), np.concatenate(bands)
 
 # %% ../nbs/09b_timeline.ipynb #7f8b4dc6
 GRID = np.r_[.02, .05, .1:.96:.05]   # Thresholds that are tried
 
-def fit_thresholds(heard,   # For each scene what `hear_all` gave
+def fit_thresholds(heard,   # For each scene what `score_scene` gave
                    truths,  # For each scene its true events
                    labels,  # Of the tagger
                    ):       # Label → threshold, THRESHOLD where no event of it was
@@ -452,10 +452,10 @@ def fit_thresholds(heard,   # For each scene what `hear_all` gave
     t = np.array([sum(x.label == label for true in truths for x in true) for label in labels])
     for j, least in enumerate(GRID):
         for (rows, bands), true in zip(heard, truths):
-            told = decide(rows, bands, labels, dict.fromkeys(labels, least))
+            told = detect_events(rows, bands, labels, dict.fromkeys(labels, least))
             for i, label in enumerate(labels):
                 mine = [x.onset for x in told if x.label == label]
-                h[i, j], e[i, j] = h[i, j] + found([x.onset for x in true if x.label == label], mine), e[i, j] + len(mine)
+                h[i, j], e[i, j] = h[i, j] + match_onsets([x.onset for x in true if x.label == label], mine), e[i, j] + len(mine)
     for i, label in enumerate(labels):
         three = lambda counts: np.convolve(np.pad(counts, 1, mode='edge'), np.ones(3), 'valid')
         f = 2 * three(h[i]) / (3 * t[i] + three(e[i]) + 1e-9)
@@ -466,9 +466,9 @@ def fit_thresholds(heard,   # For each scene what `hear_all` gave
 BACKGROUNDS = 'crackling_fire', 'rain', 'sea_waves'   # Labels of ESC-10 that sound all the time
 SNRS = 0, 5, 10, 15, 20                               # dB
 
-def halves(clips,     # `Clips`
-           seed=0,    # Of the deal
-           ):         # Two `Clips`
+def split_by_recording(clips,     # `Clips`
+                       seed=0,    # Of the deal
+                       ):         # Two `Clips`
     "Each label's recordings dealt to two sides; clips of one recording stay together."
     rng, side = np.random.default_rng([seed, 2]), {}
     for _, rows in clips.table.groupby('label'):
@@ -576,7 +576,7 @@ def begin_timeline(parts,  # As for `benchmark_timeline`
     noise = np.random.default_rng(0).normal(size=(1, 44100)).astype('float32')
     result = {'what': 'events in mixed scenes of 60 s, against the signal-to-noise ratio', 'data': [data_of(c) for _, c in parts], 'seeds': [seed],
               'versions': versions() | {n: version(n) for n in ('sed_eval', 'onnxruntime')},
-              'taggers': [hashlib.sha256(np.asarray(t.answer(noise)).round(2).tobytes()).hexdigest()[:16] for t, _ in parts],
+              'taggers': [hashlib.sha256(np.asarray(t.predict(noise)).round(2).tobytes()).hexdigest()[:16] for t, _ in parts],
               'settings': {'scenes': scenes, 'trials': trials, 'window': WINDOW, 'hop': HOP, 'smooth': SMOOTH, 'join': JOIN, 'rise': [BEFORE, AFTER], 'backgrounds': list(BACKGROUNDS), 'snrs': list(SNRS)}}
     return begun if all(begun.get(n) == v for n, v in result.items()) else result | {'thresholds': None, 'scenes': [], 'labels': {'event': {}, 'segment': {}}}
 
@@ -601,16 +601,16 @@ def benchmark_timeline(parts,           # List of (`Tagger`, `Clips` it has neve
                        progress=True,   # Print a line every ten scenes
                        ):               # Results in the form of every benchmark
     "Timelines of scenes whose truth is known, against the signal-to-noise ratio."
-    from soundtag.training import begun_book, write_file
-    labels, sides = list(parts[0][0].labels), [halves(c, seed) for _, c in parts]
+    from soundtag.training import load_results, write_file
+    labels, sides = list(parts[0][0].labels), [split_by_recording(c, seed) for _, c in parts]
     development, scored = ([(t, s[k]) for (t, _), s in zip(parts, sides)] for k in (0, 1))
-    result = begin_timeline(parts, begun_book(out), scenes=scenes, trials=trials, seed=seed)
+    result = begin_timeline(parts, load_results(out), scenes=scenes, trials=trials, seed=seed)
     def save(): return out and write_file(out, json.dumps(result, indent=1) + '\n')
     if result['thresholds'] is None:
-        heard = [(hear_all(t, s), s.events) for t, s in scored_scenes(development, 0, trials, [seed, 0])]
+        heard = [(score_scene(t, s), s.events) for t, s in scored_scenes(development, 0, trials, [seed, 0])]
         result['thresholds'] = fit_thresholds(*zip(*heard), labels)
     for tagger, scene in scored_scenes(scored, len(result['scenes']), scenes, [seed, 1]):
-        add_scene(result, scene, decide(*hear_all(tagger, scene), labels, result['thresholds']))
+        add_scene(result, scene, detect_events(*score_scene(tagger, scene), labels, result['thresholds']))
         if len(result['scenes']) % 10 == 0:
             save()
             if progress: print(f"{len(result['scenes'])} of {scenes} scenes", flush=True)

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['NETWORKS', 'RECIPES', 'SELECTION', 'KINDS', 'RunError', 'check_recipe', 'Recipe', 'get_recipe', 'FeatureRows',
-           'predict_rows', 'AugmentedRows', 'Windows', 'without_silence', 'predict_clips', 'repeatable', 'precision',
-           'learning_rate', 'compiled', 'post_callbacks', 'KeepLast', 'fixed_callbacks', 'resumed', 'settled',
-           'unhalved', 'batches_of', 'fit_fold', 'fold_seed', 'split_rows', 'write_file', 'write_npy', 'versions',
-           'data_of', 'run_config', 'differences', 'check_folder', 'sole_user', 'disk_full', 'deal', 'Prepared',
-           'prepare_run', 'write_start', 'top3_csv', 'geometric_mean', 'FoldBar', 'steps_of', 'run_fold', 'fold_line',
-           'gather', 'train_folds', 'credible', 'opinion', 'reconsidered', 'folds_by', 'try_fold', 'cross_validate',
-           'begun_book', 'benchmark_folds']
+           'predict_rows', 'AugmentedRows', 'ClipWindows', 'trim_frames', 'predict_clips', 'deterministic',
+           'mixed_precision', 'learning_rate', 'build_model', 'early_stopping_callbacks', 'Checkpoint',
+           'checkpoint_callbacks', 'load_checkpoint', 'recalibrate_batch_norm', 'to_float32', 'training_batches',
+           'fit_fold', 'fold_seed', 'split_rows', 'write_file', 'write_npy', 'versions', 'data_of', 'run_config',
+           'config_differences', 'check_folder', 'run_lock', 'explain_full_disk', 'assign_folds', 'RunData',
+           'load_run_data', 'initialise_run_folder', 'top3_csv', 'geometric_mean', 'FoldBar', 'steps_of', 'run_fold',
+           'fold_line', 'combine_folds', 'train_folds', 'trusted_rows', 'short_training_predictions', 'relabel',
+           'folds_by', 'fit_and_predict', 'cross_validate', 'load_results', 'benchmark_folds']
 
 # %% ../nbs/07_training.ipynb #94598d14
 import errno
@@ -31,8 +32,8 @@ import numpy as np
 import pandas as pd
 
 from .audio import seconds_to_samples
-from .augmentation import SHORT, Augment, Batches, Ragged, crop, starts
-from .dataset import Clips, DataError, few, make_folds
+from .augmentation import SHORT, Augment, Batches, Ragged, crop, window_starts
+from .dataset import Clips, DataError, shorten, make_folds
 from .mfcc import MFCC, LogMel, prepare_data
 from .model import cnn6, pooled_cnn, post_cnn, standardized, strong_cnn    # before Keras: it tells TensorFlow to use oneDNN
 from .normalization import feature_stats
@@ -152,7 +153,7 @@ class AugmentedRows(Batches, keras.utils.PyDataset):
         Batches.__init__(self, *args, **kwargs)
 
 # %% ../nbs/07_training.ipynb #e99aae03
-class Windows:
+class ClipWindows:
     "Clips of any length as if they were an array of features: a window of each, at one place."
     ndim = 4
     def __init__(self, store, # A `FeatureStore`, or what `crop` takes
@@ -167,13 +168,13 @@ class Windows:
 
     def __getitem__(self, rows):
         rows = np.arange(len(self))[rows]
-        return crop(self.store, rows, starts(self.store.frames[rows], self.frames, self.place), self.frames, self.short)[..., None]
+        return crop(self.store, rows, window_starts(self.store.frames[rows], self.frames, self.place), self.frames, self.short)[..., None]
 
-    def at(self, place): return Windows(self.store, self.frames, place, self.short)
+    def at(self, place): return ClipWindows(self.store, self.frames, place, self.short)
 
-def without_silence(store,     # A `FeatureStore` of log-mel in dB
-                    top_db=60, # Frames more than so many dB below the clip's loudest value are silent
-                    ):         # `Ragged` of the same rows
+def trim_frames(store,     # A `FeatureStore` of log-mel in dB
+                top_db=60, # Frames more than so many dB below the clip's loudest value are silent
+                ):         # `Ragged` of the same rows
     "Leave the silence at both ends of each clip out."
     kept = []
     for a, n in zip(store.start, store.frames):
@@ -184,7 +185,7 @@ def without_silence(store,     # A `FeatureStore` of log-mel in dB
 
 # %% ../nbs/07_training.ipynb #9da617b6
 def predict_clips(model,  # A Keras model on features
-                  X,      # Features, shape (clips, n_coef, frames, 1), or `Windows`
+                  X,      # Features, shape (clips, n_coef, frames, 1), or `ClipWindows`
                   rows,   # Indices of the clips to predict
                   recipe, # A `Recipe`
                   ):      # Probabilities, float32, shape (rows, labels)
@@ -194,8 +195,8 @@ def predict_clips(model,  # A Keras model on features
 
 # %% ../nbs/07_training.ipynb #f85d31cb
 @contextmanager
-def repeatable(seed,  # Of everything random, 0 or more
-               ):     # A context, in which Keras computes the same numbers each time
+def deterministic(seed,  # Of everything random, 0 or more
+                  ):     # A context, in which Keras computes the same numbers each time
     "Seed all generators, choose deterministic kernels, and keep the order of every sum."
     import tensorflow as tf
     keras.utils.clear_session()
@@ -212,8 +213,8 @@ def repeatable(seed,  # Of everything random, 0 or more
 
 # %% ../nbs/07_training.ipynb #9e64f0aa
 @contextmanager
-def precision(policy=None, # Keras's name of it; None: 'mixed_float16' where there is a graphics card, else 'float32'
-              ):           # A context; the networks built in it compute that way
+def mixed_precision(policy=None, # Keras's name of it; None: 'mixed_float16' where there is a graphics card, else 'float32'
+                    ):           # A context; the networks built in it compute that way
     "Settle how many bits a network multiplies with."
     import tensorflow as tf
     before = keras.config.dtype_policy()
@@ -231,11 +232,11 @@ def learning_rate(recipe, # A `Recipe`
     return keras.optimizers.schedules.CosineDecay(0., max(1, steps - rise), warmup_target=recipe.learning_rate, warmup_steps=rise)
 
 # %% ../nbs/07_training.ipynb #402fe150
-def compiled(recipe,   # A `Recipe`
-             n_labels, # Labels to tell apart
-             X,        # Features, shape (clips, n_coef, frames, 1)
-             rows,     # Rows to train on: mean and deviation are theirs
-             ):        # Compiled `keras.Model` on raw features
+def build_model(recipe,   # A `Recipe`
+                n_labels, # Labels to tell apart
+                X,        # Features, shape (clips, n_coef, frames, 1)
+                rows,     # Rows to train on: mean and deviation are theirs
+                ):        # Compiled `keras.Model` on raw features
     "The recipe's network, with the standardisation inside, ready to fit."
     bands, frames, channels = X.shape[1:]
     network = NETWORKS[recipe.network](n_labels, input_shape=(bands, None if recipe.shorter else frames, channels))
@@ -247,10 +248,10 @@ def compiled(recipe,   # A `Recipe`
     return model
 
 # %% ../nbs/07_training.ipynb #90576be5
-def post_callbacks(folder,   # Where best.keras and history.csv go
-                   patience, # Epochs to wait for a lower loss
-                   logs,     # Where TensorBoard's files go
-                   ):        # List of Keras callbacks
+def early_stopping_callbacks(folder,   # Where best.keras and history.csv go
+                             patience, # Epochs to wait for a lower loss
+                             logs,     # Where TensorBoard's files go
+                             ):        # List of Keras callbacks
     "The post's three, and the log as a CSV."
     folder = Path(folder)
     return [keras.callbacks.ModelCheckpoint(str(folder / 'best.keras'), monitor='val_loss', save_best_only=True),
@@ -259,7 +260,7 @@ def post_callbacks(folder,   # Where best.keras and history.csv go
             keras.callbacks.CSVLogger(str(folder / 'history.csv'))]
 
 # %% ../nbs/07_training.ipynb #570cf3d0
-class KeepLast(keras.callbacks.Callback):
+class Checkpoint(keras.callbacks.Callback):
     "Saves model and optimiser after each epoch, whole or not at all."
     def __init__(self, path): # A .keras file
         super().__init__()
@@ -270,17 +271,17 @@ class KeepLast(keras.callbacks.Callback):
         self.model.save(part)
         os.replace(part, self.path)
 
-def fixed_callbacks(folder, # Where last.keras and history.csv go
-                    logs,   # Where TensorBoard's files go
-                    ):      # List of Keras callbacks
+def checkpoint_callbacks(folder, # Where last.keras and history.csv go
+                         logs,   # Where TensorBoard's files go
+                         ):      # List of Keras callbacks
     "For a number of epochs settled beforehand: the log first, then the state it belongs to."
     folder = Path(folder)
-    return [keras.callbacks.CSVLogger(str(folder / 'history.csv'), append=True), KeepLast(folder / 'last.keras'), keras.callbacks.TensorBoard(log_dir=str(logs))]
+    return [keras.callbacks.CSVLogger(str(folder / 'history.csv'), append=True), Checkpoint(folder / 'last.keras'), keras.callbacks.TensorBoard(log_dir=str(logs))]
 
-def resumed(folder,  # Where a killed training left its files, or an empty one
-            model,   # A compiled model to begin with if there is nothing
-            steps,   # Steps an epoch
-            ):       # The model to go on with; epochs done
+def load_checkpoint(folder,  # Where a killed training left its files, or an empty one
+                    model,   # A compiled model to begin with if there is nothing
+                    steps,   # Steps an epoch
+                    ):       # The model to go on with; epochs done
     "Take up a training after its last whole epoch."
     last, log = Path(folder) / 'last.keras', Path(folder) / 'history.csv'
     if not (last.exists() and log.exists()):
@@ -294,10 +295,10 @@ def resumed(folder,  # Where a killed training left its files, or an empty one
     return model, done
 
 # %% ../nbs/07_training.ipynb #927c5016
-def settled(model,   # What `standardized` gave, trained
-            batches, # `Batches` of clips as they are
-            passes,  # How often each clip passes
-            ):       # `model`
+def recalibrate_batch_norm(model,   # What `standardized` gave, trained
+                           batches, # `Batches` of clips as they are
+                           passes,  # How often each clip passes
+                           ):       # `model`
     "Take the means and variances of batch normalisation anew."
     norms = [l for l in model.layers[-1].layers if isinstance(l, keras.layers.BatchNormalization)]
     momenta = [l.momentum for l in norms]
@@ -308,28 +309,28 @@ def settled(model,   # What `standardized` gave, trained
     return model
 
 # %% ../nbs/07_training.ipynb #6f2e9a31
-def unhalved(model,  # A Keras model
-             make,   # Function that makes such a model, like `compiled`
-             *args): # What it takes
+def to_float32(model,  # A Keras model
+               make,   # Function that makes such a model, like `build_model`
+               *args): # What it takes
     "The same model, which computes with 32 bits."
-    with precision('float32'): whole = make(*args)
+    with mixed_precision('float32'): whole = make(*args)
     whole.set_weights(model.get_weights())
     return whole
 
 # %% ../nbs/07_training.ipynb #7589d346
-def batches_of(recipe,  # A `Recipe`
-               X,       # Features, shape (clips, n_coef, frames, 1), or `Windows`
-               rows,    # Rows to learn from
-               targets, # One-hot labels, shape (clips, labels)
-               seed,    # Of order and augmentation
-               epoch=0, # The first one wanted
-               ):       # A `PyDataset`
+def training_batches(recipe,  # A `Recipe`
+                     X,       # Features, shape (clips, n_coef, frames, 1), or `ClipWindows`
+                     rows,    # Rows to learn from
+                     targets, # One-hot labels, shape (clips, labels)
+                     seed,    # Of order and augmentation
+                     epoch=0, # The first one wanted
+                     ):       # A `PyDataset`
     "What the network is shown while it learns."
     if recipe.window is None: return FeatureRows(X, rows, targets, batch_size=recipe.batch_size, seed=seed, epoch=epoch)
     frames = (X.frames, *map(recipe.frames_of, recipe.shorter))
     return AugmentedRows(X.store, rows, targets, frames=frames, short=X.short, batch_size=recipe.batch_size, seed=seed, augment=recipe.augment, epoch=epoch)
 
-def fit_fold(X,          # Features, shape (clips, n_coef, frames, 1), may be a memory map; or `Windows`
+def fit_fold(X,          # Features, shape (clips, n_coef, frames, 1), may be a memory map; or `ClipWindows`
              targets,    # One-hot labels, shape (clips, labels)
              train,      # Rows to learn from
              watched,    # Rows whose loss picks the epoch, or is merely written down
@@ -343,18 +344,18 @@ def fit_fold(X,          # Features, shape (clips, n_coef, frames, 1), may be a 
     "Train one network from scratch, and reload the epoch that counts."
     if recipe.doubts(train, unverified):
         recipe = replace(recipe, augment=replace(recipe.augment, unmixed=0.))
-        targets = reconsidered(X, targets, train, unverified, recipe=recipe, seed=seed, folder=folder, more=more)
+        targets = relabel(X, targets, train, unverified, recipe=recipe, seed=seed, folder=folder, more=more)
     fixed, logs = recipe.watch == 'none', logs or Path(folder) / 'logs'
-    with repeatable(seed), precision():
-        model, done, half = compiled(recipe, targets.shape[1], X, train), 0, keras.config.dtype_policy().name != 'float32'
-        if fixed: model, done = resumed(folder, model, -(-len(train) // recipe.batch_size))
-        batches, epochs = batches_of(recipe, X, train, targets, seed, done), recipe.epochs_of(len(train))
+    with deterministic(seed), mixed_precision():
+        model, done, half = build_model(recipe, targets.shape[1], X, train), 0, keras.config.dtype_policy().name != 'float32'
+        if fixed: model, done = load_checkpoint(folder, model, -(-len(train) // recipe.batch_size))
+        batches, epochs = training_batches(recipe, X, train, targets, seed, done), recipe.epochs_of(len(train))
         told = model.fit(batches, validation_data=FeatureRows(X, watched, targets, batch_size=recipe.batch_size), initial_epoch=done, epochs=epochs, shuffle=False, verbose=0,
-                         callbacks=[*(fixed_callbacks(folder, logs) if fixed else post_callbacks(folder, recipe.patience, logs)), *more])
+                         callbacks=[*(checkpoint_callbacks(folder, logs) if fixed else early_stopping_callbacks(folder, recipe.patience, logs)), *more])
     if not np.isfinite(told.history.get('val_loss', [0])[0]): raise RunError(f'{folder}: the loss was no number from the first epoch on; lower learning_rate={recipe.learning_rate}')
     model = keras.saving.load_model(Path(folder) / ('last.keras' if fixed else 'best.keras'), compile=False)
-    if half: model = unhalved(model, compiled, recipe, targets.shape[1], X, train)
-    if recipe.settle: settled(model, batches_of(replace(recipe, augment=Augment(), shorter=()), X, train, targets, seed), recipe.settle)
+    if half: model = to_float32(model, build_model, recipe, targets.shape[1], X, train)
+    if recipe.settle: recalibrate_batch_norm(model, training_batches(replace(recipe, augment=Augment(), shorter=()), X, train, targets, seed), recipe.settle)
     return model
 
 # %% ../nbs/07_training.ipynb #37cb1410
@@ -426,9 +427,9 @@ def run_config(clips,  # `Clips`
             'folds': {'number': int(folds), 'kind': kind}, 'seed': int(seed), 'versions': versions()}
 
 # %% ../nbs/07_training.ipynb #fd7386cd
-def differences(old, # A config
-                new, # Another
-                ):   # Like ['seed: 0 there, 1 here']
+def config_differences(old, # A config
+                       new, # Another
+                       ):   # Like ['seed: 0 there, 1 here']
     "What two runs do not have in common."
     a, b = (pd.json_normalize(c, sep=' ').iloc[0].to_dict() for c in (old, new))
     names = [n for n in a | b if a.get(n) != b.get(n) and n not in ('data root', 'selection')]
@@ -445,18 +446,18 @@ def check_folder(out,    # Folder of a run, which may not exist yet
     out = Path(out)
     if out.is_file(): raise RunError(f'{out}: is a file; name a folder with --out')
     if not out.exists() or all(p.name.startswith('.') for p in out.iterdir()): return False
-    try: found = differences(json.loads((out / 'config.json').read_text('utf-8')), config)
+    try: found = config_differences(json.loads((out / 'config.json').read_text('utf-8')), config)
     except (OSError, ValueError, AttributeError):
         raise RunError(f'{out}: is not empty and holds no run; name another folder with --out') from None
     if found and all(d.startswith('versions ') for d in found):
-        raise RunError(f'{out}: was begun with other versions ({few(found)}), and its folds would not be those of one system; install those again, or name another folder with --out')
-    if found: raise RunError(f'{out}: holds another run ({few(found)}); name another folder with --out, or remove this one')
+        raise RunError(f'{out}: was begun with other versions ({shorten(found)}), and its folds would not be those of one system; install those again, or name another folder with --out')
+    if found: raise RunError(f'{out}: holds another run ({shorten(found)}); name another folder with --out, or remove this one')
     return True
 
 # %% ../nbs/07_training.ipynb #c6af30c2
 @contextmanager
-def sole_user(out, # Folder of a run, which may not exist yet
-              ):   # A context, which one process at a time is in
+def run_lock(out, # Folder of a run, which may not exist yet
+             ):   # A context, which one process at a time is in
     "Keep a second process out of a run's folder, by a lock beside it."
     from filelock import FileLock, Timeout
     place = Path(out).resolve()
@@ -471,8 +472,8 @@ def sole_user(out, # Folder of a run, which may not exist yet
 
 # %% ../nbs/07_training.ipynb #be125934
 @contextmanager
-def disk_full(out, # Folder of a run
-              ):   # A context, in which a full disk gets a clear error
+def explain_full_disk(out, # Folder of a run
+                      ):   # A context, in which a full disk gets a clear error
     "Say what a full disk means for a run."
     try: yield
     except OSError as e:
@@ -480,52 +481,52 @@ def disk_full(out, # Folder of a run
         raise RunError(f'{out}: the disk is full ({e.filename or out}); finished folds are kept, free space and give the same command again') from None
 
 # %% ../nbs/07_training.ipynb #6fd6b35e
-def deal(clips,   # `Clips`
-         folds,   # How many, unless the data set has its own
-         kind,    # Kind of folds
-         watch,   # 'scored' or 'inner'
-         seed,    # Of the shuffle
-         ):       # Series fname → fold
+def assign_folds(clips,   # `Clips`
+                 folds,   # How many, unless the data set has its own
+                 kind,    # Kind of folds
+                 watch,   # 'scored' or 'inner'
+                 seed,    # Of the shuffle
+                 ):       # Series fname → fold
     "The folds of a run, or one clear error why there can't be any."
     if seed < 0: raise RunError(f'seed={seed}: give 0 or more')
     labels = clips.train.table.label.unique()
-    if len(labels) < 2: raise DataError(f'{clips.name}: {len(clips.train)} training clips with {len(labels)} label{"s" * (len(labels) != 1)} {few(labels)}; a network needs 2 labels or more to choose from, add clips')
+    if len(labels) < 2: raise DataError(f'{clips.name}: {len(clips.train)} training clips with {len(labels)} label{"s" * (len(labels) != 1)} {shorten(labels)}; a network needs 2 labels or more to choose from, add clips')
     fold = make_folds(clips, folds, kind=kind, seed=seed)
     split_rows(fold, fold.iloc[0], watch)
     return fold
 
 # %% ../nbs/07_training.ipynb #36949573
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class RunData:
     "What all folds of a run have in common."
     clips: Clips           # Those that could be read, training and test
     skipped: pd.DataFrame  # The others: fname, path, reason
-    X: object              # Features of `clips`, shape (clips, n_coef, frames, 1), on disk; or `Windows` of them
+    X: object              # Features of `clips`, shape (clips, n_coef, frames, 1), on disk; or `ClipWindows` of them
     targets: np.ndarray    # One-hot labels, shape (clips, labels)
     train: np.ndarray      # Rows of the training clips
     test: np.ndarray       # Rows of the test clips
     unverified = property(lambda self: np.flatnonzero(~self.clips.table.verified.to_numpy(bool)))    # rows whose labels nobody has checked
 
-def prepare_run(clips,         # `Clips`
-                recipe,        # A `Recipe`
-                seed,          # Of the random offsets
-                cache=None,    # Folder of the feature store; None: the user's cache
-                progress=True, # Show a bar
-                ):             # `Prepared`
+def load_run_data(clips,         # `Clips`
+                  recipe,        # A `Recipe`
+                  seed,          # Of the random offsets
+                  cache=None,    # Folder of the feature store; None: the user's cache
+                  progress=True, # Show a bar
+                  ):             # `RunData`
     "Features and targets, once for all folds."
     store = prepare_data(clips, recipe.features, seconds=recipe.seconds, seed=seed, cache=cache, progress=progress)
     if not len(store.clips): raise RunError(f'{clips.root}: none of the {len(clips)} clips can be used; the first: {store.skipped.reason.iloc[0]}')
     is_train = (store.clips.table.split == 'train').to_numpy()
     if recipe.window is None: X = store.array()
-    else: X = Windows(store if recipe.silence is None else without_silence(store, recipe.silence), recipe.frames, short=recipe.short)
-    return Prepared(store.clips, store.skipped, X, keras.utils.to_categorical(store.clips.y, len(clips.labels)), *map(np.flatnonzero, (is_train, ~is_train)))
+    else: X = ClipWindows(store if recipe.silence is None else trim_frames(store, recipe.silence), recipe.frames, short=recipe.short)
+    return RunData(store.clips, store.skipped, X, keras.utils.to_categorical(store.clips.y, len(clips.labels)), *map(np.flatnonzero, (is_train, ~is_train)))
 
 # %% ../nbs/07_training.ipynb #699d24b1
-def write_start(out,    # Folder of a run
-                config, # Its configuration
-                data,   # `Prepared`
-                fold,   # Series fname → fold
-                ):
+def initialise_run_folder(out,    # Folder of a run
+                          config, # Its configuration
+                          data,   # `RunData`
+                          fold,   # Series fname → fold
+                          ):
     "Tidy up after a kill, and write what is known before the first fold."
     out, table = Path(out), fold.rename('fold').rename_axis('fname').to_csv(lineterminator='\n')
     if (out / 'folds.csv').exists() and (out / 'folds.csv').read_text('utf-8') != table:
@@ -590,7 +591,7 @@ def steps_of(recipe,     # A `Recipe`
 # %% ../nbs/07_training.ipynb #e3703615
 def run_fold(k,      # Number of the fold to score
              fold,   # Fold of each training clip
-             data,   # `Prepared`
+             data,   # `RunData`
              recipe, # A `Recipe`
              seed,   # The run's
              out,    # Its folder
@@ -619,7 +620,7 @@ def run_fold(k,      # Number of the fold to score
 # %% ../nbs/07_training.ipynb #34b81d5a
 def fold_line(k,       # Number of the fold
               fold,    # Fold of each training clip
-              data,    # `Prepared`
+              data,    # `RunData`
               recipe,  # A `Recipe`
               out,     # Folder of the run
               ):       # A line of text
@@ -631,10 +632,10 @@ def fold_line(k,       # Number of the fold
     return f'fold {k}: right on {hit[train].mean():.1%} of the clips it trained on, {hit[scored].mean():.1%} of those held out ({which})'
 
 # %% ../nbs/07_training.ipynb #d30dc059
-def gather(out,    # Folder of a run whose folds are all done
-           fold,   # Series fname → fold
-           clips,  # `Clips` of the run
-           ):
+def combine_folds(out,    # Folder of a run whose folds are all done
+                  fold,   # Series fname → fold
+                  clips,  # `Clips` of the run
+                  ):
     "Put the folds together: each training clip by the model that did not see it, test clips by all."
     folder, ks = Path(out) / 'predictions', sorted(fold.unique())
     p = {k: np.load(folder / f'train_predictions_{k}.npy') for k in ks}
@@ -656,27 +657,27 @@ def train_folds(clips,           # `Clips`, from `load_clips` or `mini`
     "Cross-validate a recipe: train one model a fold, and predict each clip with the model that did not see it."
     from tqdm import tqdm
     recipe, out = get_recipe(recipe, epochs), Path(out)
-    number = deal(clips, folds, kind, recipe.watch, seed).nunique()
+    number = assign_folds(clips, folds, kind, recipe.watch, seed).nunique()
     config = run_config(clips, recipe, number, kind, seed)
-    with sole_user(out), disk_full(out):
+    with run_lock(out), explain_full_disk(out):
         check_folder(out, config)
-        data = prepare_run(clips, recipe, seed, cache, progress)
-        fold = deal(data.clips, folds, kind, recipe.watch, seed)
-        write_start(out, config, data, fold)
+        data = load_run_data(clips, recipe, seed, cache, progress)
+        fold = assign_folds(data.clips, folds, kind, recipe.watch, seed)
+        initialise_run_folder(out, config, data, fold)
         todo = [k for k in sorted(fold.unique()) if not (out / f'predictions/predictions_{k}.csv').exists()]
         steps = sum(steps_of(recipe, data.train[split_rows(fold, k, recipe.watch)[0]], data.unverified) for k in todo)
         with tqdm(total=steps, unit='batch', disable=None if progress else True) as bar:
             for k in sorted(fold.unique()):
                 if k in todo: run_fold(k, fold, data, recipe, seed, out, bar)
                 if progress: bar.write(fold_line(k, fold, data, recipe, out) + ('' if k in todo else ', trained before'))
-        gather(out, fold, data.clips)
+        combine_folds(out, fold, data.clips)
     return out
 
 # %% ../nbs/07_training.ipynb #45ec7126
-def credible(targets,    # One-hot labels, shape (clips, labels)
-             unverified, # Rows whose labels nobody has checked
-             p,          # What a network says of these, shape (rows, labels)
-             ):          # Those of `unverified` whose label may be right
+def trusted_rows(targets,    # One-hot labels, shape (clips, labels)
+                 unverified, # Rows whose labels nobody has checked
+                 p,          # What a network says of these, shape (rows, labels)
+                 ):          # Those of `unverified` whose label may be right
     "All but the clips that get another name than their label, of each label the least probable half at most."
     label, doubted = targets[unverified].argmax(1), []
     for k in np.unique(label):
@@ -686,15 +687,15 @@ def credible(targets,    # One-hot labels, shape (clips, labels)
     return np.setdiff1d(unverified, doubted)
 
 # %% ../nbs/07_training.ipynb #45ec7128
-def opinion(X,         # Features, shape (clips, n_coef, frames, 1), or `Windows`
-            targets,   # One-hot labels, shape (clips, labels)
-            rows,      # Rows to learn from
-            asked,     # Rows it is asked about
-            *, recipe, # A `Recipe`, whose `doubt` is the share of the epochs
-            seed,      # As `fit_fold`
-            folder,    # Where the training and its result are kept, to be taken up again
-            more=(),   # More Keras callbacks
-            ):         # Probabilities, float32, shape (asked, labels)
+def short_training_predictions(X,         # Features, shape (clips, n_coef, frames, 1), or `ClipWindows`
+                               targets,   # One-hot labels, shape (clips, labels)
+                               rows,      # Rows to learn from
+                               asked,     # Rows it is asked about
+                               *, recipe, # A `Recipe`, whose `doubt` is the share of the epochs
+                               seed,      # As `fit_fold`
+                               folder,    # Where the training and its result are kept, to be taken up again
+                               more=(),   # More Keras callbacks
+                               ):         # Probabilities, float32, shape (asked, labels)
     "What a network says of some clips after a short training on others."
     path = Path(folder) / 'opinion.npy'
     if not path.exists():
@@ -704,18 +705,18 @@ def opinion(X,         # Features, shape (clips, n_coef, frames, 1), or `Windows
         write_npy(path, predict_clips(model, X, asked, recipe))
     return np.load(path, allow_pickle=False)
 
-def reconsidered(X,          # Features, shape (clips, n_coef, frames, 1), or `Windows`
-                 targets,    # One-hot labels, shape (clips, labels)
-                 train,      # Rows to learn from
-                 unverified, # Rows whose labels nobody has checked, also others than those of `train`
-                 *, folder,  # Where the two trainings are kept
-                 **how,      # As `opinion`: recipe, seed and more
-                 ):          # Targets, shape (clips, labels), in which a doubted clip has probabilities in place of its label
+def relabel(X,          # Features, shape (clips, n_coef, frames, 1), or `ClipWindows`
+            targets,    # One-hot labels, shape (clips, labels)
+            train,      # Rows to learn from
+            unverified, # Rows whose labels nobody has checked, also others than those of `train`
+            *, folder,  # Where the two trainings are kept
+            **how,      # As `short_training_predictions`: recipe, seed and more
+            ):          # Targets, shape (clips, labels), in which a doubted clip has probabilities in place of its label
     "Doubt what one network does not believe, and ask another, which has learned from the rest."
     asked = np.intersect1d(train, unverified)
-    stay = credible(targets, asked, opinion(X, targets, train, asked, folder=Path(folder) / 'first', **how))
+    stay = trusted_rows(targets, asked, short_training_predictions(X, targets, train, asked, folder=Path(folder) / 'first', **how))
     doubted, targets = np.setdiff1d(asked, stay), targets.copy()
-    if len(doubted): targets[doubted] = opinion(X, targets, np.setdiff1d(train, doubted), doubted, folder=Path(folder) / 'second', **how)
+    if len(doubted): targets[doubted] = short_training_predictions(X, targets, np.setdiff1d(train, doubted), doubted, folder=Path(folder) / 'second', **how)
     return targets
 
 # %% ../nbs/07_training.ipynb #be7ad9c7
@@ -739,14 +740,14 @@ def folds_by(clips, # `Clips`
     return make_folds(source, folds, kind=kind, seed=seed).loc[clips.train.table.index]
 
 # %% ../nbs/07_training.ipynb #624314a2
-def try_fold(data,   # `Prepared`, training clips alone
-             fold,   # Fold of each clip
-             k,      # The one to score
-             recipe, # A `Recipe`
-             watch,  # As `split_rows`
-             seed,   # The run's
-             leave=(), # Rows to learn nothing from, whatever their fold
-             ):      # Its probabilities for all clips, float32, shape (clips, labels); epoch of its lowest watched loss; s of training
+def fit_and_predict(data,   # `RunData`, training clips alone
+                    fold,   # Fold of each clip
+                    k,      # The one to score
+                    recipe, # A `Recipe`
+                    watch,  # As `split_rows`
+                    seed,   # The run's
+                    leave=(), # Rows to learn nothing from, whatever their fold
+                    ):      # Its probabilities for all clips, float32, shape (clips, labels); epoch of its lowest watched loss; s of training
     "Train one network, and keep nothing but what it answers."
     train, watched, _ = split_rows(fold, k, watch)
     train = np.setdiff1d(train, leave)
@@ -756,7 +757,7 @@ def try_fold(data,   # `Prepared`, training clips alone
         seconds, losses = time.perf_counter() - begun, pd.read_csv(Path(folder) / 'history.csv').val_loss
     return predict_clips(model, data.X, data.train, recipe), losses.argmin() + 1, seconds
 
-def cross_validate(data,   # `Prepared`, training clips alone
+def cross_validate(data,   # `RunData`, training clips alone
                    fold,   # Fold of each clip
                    recipe, # A `Recipe`
                    watch,  # As `split_rows`
@@ -767,7 +768,7 @@ def cross_validate(data,   # `Prepared`, training clips alone
     takes = pd.Series(group).duplicated(keep=False).to_numpy()
     for k in sorted(set(fold)):
         train, _, scored = split_rows(fold, k, watch)
-        p, epoch, _ = try_fold(data, fold, k, recipe, watch, seed)
+        p, epoch, _ = fit_and_predict(data, fold, k, recipe, watch, seed)
         hit = p.argmax(1) == y
         heard, taught, several = np.isin(group[scored], group[train]), np.isin(y[scored], y[train]), scored[takes[scored]]
         rows.append({'accuracy': hit[scored].mean(), 'train_accuracy': hit[train].mean(), 'training_clips': len(train), 'epoch': epoch,
@@ -775,8 +776,8 @@ def cross_validate(data,   # `Prepared`, training clips alone
     return {name: {'mean': float(np.mean(v)), 'sd': float(np.std(v, ddof=1)), 'folds': v} for name in rows[0] for v in [[float(r[name]) for r in rows]]}
 
 # %% ../nbs/07_training.ipynb #fed2e4c1
-def begun_book(path, # JSON file of results, which may not exist yet; None: nowhere
-               ):    # Data set → its results
+def load_results(path, # JSON file of results, which may not exist yet; None: nowhere
+                 ):    # Data set → its results
     "What a benchmark that was stopped has found so far."
     return json.loads(Path(path).read_text('utf-8')) if path and Path(path).exists() else {}
 
@@ -791,10 +792,10 @@ def benchmark_folds(clips,         # `Clips`; the training ones count
     "What each way to make folds, and to pick the epoch, does to the estimate."
     recipe, table = get_recipe(recipe), clips.train.table
     cannot = {n for n, no in (('official', table.fold.isna().any()), ('grouped', not table.group.duplicated().any())) if no}
-    data = prepare_run(clips.train, recipe, seed, cache, progress)
+    data = load_run_data(clips.train, recipe, seed, cache, progress)
     result = {'what': 'accuracy by kind of folds and by the clips that pick the epoch', 'recipe': recipe.settings, 'seeds': [seed], 'versions': versions(),
               'data': data_of(clips) | {'clips': len(data.train)}, 'metrics': {}}
-    book = begun_book(out)
+    book = load_results(out)
     begun = book.get(clips.name, {})
     if all(begun.get(n) == v for n, v in result.items() if n != 'metrics'): result['metrics'] = begun['metrics']
     for name in kinds or [n for n in KINDS if n not in cannot]:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from soundtag.augmentation import (Augment, Batches, Ragged, background_noise, covered, crop, cutmix, freq_mask, freq_mixstyle, freq_shift, gain,
-                                   mixup, noise_bank, spans, starts, tilt, time_mask, time_shift, to_db, to_power)
+from soundtag.augmentation import (Augment, Batches, Ragged, background_noise, _mask, crop, cutmix, freq_mask, freq_mixstyle, freq_shift, gain,
+                                   mixup, noise_bank, _random_spans, window_starts, tilt, time_mask, time_shift, to_db, to_power)
 from soundtag.mfcc import MFCC, LogMel
 
 quick = settings(max_examples=40, deadline=None)
@@ -183,7 +183,7 @@ def test_noise_has_the_snr_asked_for_at_any_level(X, seed, snr):
 def test_masks_cover_what_they_say_and_nothing_else(fill, X, seed):
     n, bands, frames = X.shape
     for mask, axis, length in ((time_mask, 2, frames), (freq_mask, 1, bands)):
-        start, width = spans(np.random.default_rng(seed).random((2, n, 3)), length, length // 2)
+        start, width = _random_spans(np.random.default_rng(seed).random((2, n, 3)), length, length // 2)
         out = mask(X, start, width, fill)
         for x, o, first, size in zip(X, out, start, width):
             hole = sorted({i for a, b in zip(first, size) for i in range(a, a + b)})
@@ -196,11 +196,11 @@ def test_masks_cover_what_they_say_and_nothing_else(fill, X, seed):
 @given(length=st.integers(1, 300), share=st.floats(0, 1), seed=seeds)
 def test_masks_are_as_wide_as_allowed_and_within_the_picture(length, share, seed):
     most = int(share * length)
-    start, width = spans(np.random.default_rng(seed).random((2, 2000)), length, most)
+    start, width = _random_spans(np.random.default_rng(seed).random((2, 2000)), length, most)
     assert start.min() >= 0 and (start + width).max() <= length and width.min() == 0 and width.max() <= most
     if most < 100:
         assert width.max() == most
-    assert (covered(length, start[:, None], width[:, None]).sum(1) == width).all()
+    assert (_mask(length, start[:, None], width[:, None]).sum(1) == width).all()
 
 
 @given(db=st.floats(-100, 100, width=32))
@@ -216,7 +216,7 @@ def test_power_and_db_are_inverse(db):
 def test_a_crop_is_a_piece_of_the_clip_or_the_clip_again_and_again(store, size, seed):
     rng = np.random.default_rng(seed)
     i = rng.integers(0, len(store.frames), 10)
-    at = starts(store.frames[i], size, rng.random(10))
+    at = window_starts(store.frames[i], size, rng.random(10))
     repeated, padded = crop(store, i, at, size), crop(store, i, at, size, short='pad')
     for k, (x, p) in enumerate(zip(repeated, padded)):
         whole = clip(store, i[k])
@@ -234,10 +234,10 @@ def test_a_crop_is_a_piece_of_the_clip_or_the_clip_again_and_again(store, size, 
 
 @given(length=st.integers(1, 400), size=st.integers(1, 400), n=st.integers(2, 9))
 def test_evenly_spread_windows_reach_both_ends(length, size, n):
-    at = starts(length, size, np.linspace(0, 1, n))
+    at = window_starts(length, size, np.linspace(0, 1, n))
     room = length - size
     assert at[0] == min(0, room) and at[-1] == max(0, room) and (np.diff(at) >= 0).all()
-    assert np.ptp(np.diff(at)) <= 2 and starts(length, size, .5) == (room + 1) // 2
+    assert np.ptp(np.diff(at)) <= 2 and window_starts(length, size, .5) == (room + 1) // 2
 
 
 # all of it
@@ -408,7 +408,7 @@ def test_order_and_windows_are_drawn_from_different_dice():
     np.testing.assert_array_equal(dice, np.random.default_rng([7, 0, 0]).random(64))
     store = Ragged.of([np.arange(500, dtype='float32')[None] for _ in range(64)])
     first = batches(store, batch_size=64, seed=7)[0][0][:, 0, 0, 0]
-    assert not np.array_equal(first, starts(np.full(64, 500), 10, dice))
+    assert not np.array_equal(first, window_starts(np.full(64, 500), 10, dice))
 
 
 def test_each_epoch_has_another_order_and_other_windows():

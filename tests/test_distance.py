@@ -11,12 +11,12 @@ import pytest
 
 from soundtag.audio import wav_bytes
 from soundtag.dataset import DataError, load_clips
-from soundtag.distance import (LEAD, SOUND, Room, Rooms, Sounds, decay_time, direct_to_reverberant, draw_position, draw_room, images,
-                               late_reverberation, open_air, read_responses, record, response, response_file, simulate, simulate_rooms)
+from soundtag.distance import (LEAD, SPEED_OF_SOUND, Room, RoomDistribution, Sounds, estimate_rt60, direct_to_reverberant, draw_position, draw_room, image_sources,
+                               late_reverberation, free_field_response, read_responses, simulate_recording, room_impulse_response, response_file, simulate_dataset, simulate_rooms)
 from soundtag.synthesis import Voice, perform
 
 SR = 16000
-SMALL = Rooms(rooms=5, positions=2, size=(3., 8.), seed=11)
+SMALL = RoomDistribution(rooms=5, positions=2, size=(3., 8.), seed=11)
 
 
 @pytest.fixture(scope='module')
@@ -35,16 +35,16 @@ def cache(tmp_path_factory):
 
 def test_energy_falls_with_the_square_of_the_distance_where_no_wall_answers():
     hard = Room(np.array([14., 14, 5]), np.full((6, 7), .3))
-    energy = [np.sum(images(hard, [2 + d, 7, 1.5], [2, 7, 1.5], sr=SR, order=0) ** 2) for d in (1, 2, 4, 8)]
+    energy = [np.sum(image_sources(hard, [2 + d, 7, 1.5], [2, 7, 1.5], sr=SR, order=0) ** 2) for d in (1, 2, 4, 8)]
     np.testing.assert_allclose(np.array(energy) * np.array([1, 4, 16, 64]), energy[0], rtol=.12)     # air takes the rest
-    np.testing.assert_allclose([np.sum(open_air(d, sr=SR) ** 2) * d * d for d in (1, 2, 4, 8)], 1, rtol=.12)
+    np.testing.assert_allclose([np.sum(free_field_response(d, sr=SR) ** 2) * d * d for d in (1, 2, 4, 8)], 1, rtol=.12)
 
 
 @pytest.mark.parametrize('size, absorption', [((4, 5, 2.5), .15), ((7, 6, 3), .3), ((12, 9, 4), .2)])
 def test_reverberation_time_is_near_eyrings_and_sabines(size, absorption):
     room = Room(np.array(size, float), np.full((6, 7), absorption))
     rng = np.random.default_rng(3)
-    times = [decay_time(response(room, *draw_position(rng, room, Rooms()), sr=SR, rng=rng), sr=SR) for _ in range(4)]
+    times = [estimate_rt60(room_impulse_response(room, *draw_position(rng, room, RoomDistribution()), sr=SR, rng=rng), sr=SR) for _ in range(4)]
     assert abs(np.median(times) / room.rt60[3:6].mean() - 1) < .3
     sabine = .161 * room.volume / (absorption * room.surfaces.sum())
     assert room.rt60[0] < sabine < 1.35 * room.rt60[0]
@@ -53,9 +53,9 @@ def test_reverberation_time_is_near_eyrings_and_sabines(size, absorption):
 def test_images_and_noise_agree_on_the_level_where_they_meet():
     rng, off = np.random.default_rng(5), []
     for _ in range(12):
-        room = draw_room(rng, Rooms())
-        early = images(room, *draw_position(rng, room, Rooms()), sr=SR, order=10)
-        a, b = (LEAD + int(part * SR * 10 / SOUND / np.sqrt(np.sum(1 / room.size ** 2))) for part in (.5, 1))
+        room = draw_room(rng, RoomDistribution())
+        early = image_sources(room, *draw_position(rng, room, RoomDistribution()), sr=SR, order=10)
+        a, b = (LEAD + int(part * SR * 10 / SPEED_OF_SOUND / np.sqrt(np.sum(1 / room.size ** 2))) for part in (.5, 1))
         off.append(10 * np.log10(np.sum(early[a:b] ** 2) / np.sum(late_reverberation(b, sr=SR, room=room, rng=rng)[a:b] ** 2)))
     assert abs(np.median(off)) < 2.5
 
@@ -63,9 +63,9 @@ def test_images_and_noise_agree_on_the_level_where_they_meet():
 def test_farther_is_more_reverberant():
     rng, near, far = np.random.default_rng(0), [], []
     for _ in range(10):
-        room = draw_room(rng, Rooms(size=(7., 10.)))
+        room = draw_room(rng, RoomDistribution(size=(7., 10.)))
         for d, found in ((.5, near), (4, far)):
-            found.append(direct_to_reverberant(response(room, *draw_position(rng, room, Rooms(), d), sr=SR, rng=rng), sr=SR))
+            found.append(direct_to_reverberant(room_impulse_response(room, *draw_position(rng, room, RoomDistribution(), d), sr=SR, rng=rng), sr=SR))
     assert all(n > f + 5 for n, f in zip(near, far))
 
 
@@ -112,19 +112,19 @@ def test_neither_level_nor_noise_nor_start_tells_the_distance(drum, cache):
     responses = simulate_rooms(replace(SMALL, rooms=30, positions=4, size=(3., 15.)), cache=cache, n_jobs=1, progress=False)
     d, level, onset, noise = np.log(responses.table.distance_m), [], [], []
     for i in range(len(responses)):
-        y = record(drum, responses[i], sr=SR, rng=np.random.default_rng([1, i]), seconds=2.5)
+        y = simulate_recording(drum, responses[i], sr=SR, rng=np.random.default_rng([1, i]), seconds=2.5)
         energy = np.square(y).reshape(-1, 160).sum(1)
         level.append(np.log(np.abs(y).max())); onset.append(np.argmax(energy > .2 * energy.max())); noise.append(np.log(np.quantile(energy, .02) / energy.max()))
     limit = 3.3 / np.sqrt(len(d))
     assert abs(np.corrcoef(level, d)[0, 1]) < limit and abs(np.corrcoef(onset, d)[0, 1]) < limit
-    np.testing.assert_allclose(record(drum, 1000 * responses[0], sr=SR, rng=np.random.default_rng(1), seconds=2),
-                               record(drum, responses[0], sr=SR, rng=np.random.default_rng(1), seconds=2), atol=2e-5)
+    np.testing.assert_allclose(simulate_recording(drum, 1000 * responses[0], sr=SR, rng=np.random.default_rng(1), seconds=2),
+                               simulate_recording(drum, responses[0], sr=SR, rng=np.random.default_rng(1), seconds=2), atol=2e-5)
 
 
 def test_noise_is_as_far_below_the_sound_as_asked(drum):
     h = np.eye(1, 2 * LEAD, LEAD)[0]
     how = dict(sr=SR, seconds=1.5, start=0, peak=(0, 0))
-    clean, noisy = (record(drum, h, rng=np.random.default_rng(4), snr=(s, s), **how) for s in (300, 10))
+    clean, noisy = (simulate_recording(drum, h, rng=np.random.default_rng(4), snr=(s, s), **how) for s in (300, 10))
     scale = np.dot(clean, noisy) / np.dot(clean, clean)
     assert abs(10 * np.log10(np.mean((scale * clean) ** 2) / np.mean((noisy - scale * clean) ** 2)) - 10) < 1
 
@@ -134,7 +134,7 @@ def test_noise_is_as_far_below_the_sound_as_asked(drum):
 def test_measured_responses_come_back_as_they_were(tmp_path, cache):
     made = simulate_rooms(SMALL, cache=cache, progress=False)
     for i in range(4):
-        travel = round(made.table.distance_m[i] / SOUND * SR)
+        travel = round(made.table.distance_m[i] / SPEED_OF_SOUND * SR)
         both = np.stack([np.pad(made[i], (travel, 0)), np.zeros(travel + len(made[i]))])             # a second channel that is broken
         (tmp_path / f'{i}.wav').write_bytes(wav_bytes(both, sr=SR))
     made.table[:4].assign(Filename=[f'{i}.wav' for i in range(4)])[['Filename', 'distance_m', 'room']].to_csv(tmp_path / 'rooms.csv', index=False)
@@ -160,7 +160,7 @@ def test_one_unreadable_clip_does_not_stop_a_data_set(tmp_path, drum, cache):
     for name in ('a', 'b'): (tmp_path / f'{name}.wav').write_bytes(wav_bytes(drum, sr=SR))
     (tmp_path / 'c.wav').write_bytes(b'RIFF')
     pd.DataFrame({'file': ['a.wav', 'b.wav', 'c.wav'], 'label': ['x', 'y', 'x']}).to_csv(tmp_path / 'list.csv', index=False)
-    wet = simulate(load_clips(tmp_path), simulate_rooms(SMALL, cache=cache, progress=False), tmp_path / 'wet', progress=False)
+    wet = simulate_dataset(load_clips(tmp_path), simulate_rooms(SMALL, cache=cache, progress=False), tmp_path / 'wet', progress=False)
     assert len(wet) == 2 and (wet.table.seconds > len(drum) / SR + .4).all()
 
 
@@ -168,12 +168,12 @@ def test_one_unreadable_clip_does_not_stop_a_data_set(tmp_path, drum, cache):
 
 @pytest.fixture(scope='module')
 def small_task(cache):
-    from soundtag.ranging import Ranging, plan_recordings
+    from soundtag.ranging import DistanceRecipe, plan_recordings
     rng = np.random.default_rng(2)
     labels = [('Bass_drum', 'Flute', 'Chime')[i % 3] for i in range(30)]
     samples = [perform(label, Voice(*rng.uniform(0, 1, 3)), seconds=1., sr=SR, rng=rng).astype('float32') for label in labels]
     sounds = Sounds(samples, pd.DataFrame({'label': labels, 'group': [f'take {i // 2}' for i in range(30)]}), pd.DataFrame(), SR)
-    ranging = Ranging(rooms=replace(SMALL, rooms=20), examples=(96, 40, 60), epochs=1, seconds=1.5)
+    ranging = DistanceRecipe(rooms=replace(SMALL, rooms=20), examples=(96, 40, 60), epochs=1, seconds=1.5)
     responses = simulate_rooms(ranging.rooms, cache=cache, n_jobs=1, progress=False)
     return sounds, responses, ranging, plan_recordings(sounds, responses, ranging)
 
@@ -201,22 +201,22 @@ def test_pictures_do_not_depend_on_threads_and_gain_is_a_constant_of_the_level(s
 
 
 def test_the_network_cannot_hear_the_level(small_task):
-    from soundtag.ranging import answers, fit_ranging, make_examples, scale_uncertainty, targets
+    from soundtag.ranging import predict_distance, fit_ranging, make_examples, scale_uncertainty, regression_targets
     sounds, responses, ranging, plan = small_task
     train = plan[plan.part == 'train']
     X, log_d = make_examples(train, sounds, responses, ranging, n_jobs=1, progress=False), np.log(train.distance_m.to_numpy())
-    model = fit_ranging(X, targets(train), ranging)
-    for a, b in zip(answers(model, X), answers(model, X.astype('float32') + np.array([20, 0, 0], 'float32'))): np.testing.assert_allclose(a, b, atol=1e-3)
+    model = fit_ranging(X, regression_targets(train), ranging)
+    for a, b in zip(predict_distance(model, X), predict_distance(model, X.astype('float32') + np.array([20, 0, 0], 'float32'))): np.testing.assert_allclose(a, b, atol=1e-3)
     assert model.count_params() < 300_000 and model.output_shape == (None, 2)
     scale_uncertainty(model, X, log_d)
-    mean, log_sd = answers(model, X)
+    mean, log_sd = predict_distance(model, X)
     assert abs(np.mean(np.abs(log_d - mean) <= 1.28155 * np.exp(log_sd)) - .8) < .02
 
 
 def test_phase_is_the_same_in_numpy_and_in_layers(drum):
     import keras
-    from soundtag.ranging import Ranging, phase_layers
-    ranging, rng = Ranging(), np.random.default_rng(0)
+    from soundtag.ranging import DistanceRecipe, phase_layers
+    ranging, rng = DistanceRecipe(), np.random.default_rng(0)
     sounds = [.1 * drum[:SR], .1 * rng.standard_normal(SR), 1e-3 * rng.standard_normal(SR) * np.exp(-np.arange(SR) / 900)]
     y = np.stack([np.resize(s, SR) for s in sounds]).astype('float32')
     audio = keras.Input((SR,))
@@ -256,7 +256,7 @@ def test_it_hears_no_level_and_takes_any_rate_and_length(drum):
     far, low, high = ranger.distance(long, SR)
     assert .1 < low < far < high < 50
     np.testing.assert_allclose(ranger.distance(.01 * long, SR), (far, low, high), rtol=.01)
-    assert len(ranger.by_window(long, SR)) == 4 and len(ranger.by_window(long[:100], SR)) == 1 and ranger.distance(np.zeros(SR), SR) is None
+    assert len(ranger.predict_windows(long, SR)) == 4 and len(ranger.predict_windows(long[:100], SR)) == 1 and ranger.distance(np.zeros(SR), SR) is None
     assert abs(np.log(ranger.distance(np.repeat(long, 3), 3 * SR)[0] / far)) < 1       # steps are another sound, at another rate
 
 

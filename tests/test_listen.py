@@ -153,7 +153,7 @@ def test_it_says_what_python_says_of_real_clips(tab, tagger, real_data):
 
 def test_its_timeline_is_pythons(tab, tagger, clips):
     hear(tab, clips['long'])
-    p, levels = map(np.concatenate, zip(*tagger.by_window(clips['long'], seconds=1, hop=.25)))
+    p, levels = map(np.concatenate, zip(*tagger.predict_windows(clips['long'], seconds=1, hop=.25)))
     moments = tab.evaluate('heard.timelines[0]')
     np.testing.assert_allclose([m['p'] for m in moments], p, atol=CLOSE)
     np.testing.assert_allclose([m['level'] for m in moments], levels, atol=.01)
@@ -161,7 +161,7 @@ def test_its_timeline_is_pythons(tab, tagger, clips):
     tab.evaluate('heard.answers = []; heard.timelines = []')
     hear(tab, clips['stroke'])
     moment, = tab.evaluate('heard.timelines[0]')      # heard twice, and told once
-    p, = (p for p, _ in tagger.by_window(clips['stroke'], seconds=1, hop=.25))
+    p, = (p for p, _ in tagger.predict_windows(clips['stroke'], seconds=1, hop=.25))
     assert len(p) == 2
     np.testing.assert_allclose(moment['p'], p.mean(0), atol=CLOSE)
 

@@ -14,7 +14,7 @@ import pytest
 from soundtag.audio import AudioError, fix_length, load_audio
 from soundtag.dataset import load_clips, mini
 from soundtag.mfcc import MFCC, LogMel
-from soundtag.model import AudioSequence, FeatureLayer, benchmark_inputs, post_cnn, raw_cnn, split_dft, standardized
+from soundtag.model import AudioSequence, FeatureLayer, benchmark_inputs, post_cnn, raw_cnn, _dft_tables, standardized
 
 POST = MFCC(sr=44100, n_mfcc=40, hop_length=512)
 SETTINGS = [POST, LogMel(sr=44100, n_mels=64, hop_length=512), MFCC(sr=16000, n_fft=400, win_length=320, hop_length=160, n_mels=40),
@@ -84,7 +84,7 @@ def test_file_restores_with_soundtag_alone(tmp_path):
 @pytest.mark.parametrize('n', [1, 2, 3, 15, 97, 160, 400, 1102, 2048])
 def test_split_dft(n):
     frame, left = np.random.default_rng(n).standard_normal(n), n
-    tables, bins = split_dft(n)
+    tables, bins = _dft_tables(n)
     out = frame
     for t in tables:
         left //= t.shape[2]

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soundtag.audio import AudioError, wav_bytes
-from soundtag.reasons import DEPTH, analysed, frame_size, lowered, plot_reasons, random_mask, reasons, resounded, through_masks
+from soundtag.reasons import DEPTH, stft, frame_size, apply_mask, plot_explanation, random_mask, explain, istft, predict_masked
 from soundtag.tagging import Tagger
 
 SR = 16000
@@ -31,7 +31,7 @@ def places(found):
 
 @pytest.mark.parametrize('low, high', [(300, 700), (1500, 2500), (4000, 6000)])
 def test_the_map_finds_the_band_that_a_tagger_listens_to(low, high):
-    found = reasons(listener(low, high), noise(), SR, label='band', masks=150)
+    found = explain(listener(low, high), noise(), SR, label='band', masks=150)
     hz, _ = places(found)
     rows = found.relevance.mean(1)
     assert low <= hz[rows.argmax()] < high
@@ -42,25 +42,25 @@ def test_the_map_finds_the_band_that_a_tagger_listens_to(low, high):
 def test_the_map_finds_the_moment():
     y = noise() * .01
     y[int(1.4 * SR):int(1.5 * SR)] += noise(.1)
-    found = reasons(listener(0, 8000), y, SR, label='band', masks=150)
+    found = explain(listener(0, 8000), y, SR, label='band', masks=150)
     _, s = places(found)
     assert abs(s[found.relevance.mean(0).argmax()] - 1.45) < .2
 
 
 def test_for_one_of_two_labels_is_against_the_other():
-    one, two = (reasons(listener(1500, 2500), noise(), SR, label=l, masks=20) for l in ('band', 'other'))
+    one, two = (explain(listener(1500, 2500), noise(), SR, label=l, masks=20) for l in ('band', 'other'))
     np.testing.assert_allclose(one.relevance, -two.relevance, atol=1e-9)
 
 
 def test_seed_and_label():
     tagger = listener(1500, 2500)
-    one, same, other = (reasons(tagger, noise(), SR, masks=10, seed=s) for s in (0, 0, 1))
+    one, same, other = (explain(tagger, noise(), SR, masks=10, seed=s) for s in (0, 0, 1))
     assert np.array_equal(one.relevance, same.relevance) and not np.array_equal(one.relevance, other.relevance)
     assert one.label == tagger.tag(noise(), SR)[0][0] and one.p == pytest.approx(tagger.tag(noise(), SR)[0][1])
 
 
 def test_what_matters_alone_is_the_band():
-    found = reasons(listener(1500, 2500), noise(), SR, label='band', masks=150)
+    found = explain(listener(1500, 2500), noise(), SR, label='band', masks=150)
     most, least = found.alone(.1), found.alone(.1, least=True)
     assert most.shape == least.shape == (2 * SR,)
     power, hz = np.abs(np.fft.rfft(most)) ** 2, np.fft.rfftfreq(len(most), 1 / SR)
@@ -73,23 +73,23 @@ def test_what_matters_alone_is_the_band():
 @settings(max_examples=25, deadline=None)
 def test_any_length_comes_back_as_it_was(n, sr, seed):
     y = np.random.default_rng(seed).normal(0, .1, n).astype('float32')
-    S = analysed(y, sr=sr)
-    np.testing.assert_allclose(resounded(S, n, sr=sr), y, atol=1e-5)
+    S = stft(y, sr=sr)
+    np.testing.assert_allclose(istft(S, n, sr=sr), y, atol=1e-5)
     mask = random_mask(S, np.random.default_rng(seed), sr=sr)
     assert mask.shape == S.shape and 0 <= mask.min() and mask.max() <= 1 + 1e-6
-    np.testing.assert_allclose(lowered(S, np.zeros(S.shape), n, sr=sr), y * 10 ** (-DEPTH / 20), atol=1e-5)
+    np.testing.assert_allclose(apply_mask(S, np.zeros(S.shape), n, sr=sr), y * 10 ** (-DEPTH / 20), atol=1e-5)
 
 
 def test_files_and_rates(tmp_path):
     (tmp_path / 'a.wav').write_bytes(wav_bytes(np.stack([noise(), noise(seed=1)]), sr=SR))
-    found = reasons(listener(1500, 2500), tmp_path / 'a.wav', masks=3)
+    found = explain(listener(1500, 2500), tmp_path / 'a.wav', masks=3)
     assert found.n == 2 * SR
-    assert reasons(listener(1500, 2500), noise(), 2 * SR, masks=3).n == SR
+    assert explain(listener(1500, 2500), noise(), 2 * SR, masks=3).n == SR
 
 
 def test_a_tagger_that_leaves_silence_out_and_sounds_of_many_windows():
     y = np.concatenate([np.zeros(SR, 'float32'), noise(5.3), np.zeros(SR, 'float32')])
-    found = reasons(listener(1500, 2500, silence=60, short='repeat'), y, SR, label='band', masks=60)
+    found = explain(listener(1500, 2500, silence=60, short='repeat'), y, SR, label='band', masks=60)
     hz, s = places(found)
     assert 1500 <= hz[found.relevance.mean(1).argmax()] < 2500 and 1 < s[found.relevance.mean(0).argmax()] < 6.3
 
@@ -97,18 +97,18 @@ def test_a_tagger_that_leaves_silence_out_and_sounds_of_many_windows():
 def test_errors(tmp_path):
     (tmp_path / 'silent.wav').write_bytes(wav_bytes(np.zeros(SR), sr=SR))
     with pytest.raises(AudioError, match=r'silent\.wav: is silent'):
-        reasons(listener(0, 500), tmp_path / 'silent.wav')
+        explain(listener(0, 500), tmp_path / 'silent.wav')
     with pytest.raises(ValueError, match='no label of this model; choose one of band, other'):
-        reasons(listener(0, 500), noise(), SR, label='dog')
+        explain(listener(0, 500), noise(), SR, label='dog')
 
 
 def test_through_masks_gives_a_row_a_mask():
-    S = analysed(noise(), sr=SR)
-    assert through_masks(listener(0, 500), S, 2 * SR, [np.ones(S.shape)] * 3).shape == (3, 2)
+    S = stft(noise(), sr=SR)
+    assert predict_masked(listener(0, 500), S, 2 * SR, [np.ones(S.shape)] * 3).shape == (3, 2)
 
 
 def test_the_figure_has_units():
     import matplotlib
     matplotlib.use('Agg')
-    ax = plot_reasons(reasons(listener(0, 500), noise(), SR, masks=3))
+    ax = plot_explanation(explain(listener(0, 500), noise(), SR, masks=3))
     assert (ax.get_xlabel(), ax.get_ylabel()) == ('time [s]', 'frequency [Hz]')

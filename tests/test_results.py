@@ -11,9 +11,9 @@ from sklearn.metrics import average_precision_score, label_ranking_average_preci
 
 from soundtag import results
 from soundtag.dataset import load_clips
-from soundtag.report import fold_rows, in_words, report_figures, write_report
-from soundtag.results import (MEASURES, accuracy, confusions, evaluate, label_ap, load_run, lwlrap, map3, percent, run_clips,
-                              spread, top3, truth_ranks, worst_mistakes, write_metrics)
+from soundtag.report import fold_rows, summary_paragraphs, report_figures, write_report
+from soundtag.results import (MEASURES, accuracy, top_confusions, evaluate, label_ap, load_run, lwlrap, map_at_3, format_percent, run_clips,
+                              mean_std, top3_accuracy, true_label_rank, worst_mistakes, write_metrics)
 from soundtag.training import RunError
 
 SR = 16000
@@ -100,11 +100,11 @@ def test_measures_agree_with_plain_definitions(labels, ties):
     rng = np.random.default_rng(labels)
     p, y = rng.dirichlet(np.ones(labels), 400), rng.integers(labels, size=400)
     if ties: p = p.round(1)
-    assert map3(y, p) == pytest.approx(plain_map3(y, p), abs=1e-12)
+    assert map_at_3(y, p) == pytest.approx(plain_map3(y, p), abs=1e-12)
     assert accuracy(y, p) == pytest.approx((p.argmax(1) == y).mean(), abs=1e-12)
-    assert top3(y, p) == pytest.approx(np.mean([t in sorted(range(labels), key=lambda j: (-r[j], j))[:3] for t, r in zip(y, p)]), abs=1e-12)
+    assert top3_accuracy(y, p) == pytest.approx(np.mean([t in sorted(range(labels), key=lambda j: (-r[j], j))[:3] for t, r in zip(y, p)]), abs=1e-12)
     assert lwlrap(y, p) == pytest.approx(label_ranking_average_precision_score(np.eye(labels)[y], p))
-    if not ties: assert lwlrap(y, p) == pytest.approx((1 / truth_ranks(y, p)).mean())
+    if not ties: assert lwlrap(y, p) == pytest.approx((1 / true_label_rank(y, p)).mean())
     for j, ap in enumerate(label_ap(y, p)):
         if (y == j).any(): assert ap == pytest.approx(average_precision_score(y == j, p[:, j]))
 
@@ -112,7 +112,7 @@ def test_measures_agree_with_plain_definitions(labels, ties):
 def test_measures_on_extremes():
     y, p = np.arange(5), np.eye(5)
     assert all(f(y, p) == 1 for f in MEASURES.values())
-    assert map3([3], [[.4, .3, .2, .1]]) == 0 and lwlrap([3], [[.4, .3, .2, .1]]) == .25
+    assert map_at_3([3], [[.4, .3, .2, .1]]) == 0 and lwlrap([3], [[.4, .3, .2, .1]]) == .25
 
 
 @pytest.mark.parametrize('y, p, words', [
@@ -124,9 +124,9 @@ def test_measures_refuse(y, p, words):
 
 
 def test_spread_is_the_sample_deviation():
-    s = spread(np.float32([.25, .5, .75]))
-    assert s == {'mean': .5, 'sd': pytest.approx(.25), 'folds': [.25, .5, .75]} and percent(s) == '50.0 ± 25.0 %'
-    with pytest.raises(ValueError, match='two folds'): spread([1])
+    s = mean_std(np.float32([.25, .5, .75]))
+    assert s == {'mean': .5, 'sd': pytest.approx(.25), 'folds': [.25, .5, .75]} and format_percent(s) == '50.0 ± 25.0 %'
+    with pytest.raises(ValueError, match='two folds'): mean_std([1])
 
 
 # metrics.json
@@ -173,22 +173,22 @@ def test_the_recorded_runs_show_the_gap_of_the_post(root, name, low, high):
     assert m['recipe']['name'] == 'post' and m['data']['labels'] == 10 and len(m['folds']['clips']) == 5
     assert low <= m['metrics']['accuracy']['mean'] <= high and m['metrics']['train_accuracy']['mean'] > .9
     assert m['metrics']['gap']['mean'] == pytest.approx(m['metrics']['train_accuracy']['mean'] - m['metrics']['accuracy']['mean'])
-    assert len(in_words(m)) == 4 and len(report_figures(m)) == 5
+    assert len(summary_paragraphs(m)) == 4 and len(report_figures(m)) == 5
 
 
 def test_baselines_never_see_the_fold_they_are_scored_on():
     rng = np.random.default_rng(0)
     X, y, fold = rng.normal(size=(60, 4)), rng.integers(3, size=60), np.arange(60) % 3
     other = np.where(fold == 1, (y + 1) % 3, y)
-    for f in (lambda y: results.chance(y, fold, 3), lambda y: results.linear(X, y, fold, 3)):
+    for f in (lambda y: results.majority_baseline(y, fold, 3), lambda y: results.linear_baseline(X, y, fold, 3)):
         np.testing.assert_array_equal(f(y)[fold == 1], f(other)[fold == 1])
         assert np.abs(f(y)[fold == 0] - f(other)[fold == 0]).max() > 0
-    assert accuracy(y, results.linear(np.eye(3)[y] + .1 * rng.normal(size=(60, 3)), y, fold, 3)) > .95
+    assert accuracy(y, results.linear_baseline(np.eye(3)[y] + .1 * rng.normal(size=(60, 3)), y, fold, 3)) > .95
 
 
 def test_a_label_absent_from_the_training_folds_gets_no_probability_from_the_linear_model():
     y, fold = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 1, 0, 1, 1, 1])
-    p = results.linear(np.arange(12.).reshape(6, 2), y, fold, 3)
+    p = results.linear_baseline(np.arange(12.).reshape(6, 2), y, fold, 3)
     assert (p[fold == 1, 2] == 0).all() and np.allclose(p.sum(1), 1)
 
 
@@ -302,7 +302,7 @@ def test_the_report_can_be_read_by_everyone(run, clips, metrics):
     assert all(a['role'] == 'img' and len(a['aria-label']) > 20 for a in by_tag['svg']) and all(a['aria-label'] for a in by_tag['audio'])
     assert any(a.get('name') == 'viewport' for a in by_tag['meta']) and all(a['scope'] in ('col', 'row') for a in by_tag['th'])
     text = ' '.join(page.texts)
-    for sentences in in_words(metrics):
+    for sentences in summary_paragraphs(metrics):
         for sentence in sentences: assert sentence in text
     assert 'prefers-color-scheme: dark' in text and 'No clip was left out' in text and 'synthetic' not in text
 
@@ -337,7 +337,7 @@ def test_figures_for_any_number_of_labels(metrics, n):
                       'confusion': (np.eye(n, dtype=int) * 2 + np.roll(np.eye(n, dtype=int), 1, 0)).tolist()}
     figures = report_figures(many)
     assert all(len(s) < 400_000 for s in figures.values()) and figures['labels'].count('A rather long label') >= n
-    assert confusions(many)[0][2:] == (1, 3)
+    assert top_confusions(many)[0][2:] == (1, 3)
 
 
 def test_a_report_is_written_whole_or_not_at_all(run, clips, metrics, monkeypatch):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from soundtag.tagging import BOX, ModelError, Tagger
+from soundtag.tagging import TAGGING_MODEL, ModelError, Tagger
 
 HEAVY = 'tensorflow', 'keras', 'librosa', 'sklearn', 'numba'
 
@@ -39,8 +39,8 @@ def soundtag(*words, limit=60):
 
 
 def test_the_box_is_small_and_comes_with_its_card():
-    box = Path(BOX).parent
-    assert Path(BOX).stat().st_size < 3e6
+    box = Path(TAGGING_MODEL).parent
+    assert Path(TAGGING_MODEL).stat().st_size < 3e6
     names = {p.name for p in box.iterdir() if not p.name.startswith('.')}
     assert {'sounds.onnx', 'README.md', 'sources.csv'} <= names
     licences = {line.rsplit(',', 1)[1] for line in (box / 'sources.csv').read_text('utf-8').splitlines()[1:]}
@@ -48,9 +48,9 @@ def test_the_box_is_small_and_comes_with_its_card():
 
 
 def test_the_card_says_what_was_measured():
-    from soundtag.box import card
+    from soundtag.box import model_card
     result = json.loads((Path(__file__).parent.parent / 'nbs/results/box.json').read_text('utf-8'))
-    assert (Path(BOX).parent / 'README.md').read_text('utf-8') == card(result)
+    assert (Path(TAGGING_MODEL).parent / 'README.md').read_text('utf-8') == model_card(result)
 
 
 def test_tagging_needs_nothing_heavy(clip):
@@ -201,7 +201,7 @@ def test_an_altered_model_is_refused_or_harmless(tmp_path):
 def test_a_model_cannot_read_other_files(tmp_path):
     "ONNX lets weights lie in files beside the model; ours must not reach for any."
     import onnx
-    proto = onnx.load(BOX)
+    proto = onnx.load(TAGGING_MODEL)
     (tmp_path / 'secret').write_bytes(bytes(4_000_000))
     weight = max(proto.graph.initializer, key=lambda t: len(t.raw_data))
     weight.ClearField('raw_data')
@@ -213,7 +213,7 @@ def test_a_model_cannot_read_other_files(tmp_path):
 
 def test_a_model_of_another_make_is_refused(tmp_path):
     import onnx
-    proto = onnx.load(BOX)
+    proto = onnx.load(TAGGING_MODEL)
     del proto.metadata_props[:]
     onnx.save(proto, tmp_path / 'x.onnx')
     with pytest.raises(ModelError, match='soundtag export'): Tagger.load(tmp_path / 'x.onnx')

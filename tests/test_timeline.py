@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from soundtag.audio import AudioError
 from soundtag.cli import main
 from soundtag.tagging import Tagger
-from soundtag.timeline import Timeline, benchmark_timeline, found, halves, listen, timeline
+from soundtag.timeline import Timeline, benchmark_timeline, match_onsets, split_by_recording, listen, timeline
 
 SR = 16000
 
@@ -117,7 +117,7 @@ def test_onsets_are_paired_as_sed_eval_pairs_them(true, told):
     sed_eval = pytest.importorskip('sed_eval')
     m = sed_eval.sound_event.EventBasedMetrics(['a'], t_collar=.2, evaluate_offset=False, event_matching_type='optimal')
     m.evaluate(*([{'event_label': 'a', 'onset': t, 'offset': t + 1, 'filename': 'x'} for t in times] for times in (true, told)))
-    assert found(true, told) == m.overall['Ntp']
+    assert match_onsets(true, told) == m.overall['Ntp']
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_the_record_can_be_repeated_in_small(real_data, tmp_path):
     from soundtag.dataset import load_clips
     clips = load_clips(real_data / 'ESC-10')
     clips = clips.subset((clips.table.fold == 1).to_numpy())
-    a, b = halves(clips)
+    a, b = split_by_recording(clips)
     assert not set(a.table.group) & set(b.table.group) and set(a.table.label) == set(b.table.label) == set(clips.labels)
     tagger = Tagger(lambda X: np.full((len(X), 10), .1), clips.labels, 44100, 1.)
     result = benchmark_timeline([(tagger, clips)], scenes=5, trials=1, out=tmp_path / 'r.json', progress=False)

@@ -22,7 +22,7 @@ from soundtag.augmentation import Ragged
 from soundtag.dataset import DataError, load_clips
 from soundtag.mfcc import LogMel, MFCC
 from soundtag.tagging import Tagger
-from soundtag.training import (RECIPES, RunError, Windows, batches_of, benchmark_folds, compiled, fit_fold, geometric_mean, predict_clips, split_rows, top3_csv,
+from soundtag.training import (RECIPES, RunError, ClipWindows, training_batches, benchmark_folds, build_model, fit_fold, geometric_mean, predict_clips, split_rows, top3_csv,
                                train_folds)
 
 SR = 8000
@@ -243,7 +243,7 @@ def test_windows_in_training_are_windows_in_tagging(fixed, clips):
     brief, long = sound('buzz', 0)[:SR // 10], sound('buzz', 0)
     window = round(FIXED.window * SR)
     np.testing.assert_allclose(tagger.probabilities(brief, SR), tagger.probabilities(np.resize(brief, window), SR), atol=1e-6)
-    p = np.concatenate([p for p, _ in tagger.by_window(long, SR)])
+    p = np.concatenate([p for p, _ in tagger.predict_windows(long, SR)])
     assert len(p) == 2 and np.allclose(p.mean(0), tagger.probabilities(long, SR))
     assert [label for label, _ in tagger.tag(clips.paths[0], top=3)] and np.isclose(tagger.probabilities(clips.paths[0]).sum(), 1, atol=1e-5)
     times = json.loads((fixed / 'seconds_0.json').read_text('utf-8'))
@@ -259,7 +259,7 @@ def test_what_is_scored_changes_no_weight_of_a_fixed_schedule(tmp_path):
     weights = []
     for i, (sounds, held) in enumerate([(pictures, np.arange(20, 30)), (spoiled, np.arange(20, 40))]):
         (tmp_path / str(i)).mkdir()
-        X = Windows(Ragged.of(sounds), FIXED.frames)
+        X = ClipWindows(Ragged.of(sounds), FIXED.frames)
         weights.append(fit_fold(X, targets, np.arange(20), held, recipe=replace(FIXED, network='pooled_cnn', shorter=(), epochs=2), seed=0, folder=tmp_path / str(i),
                                 unverified=np.arange(10, 40)).get_weights())
     for a, b in zip(*weights, strict=True):
@@ -272,7 +272,7 @@ def banded(n, labels=3):
     sounds = [rng.normal(-40, 5, (32, frames)).astype('float32') for frames in rng.integers(20, 60, n)]
     for sound, label in zip(sounds, y):
         sound[10 * label:10 * label + 10] += 20
-    return Windows(Ragged.of(sounds), FIXED.frames), y, rng
+    return ClipWindows(Ragged.of(sounds), FIXED.frames), y, rng
 
 
 def test_wrong_labels_are_found_and_replaced(tmp_path):
@@ -281,7 +281,7 @@ def test_wrong_labels_are_found_and_replaced(tmp_path):
     wrong, rows = rng.choice(120, 36, replace=False), np.arange(90)
     targets = np.eye(3, dtype='float32')[np.where(np.isin(np.arange(120), wrong), (y + 1) % 3, y)]
     unverified = np.setdiff1d(np.arange(120), wrong[:6])      # these pass for verified
-    learned = training.reconsidered(X, targets, rows, unverified, recipe=replace(FIXED, epochs=16, batch_size=16), seed=0, folder=tmp_path)
+    learned = training.relabel(X, targets, rows, unverified, recipe=replace(FIXED, epochs=16, batch_size=16), seed=0, folder=tmp_path)
     found = np.flatnonzero((learned != targets).any(axis=1))
     assert set(found) <= set(unverified) & set(rows) and np.isin(found, wrong).mean() > .8
     assert np.isin(found, wrong).sum() > .8 * np.intersect1d(wrong[6:], rows).size
@@ -342,7 +342,7 @@ def test_stopped_between_two_files(home, clips, finished_at_once, monkeypatch):
 
 
 def test_two_at_once(home, clips):
-    with training.sole_user(home / 'shared_run'):
+    with training.run_lock(home / 'shared_run'):
         with pytest.raises(RunError, match='another process is training'):
             train(clips, home / 'shared_run')
     assert not (home / 'shared_run').exists() and not list(home.glob('.shared_run*'))
@@ -424,7 +424,7 @@ def test_a_full_disk_loses_nothing(clips, finished_at_once, home, monkeypatch):
 def test_statistics_know_nothing_of_the_scored_fold():
     X = np.random.default_rng(0).normal(size=(30, 20, 17, 1)).astype('float32')
     train = np.arange(20)
-    def inside(X): return compiled(TINY, 3, X, train).get_layer('standardize').get_weights()
+    def inside(X): return build_model(TINY, 3, X, train).get_layer('standardize').get_weights()
     other, taught = X.copy(), X.copy()
     other[20:] = 1e6
     taught[0] += 1
@@ -455,7 +455,7 @@ def test_labels_drawn_by_lot_give_chance_with_augmented_windows(tmp_path):
     for sound, label in zip(sounds, y):
         for band in list(combinations(range(5), 2))[label]:
             sound[6 * band + 1:6 * band + 7] += 20                # easy, when the labels are right
-    X, train, held, lot = Windows(Ragged.of(sounds), FIXED.frames), np.arange(200), np.arange(200, 400), y.copy()
+    X, train, held, lot = ClipWindows(Ragged.of(sounds), FIXED.frames), np.arange(200), np.arange(200, 400), y.copy()
     lot[:200] = rng.permutation(lot[:200])
     right, recipe = {}, replace(FIXED, batch_size=16, epochs=15)
     for name, labels in (('true', y), ('lot', lot)):
@@ -473,7 +473,7 @@ def test_no_window_of_a_clip_lies_on_both_sides():
         train, _, scored = split_rows(fold, k, 'none')
         levels = {float(store.rows[store.start[i], 0]) for i in train}
         for recipe in (replace(FIXED, augment=training.Augment()), FIXED):
-            batches = batches_of(recipe, Windows(store, recipe.frames), train, np.eye(60, dtype='float32'), seed=k)
+            batches = training_batches(recipe, ClipWindows(store, recipe.frames), train, np.eye(60, dtype='float32'), seed=k)
             for epoch in range(3):
                 for X, y in (batches.batch(epoch, i) for i in range(len(batches))):
                     assert not y[:, scored].any() and np.allclose(y[:, train].sum(1), 1, atol=1e-5)

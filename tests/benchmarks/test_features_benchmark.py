@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from soundtag.audio import fix_length, load_audio
 from soundtag.dataset import load_clips, mini
-from soundtag.mfcc import MFCC, PEERS, bare_ffts, compiled, feature_peers, frame_window, windowed_frames
+from soundtag.mfcc import MFCC, PEERS, bare_ffts, _jit, feature_peers, frame_window, windowed_frames
 
 FEATURES = MFCC(sr=44100, n_mfcc=40, hop_length=512)
 
@@ -47,6 +47,6 @@ def test_bare_fft(benchmark, sounds, name):
     found, missing = bare_ffts(FEATURES.n_fft)
     if name in missing: pytest.skip(missing[name])
     frames = [np.empty((173, 2048), 'float32') for _ in sounds]
-    for y, x in zip(sounds, frames): compiled(windowed_frames)(y, frame_window('hann', 2048, 2048, 'float32'), FEATURES.starts(y)[1], x)
+    for y, x in zip(sounds, frames): _jit(windowed_frames)(y, frame_window('hann', 2048, 2048, 'float32'), FEATURES.starts(y)[1], x)
     out = benchmark(lambda: [found[name](x) for x in frames])
     assert out[0].shape == (173, 1025)
