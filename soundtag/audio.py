@@ -19,15 +19,19 @@ import soundfile as sf
 import soxr
 
 # %% ../nbs/01_audio.ipynb #0b1fef51
-def seconds_to_samples(seconds,  # Duration or time in s
-                       *, sr,    # Sampling rate in Hz
-                       ):        # Nearest whole number of samples
+def seconds_to_samples(
+    seconds,  # Duration or time in s
+    *,
+    sr,  # Sampling rate in Hz
+):  # Nearest whole number of samples
     "How many samples `seconds` take at rate `sr`."
     return int(round(seconds * sr))
 
-def samples_to_seconds(samples,  # Number of samples
-                       *, sr,    # Sampling rate in Hz
-                       ):        # Duration in s
+def samples_to_seconds(
+    samples,  # Number of samples
+    *,
+    sr,  # Sampling rate in Hz
+):  # Duration in s
     "How long `samples` last at rate `sr`."
     return float(samples / sr)
 
@@ -37,151 +41,217 @@ PALETTE = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#F
 def use_style():
     "Make matplotlib draw every figure of this book alike: one size, one palette, readable on any page."
     import matplotlib as mpl
-    mpl.rcParams.update({
-        'figure.figsize': (7, 2.4), 'figure.dpi': 90, 'savefig.dpi': 120, 'figure.facecolor': 'white',
-        'figure.constrained_layout.use': True, 'axes.prop_cycle': mpl.cycler(color=PALETTE),
-        'axes.spines.top': False, 'axes.spines.right': False, 'axes.titlesize': 10, 'font.size': 9,
-        'lines.linewidth': 1.2, 'image.cmap': 'magma', 'legend.frameon': False})
+
+    mpl.rcParams.update(
+        {
+            'figure.figsize': (7, 2.4),
+            'figure.dpi': 90,
+            'savefig.dpi': 120,
+            'figure.facecolor': 'white',
+            'figure.constrained_layout.use': True,
+            'axes.prop_cycle': mpl.cycler(color=PALETTE),
+            'axes.spines.top': False,
+            'axes.spines.right': False,
+            'axes.titlesize': 10,
+            'font.size': 9,
+            'lines.linewidth': 1.2,
+            'image.cmap': 'magma',
+            'legend.frameon': False,
+        }
+    )
 
 # %% ../nbs/01_audio.ipynb #e1e28b60
-def wav_bytes(y,      # Samples in -1…1, shape (n,) or (channels, n); what lies beyond is clipped
-              *, sr,  # Sampling rate in Hz
-              ):      # A whole wav file with 16 bits a sample
+def wav_bytes(
+    y,  # Samples in -1…1, shape (n,) or (channels, n); what lies beyond is clipped
+    *,
+    sr,  # Sampling rate in Hz
+):  # A whole wav file with 16 bits a sample
     "The samples as the bytes of a wav file."
     buffer = io.BytesIO()
     pcm = np.clip(np.round(np.asarray(y) * 32768), -32768, 32767).astype('int16')
     sf.write(buffer, pcm.T, int(sr), format='WAV', subtype='PCM_16')
     return buffer.getvalue()
 
-def play(y,      # Samples in -1…1, shape (n,) or (channels, n)
-         *, sr,  # Sampling rate in Hz
-         ):      # A player for the notebook
+def play(
+    y,  # Samples in -1…1, shape (n,) or (channels, n)
+    *,
+    sr,  # Sampling rate in Hz
+):  # A player for the notebook
     "Play samples at their own level."
     from IPython.display import Audio
+
     return Audio(data=wav_bytes(y, sr=sr))
 
 # %% ../nbs/01_audio.ipynb #a26fc264
-def plot_waveform(y,        # Samples, shape (n,) or (channels, n)
-                  *, sr,    # Sampling rate in Hz
-                  ax=None,  # Axes to draw on; new ones when None
-                  ):        # The axes
+def plot_waveform(
+    y,  # Samples, shape (n,) or (channels, n)
+    *,
+    sr,  # Sampling rate in Hz
+    ax=None,  # Axes to draw on; new ones when None
+):  # The axes
     "Draw amplitude over time in seconds, a line a channel."
     import matplotlib.pyplot as plt
+
     ax = ax or plt.subplots()[1]
     y = np.asarray(y)
-    ax.plot(np.arange(y.shape[-1]) / sr, y.T, linewidth=.8)
+    ax.plot(np.arange(y.shape[-1]) / sr, y.T, linewidth=0.8)
     ax.set(xlabel='time [s]', ylabel='amplitude')
     return ax
 
 # %% ../nbs/01_audio.ipynb #5eff95e7
-def resample(y,            # Samples, shape (..., n)
-             *, orig_sr,   # Rate of `y` in Hz
-             target_sr,    # Wanted rate in Hz
-             ):            # Samples, float32, shape (..., ceil(n · target_sr / orig_sr))
+def resample(
+    y,  # Samples, shape (..., n)
+    *,
+    orig_sr,  # Rate of `y` in Hz
+    target_sr,  # Wanted rate in Hz
+):  # Samples, float32, shape (..., ceil(n · target_sr / orig_sr))
     "The same sound at another sampling rate, by soxr's HQ filter."
     y = np.asarray(y, dtype='float32')
-    if not (orig_sr > 0 and target_sr > 0): raise ValueError(f'a sampling rate is above 0 Hz, got {orig_sr} and {target_sr}')
-    if orig_sr == target_sr: return y
+    if not (orig_sr > 0 and target_sr > 0):
+        raise ValueError(f'a sampling rate is above 0 Hz, got {orig_sr} and {target_sr}')
+    if orig_sr == target_sr:
+        return y
     size = math.ceil(y.shape[-1] * target_sr / orig_sr)
     channels = y.reshape(math.prod(y.shape[:-1]), y.shape[-1]).T
-    out = np.ascontiguousarray(soxr.resample(channels, orig_sr, target_sr, quality='HQ').T[:, :size])
-    if out.shape[-1] < size: out = np.pad(out, ((0, 0), (0, size - out.shape[-1])))
+    out = np.ascontiguousarray(
+        soxr.resample(channels, orig_sr, target_sr, quality='HQ').T[:, :size]
+    )
+    if out.shape[-1] < size:
+        out = np.pad(out, ((0, 0), (0, size - out.shape[-1])))
     return out.reshape(*y.shape[:-1], size)
 
 # %% ../nbs/01_audio.ipynb #96b100ce
-def to_mono(y,  # Samples, shape (n,) or (channels, n)
-            ):  # Samples, shape (n,)
+def to_mono(
+    y,  # Samples, shape (n,) or (channels, n)
+):  # Samples, shape (n,)
     "The mean over the channels."
     y = np.asarray(y)
-    if y.ndim == 1: return y
+    if y.ndim == 1:
+        return y
     return y[0] if len(y) == 1 else y.mean(axis=0)
 
 # %% ../nbs/01_audio.ipynb #81fe6bf0
-def wav_header(f,  # File opened for reading bytes, at its start
-               ):  # dict: code, channels, sr, block, bits, start, size (bytes, None when unknown); None when not a wav
+def wav_header(
+    f,  # File opened for reading bytes, at its start
+):  # dict: code, channels, sr, block, bits, start, size (bytes, None when unknown); None when not a wav
     "Walk the chunks of a wav file up to its samples."
     kind, length, form = struct.unpack('<4sI4s', f.read(12).ljust(12))
-    if kind not in (b'RIFF', b'RF64') or form != b'WAVE': return None
+    if kind not in (b'RIFF', b'RF64') or form != b'WAVE':
+        return None
     header = {}
     while len(head := f.read(8)) == 8:
         name, size = struct.unpack('<4sI', head)
         if name == b'data' and 'code' in header:
             long_size = header.pop('long_size', None)
-            if size == 0xFFFFFFFF and kind == b'RF64': size = long_size
-            elif size > 0x7FFFEFFF or (size == 0 and length in (0, 0xFFFFFFFF)): size = None
+            if size == 0xFFFFFFFF and kind == b'RF64':
+                size = long_size
+            elif size > 0x7FFFEFFF or (size == 0 and length in (0, 0xFFFFFFFF)):
+                size = None
             return {**header, 'start': f.tell(), 'size': size}
         body = f.read(min(size, 40))
         if name == b'fmt ' and len(body) >= 16:
             names = ('code', 'channels', 'sr', 'rate', 'block', 'bits')
             header |= dict(zip(names, struct.unpack('<HHIIHH', body[:16])))
-            if header['code'] == 0xFFFE and len(body) == 40: header['code'] = struct.unpack('<H', body[24:26])[0]
-        if name == b'ds64' and len(body) >= 16: header['long_size'] = struct.unpack('<QQ', body[:16])[1]
-        f.seek(size + size % 2 - len(body), 1)      # a chunk of odd length is padded by a byte
+            if header['code'] == 0xFFFE and len(body) == 40:
+                header['code'] = struct.unpack('<H', body[24:26])[0]
+        if name == b'ds64' and len(body) >= 16:
+            header['long_size'] = struct.unpack('<QQ', body[:16])[1]
+        f.seek(size + size % 2 - len(body), 1)  # a chunk of odd length is padded by a byte
     return None
 
 # %% ../nbs/01_audio.ipynb #f6640d6d
-def ogg_has_end(tail,  # Last 64 KiB of an Ogg file, or all of it when shorter
-                ):     # bool
+def ogg_has_end(
+    tail,  # Last 64 KiB of an Ogg file, or all of it when shorter
+):  # bool
     "Whether the last page of an Ogg file is complete and marked as the last."
-    page = tail[max(0, tail.rfind(b'OggS')):]
-    if not page.startswith(b'OggS'): return True      # a page is shorter than 64 KiB: something else follows the sound
-    if len(page) < 27: return False
-    segments = page[27:27 + page[26]]
+    page = tail[max(0, tail.rfind(b'OggS')) :]
+    if not page.startswith(b'OggS'):
+        return True  # a page is shorter than 64 KiB: something else follows the sound
+    if len(page) < 27:
+        return False
+    segments = page[27 : 27 + page[26]]
     return bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(segments)
 
-def cut_short(path,  # A sound file
-              ):     # What is missing, in words; '' when nothing is, or when the format can't tell
+def cut_short(
+    path,  # A sound file
+):  # What is missing, in words; '' when nothing is, or when the format can't tell
     "What a wav, aiff or ogg file lacks at its end."
     with open(path, 'rb') as f:
         there = os.fstat(f.fileno()).st_size
         if header := wav_header(f):
             missing = header['start'] + (header['size'] or 0) - there
-            return f"{missing} of the {header['size']} bytes of sound are missing" if missing > 0 else ''
+            return (
+                f"{missing} of the {header['size']} bytes of sound are missing"
+                if missing > 0
+                else ''
+            )
         f.seek(0)
         kind, size = struct.unpack('>4sI', f.read(8).ljust(8))
-        if kind == b'FORM' and size + 8 > there: return f'{size + 8 - there} of its {size + 8} bytes are missing'
+        if kind == b'FORM' and size + 8 > there:
+            return f'{size + 8 - there} of its {size + 8} bytes are missing'
         if kind == b'OggS':
-            f.seek(max(0, there - 2 ** 16))
-            if not ogg_has_end(f.read()): return 'its last page is missing'
+            f.seek(max(0, there - 2**16))
+            if not ogg_has_end(f.read()):
+                return 'its last page is missing'
     return ''
 
 # %% ../nbs/01_audio.ipynb #57c1237f
 class AudioError(ValueError):
     "A sound that can't be used: which file, what is wrong with it, and the cure."
 
-def check_file(path,  # A sound file
-               ):     # None
+def check_file(
+    path,  # A sound file
+):  # None
     "Raise AudioError unless there is a file, it may be read, and all of it is there."
-    try: missing, size = cut_short(path), os.path.getsize(path)
-    except FileNotFoundError: raise AudioError(f'{path}: there is no such file; check the path') from None
-    except IsADirectoryError: raise AudioError(f'{path}: is a folder; give a file in it') from None
-    except OSError as e: raise AudioError(f'{path}: cannot be read ({e.strerror}); check its permissions') from None
-    if not size: raise AudioError(f'{path}: is empty, 0 bytes; fetch or record it again')
-    if missing: raise AudioError(f'{path}: is cut short, {missing}; fetch it again')
+    try:
+        missing, size = cut_short(path), os.path.getsize(path)
+    except FileNotFoundError:
+        raise AudioError(f'{path}: there is no such file; check the path') from None
+    except IsADirectoryError:
+        raise AudioError(f'{path}: is a folder; give a file in it') from None
+    except OSError as e:
+        raise AudioError(f'{path}: cannot be read ({e.strerror}); check its permissions') from None
+    if not size:
+        raise AudioError(f'{path}: is empty, 0 bytes; fetch or record it again')
+    if missing:
+        raise AudioError(f'{path}: is cut short, {missing}; fetch it again')
 
 # %% ../nbs/01_audio.ipynb #2a04a112
-def check_samples(y,     # Samples, any shape
-                  name,  # What to call them in the error: the file
-                  ):     # None
+def check_samples(
+    y,  # Samples, any shape
+    name,  # What to call them in the error: the file
+):  # None
     "Raise AudioError when there is nothing to hear: no samples, NaN or infinity, silence."
-    if not y.size: raise AudioError(f'{name}: holds no samples; record it again')
+    if not y.size:
+        raise AudioError(f'{name}: holds no samples; record it again')
     low, high = float(y.min()), float(y.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise AudioError(f'{name}: holds samples that are NaN or infinite; export it again')
-    if low == high: raise AudioError(f'{name}: is silent, every sample is {low:g}; record it again or leave it out')
+    if low == high:
+        raise AudioError(
+            f'{name}: is silent, every sample is {low:g}; record it again or leave it out'
+        )
 
 # %% ../nbs/01_audio.ipynb #d730c970
-def plain_wav(path,  # A sound file
-              ):     # Its `wav_header`, the size always a number, when it is a wav of 16-bit PCM; else None
+def plain_wav(
+    path,  # A sound file
+):  # Its `wav_header`, the size always a number, when it is a wav of 16-bit PCM; else None
     "The header of a wav file that we can read by hand."
     with open(path, 'rb') as f:
         h = wav_header(f)
-        if not h or (h['code'], h['bits']) != (1, 16) or not 0 < 2 * h['channels'] == h['block'] or not h['sr']: return None
+        if (
+            not h
+            or (h['code'], h['bits']) != (1, 16)
+            or not 0 < 2 * h['channels'] == h['block']
+            or not h['sr']
+        ):
+            return None
         size = os.fstat(f.fileno()).st_size - h['start'] if h['size'] is None else h['size']
     return {**h, 'size': size // h['block'] * h['block']}
 
-def decode(path,  # A sound file that `check_file` let pass
-           ):     # Samples, float32, shape (n, channels), and their rate in Hz
+def decode(
+    path,  # A sound file that `check_file` let pass
+):  # Samples, float32, shape (n, channels), and their rate in Hz
     "The samples as the file has them."
     if h := plain_wav(path):
         y = np.fromfile(path, '<i2', count=h['size'] // 2, offset=h['start'])
@@ -190,43 +260,60 @@ def decode(path,  # A sound file that `check_file` let pass
         with sf.SoundFile(path) as f:
             y, promised, sr = f.read(dtype='float32', always_2d=True), f.frames, f.samplerate
     except (sf.SoundFileError, MemoryError, TypeError, ValueError):
-        raise AudioError(f'{path}: is not sound in a format we know, or is damaged; export it as wav, flac, ogg or mp3') from None
-    if len(y) < .99 * promised: raise AudioError(f'{path}: is cut short, {promised - len(y)} of {promised} samples are missing; fetch it again')
+        raise AudioError(
+            f'{path}: is not sound in a format we know, or is damaged; export it as wav, flac, ogg or mp3'
+        ) from None
+    if len(y) < 0.99 * promised:
+        raise AudioError(
+            f'{path}: is cut short, {promised - len(y)} of {promised} samples are missing; fetch it again'
+        )
     return y, sr
 
 # %% ../nbs/01_audio.ipynb #334e8ed1
-def audio_seconds(path,  # A sound file
-                  ):     # Duration in s
+def audio_seconds(
+    path,  # A sound file
+):  # Duration in s
     "How long a file lasts, from its header alone."
     check_file(path)
-    if h := plain_wav(path): return h['size'] / h['block'] / h['sr']
-    try: return sf.info(os.fspath(path)).duration
+    if h := plain_wav(path):
+        return h['size'] / h['block'] / h['sr']
+    try:
+        return sf.info(os.fspath(path)).duration
     except (sf.SoundFileError, TypeError):
-        raise AudioError(f'{path}: is not sound in a format we know; export it as wav, flac, ogg or mp3') from None
+        raise AudioError(
+            f'{path}: is not sound in a format we know; export it as wav, flac, ogg or mp3'
+        ) from None
 
-def load_audio(path,       # A sound file: wav, flac, ogg, mp3, aiff …
-               *,
-               sr=None,    # Wanted sampling rate in Hz; None keeps the file's own
-               mono=True,  # Mix the channels into one
-               ):          # Samples, float32, shape (n,), or (channels, n) when not mono; their rate in Hz
+def load_audio(
+    path,  # A sound file: wav, flac, ogg, mp3, aiff …
+    *,
+    sr=None,  # Wanted sampling rate in Hz; None keeps the file's own
+    mono=True,  # Mix the channels into one
+):  # Samples, float32, shape (n,), or (channels, n) when not mono; their rate in Hz
     "The samples of a sound file, and their sampling rate."
     check_file(path)
     y, orig_sr = decode(path)
     check_samples(y, path)
     mixed, y = mono and y.shape[1] > 1, to_mono(y.T) if mono else np.ascontiguousarray(y.T)
-    if mixed and y.min() == y.max(): raise AudioError(f'{path}: its channels cancel each other when mixed; load it with mono=False')
+    if mixed and y.min() == y.max():
+        raise AudioError(
+            f'{path}: its channels cancel each other when mixed; load it with mono=False'
+        )
     return (y, orig_sr) if sr is None else (resample(y, orig_sr=orig_sr, target_sr=sr), sr)
 
 # %% ../nbs/01_audio.ipynb #15648210
-def fix_length(y,         # Samples, shape (..., n)
-               size,      # Wanted number of samples
-               *,
-               rng=None,  # numpy Generator for a random offset; None keeps the sound centred
-               ):         # Samples, shape (..., size)
+def fix_length(
+    y,  # Samples, shape (..., n)
+    size,  # Wanted number of samples
+    *,
+    rng=None,  # numpy Generator for a random offset; None keeps the sound centred
+):  # Samples, shape (..., size)
     "Cut, or pad with zeros, to exactly `size` samples."
-    if size < 1: raise ValueError(f'a length is 1 sample or more, got {size}')
+    if size < 1:
+        raise ValueError(f'a length is 1 sample or more, got {size}')
     y = np.asarray(y)
     spare = abs(y.shape[-1] - size)
     offset = spare // 2 if rng is None else int(rng.integers(spare + 1))
-    if y.shape[-1] >= size: return y[..., offset:offset + size]
+    if y.shape[-1] >= size:
+        return y[..., offset : offset + size]
     return np.pad(y, [(0, 0)] * (y.ndim - 1) + [(offset, spare - offset)])

@@ -20,22 +20,26 @@ from .synthesis import colored_noise
 @dataclass(frozen=True, eq=False)
 class Ragged:
     "Clips of different length in one array: of a `FeatureStore` what `crop` needs."
-    rows: np.ndarray    # All frames, shape (all frames, n_mels)
-    start: np.ndarray   # First frame of each clip
+
+    rows: np.ndarray  # All frames, shape (all frames, n_mels)
+    start: np.ndarray  # First frame of each clip
     frames: np.ndarray  # Number of frames of each clip
 
     @classmethod
     def of(cls, clips):
         "From a list of pictures, shape (n_mels, frames) each."
         frames = np.array([X.shape[1] for X in clips])
-        rows = np.ascontiguousarray(np.concatenate([X.T for X in clips]))      # else a frame's bands lie far apart
+        rows = np.ascontiguousarray(
+            np.concatenate([X.T for X in clips])
+        )  # else a frame's bands lie far apart
         return cls(rows, np.cumsum(frames) - frames, frames)
 
 # %% ../nbs/05_augmentation.ipynb #f5a319d6
-def window_starts(lengths,  # Frames of each clip
-                  size,     # Frames of the window
-                  u,        # Where in the room between them: 0 first, 1 last place; random for training, evenly spread for scoring
-                  ):        # First frame of each window, int; negative where the clip is shorter
+def window_starts(
+    lengths,  # Frames of each clip
+    size,  # Frames of the window
+    u,  # Where in the room between them: 0 first, 1 last place; random for training, evenly spread for scoring
+):  # First frame of each window, int; negative where the clip is shorter
     "Places for a window in a clip, or for a clip in a window."
     room = np.asarray(lengths) - size
     return np.minimum(0, room) + np.minimum(np.asarray(u) * (abs(room) + 1), abs(room)).astype(int)
@@ -43,52 +47,60 @@ def window_starts(lengths,  # Frames of each clip
 # %% ../nbs/05_augmentation.ipynb #609ed637
 SHORT = ('repeat', 'pad')  # What fills a window that is longer than its clip
 
-def crop(store,           # A `FeatureStore` or `Ragged`
-         clips,           # Which clips, int, shape (...)
-         start,           # First frame of each window within its clip, as `window_starts` gives it, shape (...)
-         frames,          # Frames of the window
-         short='repeat',  # One of `SHORT`; padding is with the quietest value
-         ):               # Features, shape (..., n_mels, frames); a view with the bands side by side in memory
+def crop(
+    store,  # A `FeatureStore` or `Ragged`
+    clips,  # Which clips, int, shape (...)
+    start,  # First frame of each window within its clip, as `window_starts` gives it, shape (...)
+    frames,  # Frames of the window
+    short='repeat',  # One of `SHORT`; padding is with the quietest value
+):  # Features, shape (..., n_mels, frames); a view with the bands side by side in memory
     "A window of each clip, whatever the clip's length."
-    if short not in SHORT: raise ValueError(f'short={short!r}: give one of {", ".join(SHORT)}')
+    if short not in SHORT:
+        raise ValueError(f'short={short!r}: give one of {", ".join(SHORT)}')
     t, length = np.asarray(start)[..., None] + np.arange(frames), store.frames[clips][..., None]
     inside = t % length if short == 'repeat' else np.clip(t, 0, length - 1)
     X = store.rows.take(store.start[clips][..., None] + inside, axis=0)
-    if short == 'pad' and (t != inside).any(): X = np.where((t != inside)[..., None], X.min(axis=(-2, -1), keepdims=True), X)
+    if short == 'pad' and (t != inside).any():
+        X = np.where((t != inside)[..., None], X.min(axis=(-2, -1), keepdims=True), X)
     return X.swapaxes(-1, -2)
 
 # %% ../nbs/05_augmentation.ipynb #dacd2fcf
-def time_shift(X,       # Log-mel in dB, shape (batch, n_mels, frames)
-               frames,  # How much later each clip is, in frames, int, shape (batch,); negative: earlier
-               ):       # The same shape
+def time_shift(
+    X,  # Log-mel in dB, shape (batch, n_mels, frames)
+    frames,  # How much later each clip is, in frames, int, shape (batch,); negative: earlier
+):  # The same shape
     "Roll each clip along time."
     n = X.shape[2]
     index = (np.arange(n) - np.asarray(frames)[:, None]) % n
     return X.swapaxes(1, 2)[np.arange(len(X))[:, None], index].swapaxes(1, 2)
 
 # %% ../nbs/05_augmentation.ipynb #97e12d82
-def per_clip(values,  # A number for each clip, shape (batch,), or one for all
-             X,       # The batch
-             ):       # The same in X's precision, shape (batch, 1, 1) or (1, 1, 1)
+def per_clip(
+    values,  # A number for each clip, shape (batch,), or one for all
+    X,  # The batch
+):  # The same in X's precision, shape (batch, 1, 1) or (1, 1, 1)
     "Numbers laid beside a batch."
     return np.asarray(values, X.dtype).reshape(-1, 1, 1)
 
-def gain(X,   # Log-mel in dB, shape (batch, n_mels, frames)
-         db,  # Change of level in dB, shape (batch,) or one number
-         ):   # The same shape
+def gain(
+    X,  # Log-mel in dB, shape (batch, n_mels, frames)
+    db,  # Change of level in dB, shape (batch,) or one number
+):  # The same shape
     "Make each clip louder or softer."
     return X + per_clip(db, X)
 
-def tilt(X,   # Log-mel in dB, shape (batch, n_mels, frames)
-         db,  # Highest band over lowest in dB, shape (batch,) or one number; positive is brighter
-         ):   # The same shape
+def tilt(
+    X,  # Log-mel in dB, shape (batch, n_mels, frames)
+    db,  # Highest band over lowest in dB, shape (batch,) or one number; positive is brighter
+):  # The same shape
     "Lay a slope over the bands of each clip; the middle stays where it is."
-    return X + per_clip(db, X) * np.linspace(-.5, .5, X.shape[1], dtype=X.dtype)[:, None]
+    return X + per_clip(db, X) * np.linspace(-0.5, 0.5, X.shape[1], dtype=X.dtype)[:, None]
 
 # %% ../nbs/05_augmentation.ipynb #7a1c0e02
-def freq_shift(X,     # Log-mel in dB, shape (batch, n_mels, frames)
-               bands, # How much higher each clip is, in bands, whole or not, shape (batch,) or one number; negative: lower
-               ):     # The same shape
+def freq_shift(
+    X,  # Log-mel in dB, shape (batch, n_mels, frames)
+    bands,  # How much higher each clip is, in bands, whole or not, shape (batch,) or one number; negative: lower
+):  # The same shape
     "Move each clip up or down over the bands; the outermost band fills the gap."
     place = np.clip(np.arange(X.shape[1]) - np.reshape(bands, (-1, 1)), 0, X.shape[1] - 1)
     below = np.minimum(place.astype(int), X.shape[1] - 2)
@@ -97,26 +109,29 @@ def freq_shift(X,     # Log-mel in dB, shape (batch, n_mels, frames)
     return (low + part * (high - low)).swapaxes(1, 2)
 
 # %% ../nbs/05_augmentation.ipynb #6dd2676a
-def to_power(db,  # Level in dB
-             ):   # Power, the same shape and precision
+def to_power(
+    db,  # Level in dB
+):  # Power, the same shape and precision
     "From dB to power."
     power = db * np.asarray(math.log(10) / 10, db.dtype)
     return np.exp(power, out=power)
 
-def to_db(power,  # Power, above 0
-          ):      # Level in dB, the same shape and precision
+def to_db(
+    power,  # Power, above 0
+):  # Level in dB, the same shape and precision
     "From power to dB."
     level = np.log(power)
     level *= 10 / math.log(10)
     return level
 
 # %% ../nbs/05_augmentation.ipynb #ebf60a92
-def mixup(X,           # Log-mel in dB, shape (batch, n_mels, frames)
-          y,           # Labels, one-hot or weights, shape (batch, labels)
-          partner,     # The clip to mix into each one, its number in the batch, shape (batch,)
-          weight,      # Share of the clip itself, 0 to 1, shape (batch,)
-          match=True,  # First bring the partner to the clip's own mean power
-          ):           # Mixed X and y, same shapes
+def mixup(
+    X,  # Log-mel in dB, shape (batch, n_mels, frames)
+    y,  # Labels, one-hot or weights, shape (batch, labels)
+    partner,  # The clip to mix into each one, its number in the batch, shape (batch,)
+    weight,  # Share of the clip itself, 0 to 1, shape (batch,)
+    match=True,  # First bring the partner to the clip's own mean power
+):  # Mixed X and y, same shapes
     "Two sounds at once, and both labels: each pair mixed in power, by its own weight."
     power, w = to_power(X), per_clip(weight, X)
     other, share = power[partner], 1 - w
@@ -130,12 +145,13 @@ def mixup(X,           # Log-mel in dB, shape (batch, n_mels, frames)
     return to_db(power), w * y + (1 - w) * y[partner]
 
 # %% ../nbs/05_augmentation.ipynb #7a1c0e06
-def cutmix(X,       # Log-mel in dB, shape (batch, n_mels, frames)
-           y,       # Labels, one-hot or weights, shape (batch, labels)
-           partner, # The clip that fills the rest of each one, its number in the batch, shape (batch,)
-           weight,  # Share of its own frames that a clip keeps, 0 to 1, shape (batch,)
-           start,   # Where they begin, as a share of the frames, shape (batch,)
-           ):       # X and y, same shapes
+def cutmix(
+    X,  # Log-mel in dB, shape (batch, n_mels, frames)
+    y,  # Labels, one-hot or weights, shape (batch, labels)
+    partner,  # The clip that fills the rest of each one, its number in the batch, shape (batch,)
+    weight,  # Share of its own frames that a clip keeps, 0 to 1, shape (batch,)
+    start,  # Where they begin, as a share of the frames, shape (batch,)
+):  # X and y, same shapes
     "Two sounds one after the other, and both labels by their share of the time."
     n = X.shape[2]
     first, kept = (np.rint(np.asarray(u) * n).astype(int)[:, None] for u in (start, weight))
@@ -144,10 +160,11 @@ def cutmix(X,       # Log-mel in dB, shape (batch, n_mels, frames)
     return np.where(own[:, None], X, X[partner]), share * y + (1 - share) * y[partner]
 
 # %% ../nbs/05_augmentation.ipynb #cb613df5
-def background_noise(X,       # Log-mel in dB, shape (batch, n_mels, frames)
-                     noise,   # As much noise, in dB, at any level
-                     snr_db,  # Mean power of each clip over that of its noise in dB, shape (batch,) or one number
-                     ):       # The same shape
+def background_noise(
+    X,  # Log-mel in dB, shape (batch, n_mels, frames)
+    noise,  # As much noise, in dB, at any level
+    snr_db,  # Mean power of each clip over that of its noise in dB, shape (batch,) or one number
+):  # The same shape
     "Noise behind each clip."
     power, added = to_power(X), to_power(noise)
     ratio = power.mean(axis=(1, 2), keepdims=True) / added.mean(axis=(1, 2), keepdims=True)
@@ -156,22 +173,29 @@ def background_noise(X,       # Log-mel in dB, shape (batch, n_mels, frames)
     return to_db(power)
 
 # %% ../nbs/05_augmentation.ipynb #fc17824a
-def noise_bank(features,            # A `LogMel`
-               *,
-               slopes=(0, -3, -6),  # Colours, in dB per octave: white, pink, brown
-               seconds=10,          # Of each
-               seed=0,              # Of the noise
-               ):                   # `Ragged`, a clip a colour
+def noise_bank(
+    features,  # A `LogMel`
+    *,
+    slopes=(0, -3, -6),  # Colours, in dB per octave: white, pink, brown
+    seconds=10,  # Of each
+    seed=0,  # Of the noise
+):  # `Ragged`, a clip a colour
     "Synthetic noise to cut backgrounds from."
     rng = np.random.default_rng(seed)
     n = round(seconds * features.sr)
-    return Ragged.of([features(colored_noise(n, sr=features.sr, rng=rng, slope=s).astype('float32')) for s in slopes])
+    return Ragged.of(
+        [
+            features(colored_noise(n, sr=features.sr, rng=rng, slope=s).astype('float32'))
+            for s in slopes
+        ]
+    )
 
 # %% ../nbs/05_augmentation.ipynb #7a1c0e12
-def freq_mixstyle(X,       # Log-mel in dB, shape (batch, n_mels, frames)
-                  partner, # The clip whose style each one takes on, its number in the batch, shape (batch,)
-                  weight,  # Share of its own style that a clip keeps, 0 to 1, shape (batch,)
-                  ):       # The same shape
+def freq_mixstyle(
+    X,  # Log-mel in dB, shape (batch, n_mels, frames)
+    partner,  # The clip whose style each one takes on, its number in the batch, shape (batch,)
+    weight,  # Share of its own style that a clip keeps, 0 to 1, shape (batch,)
+):  # The same shape
     "Each clip with the mean level of each band partly another's."
     mean = X.mean(axis=2, keepdims=True)
     return X + (1 - per_clip(weight, X)) * (mean[partner] - mean)
@@ -179,152 +203,254 @@ def freq_mixstyle(X,       # Log-mel in dB, shape (batch, n_mels, frames)
 # %% ../nbs/05_augmentation.ipynb #0b817b79
 FILLS = ('mean', 'min')  # What fills a mask: the clip's mean, or its quietest value
 
-def _mask(length,  # Number of frames or bands
-          start,   # First one of each mask, int, shape (batch, masks)
-          width,   # Number of each mask, int, the same shape
-          ):       # Bool, shape (batch, length)
+def _mask(
+    length,  # Number of frames or bands
+    start,  # First one of each mask, int, shape (batch, masks)
+    width,  # Number of each mask, int, the same shape
+):  # Bool, shape (batch, length)
     "What the masks of each clip cover; where two overlap, once."
     i, start = np.arange(length), np.asarray(start)[..., None]
     return ((i >= start) & (i < start + np.asarray(width)[..., None])).any(axis=1)
 
-def time_mask(X,            # Log-mel in dB, shape (batch, n_mels, frames)
-              start, width, # Of each mask in frames, as `_mask`
-              fill='mean',  # One of `FILLS`
-              ):            # The same shape
+def time_mask(
+    X,  # Log-mel in dB, shape (batch, n_mels, frames)
+    start,
+    width,  # Of each mask in frames, as `_mask`
+    fill='mean',  # One of `FILLS`
+):  # The same shape
     "Paint over some frames of each clip."
     hole = _mask(X.shape[2], start, width)[:, None]
     return np.where(hole, getattr(X, fill)(axis=(1, 2), keepdims=True), X)
 
-def freq_mask(X,            # Log-mel in dB, shape (batch, n_mels, frames)
-              start, width, # Of each mask in bands, as `_mask`
-              fill='mean',  # One of `FILLS`
-              ):            # The same shape
+def freq_mask(
+    X,  # Log-mel in dB, shape (batch, n_mels, frames)
+    start,
+    width,  # Of each mask in bands, as `_mask`
+    fill='mean',  # One of `FILLS`
+):  # The same shape
     "Paint over some bands of each clip."
     hole = _mask(X.shape[1], start, width)[:, :, None]
     return np.where(hole, getattr(X, fill)(axis=(1, 2), keepdims=True), X)
 
 # %% ../nbs/05_augmentation.ipynb #3cd77833
-def _random_spans(u,       # Random numbers from 0 to below 1, shape (2, ...): for widths and for places
-                  length,  # Number of frames or bands
-                  most,    # Greatest width
-                  ):       # Start and width of each mask, int, shape (...)
+def _random_spans(
+    u,  # Random numbers from 0 to below 1, shape (2, ...): for widths and for places
+    length,  # Number of frames or bands
+    most,  # Greatest width
+):  # Start and width of each mask, int, shape (...)
     "Masks of any width up to `most`, anywhere within `length`."
     width = (u[0] * (most + 1)).astype(int)
     return (u[1] * (length - width + 1)).astype(int), width
 
 # %% ../nbs/05_augmentation.ipynb #c6e56e99
-LIMITS = {'time_shift': .5, 'gain': 40, 'tilt': 40, 'freq_shift': 100, 'mixup': 100, 'cutmix': 1, 'unmixed': 1, 'freq_mixstyle': 1, 'time_mask': 1, 'freq_mask': 1, 'masks': 100}  # What a setting may be at most
+LIMITS = {
+    'time_shift': 0.5,
+    'gain': 40,
+    'tilt': 40,
+    'freq_shift': 100,
+    'mixup': 100,
+    'cutmix': 1,
+    'unmixed': 1,
+    'freq_mixstyle': 1,
+    'time_mask': 1,
+    'freq_mask': 1,
+    'masks': 100,
+}  # What a setting may be at most
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
     "How much of each augmentation: a call changes a batch by chance, each clip by its own."
-    time_shift: float = 0.    # Rolled by up to this share of the window, either way; 0.5 is anywhere
-    gain: float = 0.          # Louder or softer by up to so many dB
-    tilt: float = 0.          # Highest band over lowest, up to so many dB either way
-    freq_shift: float = 0.    # Moved by up to so many bands either way
-    mixup: float = 0.         # alpha of the weights' Beta distribution
-    cutmix: float = 0.        # Share of the mixed clips that hear the other one before or after, not at once
-    unmixed: float = 0.       # Share of the clips that are heard alone all the same
-    match: bool = True        # Mixed clips are brought to one level first
-    noise_snr: tuple = None   # Lowest and highest SNR in dB
-    freq_mixstyle: float = 0. # Share of the clips that take on some of another's style, how much is drawn
-    time_mask: float = 0.     # A mask covers up to this share of the frames
-    freq_mask: float = 0.     # A mask covers up to this share of the bands
-    masks: int = 2            # Masks of each kind
-    fill: str = 'mean'        # One of `FILLS`
+
+    time_shift: float = 0.0  # Rolled by up to this share of the window, either way; 0.5 is anywhere
+    gain: float = 0.0  # Louder or softer by up to so many dB
+    tilt: float = 0.0  # Highest band over lowest, up to so many dB either way
+    freq_shift: float = 0.0  # Moved by up to so many bands either way
+    mixup: float = 0.0  # alpha of the weights' Beta distribution
+    cutmix: float = (
+        0.0  # Share of the mixed clips that hear the other one before or after, not at once
+    )
+    unmixed: float = 0.0  # Share of the clips that are heard alone all the same
+    match: bool = True  # Mixed clips are brought to one level first
+    noise_snr: tuple = None  # Lowest and highest SNR in dB
+    freq_mixstyle: float = (
+        0.0  # Share of the clips that take on some of another's style, how much is drawn
+    )
+    time_mask: float = 0.0  # A mask covers up to this share of the frames
+    freq_mask: float = 0.0  # A mask covers up to this share of the bands
+    masks: int = 2  # Masks of each kind
+    fill: str = 'mean'  # One of `FILLS`
 
     def __post_init__(self):
         for name, most in LIMITS.items():
-            if not 0 <= getattr(self, name) <= most: raise ValueError(f'{name}={getattr(self, name)}: give 0 (off) to {most}')
-        if self.noise_snr is not None: object.__setattr__(self, 'noise_snr', tuple(self.noise_snr))
-        if self.noise_snr is not None and not (len(self.noise_snr) == 2 and -40 <= self.noise_snr[0] <= self.noise_snr[1] <= 100):
-            raise ValueError(f'noise_snr={self.noise_snr}: give lowest and highest dB, such as (10, 40), or None (off)')
-        if (self.cutmix or self.unmixed) and not self.mixup: raise ValueError(f'cutmix={self.cutmix}, unmixed={self.unmixed}: give mixup as well, such as 1; without it no clips are mixed')
-        if self.fill not in FILLS: raise ValueError(f'fill={self.fill!r}: give one of {", ".join(FILLS)}')
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f'{name}={getattr(self, name)}: give 0 (off) to {most}')
+        if self.noise_snr is not None:
+            object.__setattr__(self, 'noise_snr', tuple(self.noise_snr))
+        if self.noise_snr is not None and not (
+            len(self.noise_snr) == 2 and -40 <= self.noise_snr[0] <= self.noise_snr[1] <= 100
+        ):
+            raise ValueError(
+                f'noise_snr={self.noise_snr}: give lowest and highest dB, such as (10, 40), or None (off)'
+            )
+        if (self.cutmix or self.unmixed) and not self.mixup:
+            raise ValueError(
+                f'cutmix={self.cutmix}, unmixed={self.unmixed}: give mixup as well, such as 1; without it no clips are mixed'
+            )
+        if self.fill not in FILLS:
+            raise ValueError(f'fill={self.fill!r}: give one of {", ".join(FILLS)}')
 
-    settings = property(lambda self: asdict(self) | {'noise_snr': self.noise_snr and list(self.noise_snr)})
-    needs_db = property(lambda self: bool(self.gain or self.tilt or self.freq_shift or self.mixup or self.noise_snr or self.freq_mixstyle or self.freq_mask))
+    settings = property(
+        lambda self: asdict(self) | {'noise_snr': self.noise_snr and list(self.noise_snr)}
+    )
+    needs_db = property(
+        lambda self: bool(
+            self.gain
+            or self.tilt
+            or self.freq_shift
+            or self.mixup
+            or self.noise_snr
+            or self.freq_mixstyle
+            or self.freq_mask
+        )
+    )
 
     def __call__(self, X, y, rng, noise=None):
         "X, shape (batch, n_mels, frames), and y augmented; noise comes from the store `noise`, else from the other clips."
         return augmented(self, X, y, rng, noise)
 
 # %% ../nbs/05_augmentation.ipynb #8c38d1bc
-def augmented(a,      # An `Augment`
-              X,      # Log-mel in dB, shape (batch, n_mels, frames)
-              y,      # Labels, shape (batch, labels)
-              rng,    # numpy Generator
-              noise,  # `FeatureStore` or `Ragged` to cut noise from; None: the other clips
-              ):      # X and y, same shapes
+def augmented(
+    a,  # An `Augment`
+    X,  # Log-mel in dB, shape (batch, n_mels, frames)
+    y,  # Labels, shape (batch, labels)
+    rng,  # numpy Generator
+    noise,  # `FeatureStore` or `Ragged` to cut noise from; None: the other clips
+):  # X and y, same shapes
     "One draw of every augmentation, in a fixed order."
     n, bands, frames = X.shape
     shift, slope, level, snr = rng.uniform(-1, 1, (4, n))
-    place, in_time, in_bands = rng.random((2, n)), rng.random((2, n, a.masks)), rng.random((2, n, a.masks))
+    place, in_time, in_bands = (
+        rng.random((2, n)),
+        rng.random((2, n, a.masks)),
+        rng.random((2, n, a.masks)),
+    )
     partner, more = rng.permutation(n), rng.spawn(1)[0]
     steps, begin, turn = more.uniform(-1, 1, n), more.random(n), more.random(n) < a.cutmix
-    like, own, styled, single = more.permutation(n), more.random(n), more.random(n) < a.freq_mixstyle, more.random(n) < a.unmixed
-    if a.time_shift: X = time_shift(X, np.rint(shift * a.time_shift * frames).astype(int))
-    if a.freq_shift: X = freq_shift(X, steps * a.freq_shift)
-    if a.tilt: X = tilt(X, slope * a.tilt)
-    if a.gain: X = gain(X, level * a.gain)
+    like, own, styled, single = (
+        more.permutation(n),
+        more.random(n),
+        more.random(n) < a.freq_mixstyle,
+        more.random(n) < a.unmixed,
+    )
+    if a.time_shift:
+        X = time_shift(X, np.rint(shift * a.time_shift * frames).astype(int))
+    if a.freq_shift:
+        X = freq_shift(X, steps * a.freq_shift)
+    if a.tilt:
+        X = tilt(X, slope * a.tilt)
+    if a.gain:
+        X = gain(X, level * a.gain)
     behind = X[np.arange(n) - 1] if noise is None and a.noise_snr else None
     if a.mixup:
         pair = X, y, partner, rng.beta(a.mixup, a.mixup, n)
         X, y = mixup(*pair, a.match)
-        if a.cutmix: X[turn], y[turn] = (v[turn] for v in cutmix(*pair, begin))
-        if a.unmixed: X[single], y[single] = (v[single] for v in pair[:2])
+        if a.cutmix:
+            X[turn], y[turn] = (v[turn] for v in cutmix(*pair, begin))
+        if a.unmixed:
+            X[single], y[single] = (v[single] for v in pair[:2])
     if a.noise_snr:
         if noise is not None:
             i = (place[0] * len(noise.frames)).astype(int)
             behind = crop(noise, i, window_starts(noise.frames[i], frames, place[1]), frames)
         X = background_noise(X, behind, np.interp(snr, (-1, 1), a.noise_snr))
-    if a.freq_mixstyle: X = np.where(styled[:, None, None], freq_mixstyle(X, like, own), X)
-    if a.time_mask: X = time_mask(X, *_random_spans(in_time, frames, int(a.time_mask * frames)), a.fill)
-    if a.freq_mask: X = freq_mask(X, *_random_spans(in_bands, bands, int(a.freq_mask * bands)), a.fill)
+    if a.freq_mixstyle:
+        X = np.where(styled[:, None, None], freq_mixstyle(X, like, own), X)
+    if a.time_mask:
+        X = time_mask(X, *_random_spans(in_time, frames, int(a.time_mask * frames)), a.fill)
+    if a.freq_mask:
+        X = freq_mask(X, *_random_spans(in_bands, bands, int(a.freq_mask * bands)), a.fill)
     return X, y
 
 # %% ../nbs/05_augmentation.ipynb #1def00be
-def check_batches(b,  # `Batches`
-                  ):
+def check_batches(
+    b,  # `Batches`
+):
     "Refuse what would fail, or do harm, in the middle of training."
-    if not len(b.rows): raise ValueError('no clips to make batches of: rows is empty')
+    if not len(b.rows):
+        raise ValueError('no clips to make batches of: rows is empty')
     for name in ('frames', 'batch_size'):
-        if not np.size(getattr(b, name)) or np.min(getattr(b, name)) < 1: raise ValueError(f'{name}={getattr(b, name)}: give 1 or more')
-    if b.short not in SHORT: raise ValueError(f'short={b.short!r}: give one of {", ".join(SHORT)}')
+        if not np.size(getattr(b, name)) or np.min(getattr(b, name)) < 1:
+            raise ValueError(f'{name}={getattr(b, name)}: give 1 or more')
+    if b.short not in SHORT:
+        raise ValueError(f'short={b.short!r}: give one of {", ".join(SHORT)}')
     features = getattr(b.store, 'features', None)
     if b.augment.needs_db and features is not None and type(features) is not LogMel:
-        raise ValueError(f'{type(features).__name__} features allow crop, time_shift and time_mask alone; for the rest prepare LogMel')
+        raise ValueError(
+            f'{type(features).__name__} features allow crop, time_shift and time_mask alone; for the rest prepare LogMel'
+        )
     if b.noise is not None and b.noise.rows.shape[1] != b.store.rows.shape[1]:
-        raise ValueError(f'noise has {b.noise.rows.shape[1]} bands, the clips {b.store.rows.shape[1]}; prepare both with the same features')
+        raise ValueError(
+            f'noise has {b.noise.rows.shape[1]} bands, the clips {b.store.rows.shape[1]}; prepare both with the same features'
+        )
 
 class Batches:
     "Batches of augmented windows: the same for the same seed, epoch and number, whoever asks and when."
-    def __init__(self, store,      # `FeatureStore` or `Ragged` of log-mel in dB
-                 rows,             # Numbers of the clips to use
-                 targets,          # Labels of all clips of the store, one-hot or weights, shape (clips, labels)
-                 *, frames,        # Frames of a window; where there are several, batches have them in turn
-                 batch_size,       # Clips a batch
-                 seed,             # Of order, windows and augmentation, 0 or more
-                 augment=Augment(),# What is done to them
-                 noise=None,       # Store to cut noise from; None: the other clips of the batch
-                 short='repeat',   # One of `SHORT`
-                 epoch=0):         # The first epoch: of a run that goes on, the number it has got to
-        self.store, self.rows, self.targets, self.frames, self.batch_size = store, np.asarray(rows), targets, frames, batch_size
-        self.seed, self.augment, self.noise, self.short, self.epoch = seed, augment, noise, short, epoch
+
+    def __init__(
+        self,
+        store,  # `FeatureStore` or `Ragged` of log-mel in dB
+        rows,  # Numbers of the clips to use
+        targets,  # Labels of all clips of the store, one-hot or weights, shape (clips, labels)
+        *,
+        frames,  # Frames of a window; where there are several, batches have them in turn
+        batch_size,  # Clips a batch
+        seed,  # Of order, windows and augmentation, 0 or more
+        augment=Augment(),  # What is done to them
+        noise=None,  # Store to cut noise from; None: the other clips of the batch
+        short='repeat',  # One of `SHORT`
+        epoch=0,
+    ):  # The first epoch: of a run that goes on, the number it has got to
+        self.store, self.rows, self.targets, self.frames, self.batch_size = (
+            store,
+            np.asarray(rows),
+            targets,
+            frames,
+            batch_size,
+        )
+        self.seed, self.augment, self.noise, self.short, self.epoch = (
+            seed,
+            augment,
+            noise,
+            short,
+            epoch,
+        )
         check_batches(self)
 
-    def __len__(self): return -(-len(self.rows) // self.batch_size)
+    def __len__(self):
+        return -(-len(self.rows) // self.batch_size)
 
     def batch(self, epoch, i):
         "Batch `i` of an epoch: X, float32, shape (batch, n_mels, frames, 1), and y, shape (batch, labels)."
-        if not 0 <= i < len(self): raise IndexError(f'batch {i} of {len(self)}')
+        if not 0 <= i < len(self):
+            raise IndexError(f'batch {i} of {len(self)}')
         order = np.random.default_rng([self.seed, epoch, 0]).permutation(self.rows)
-        rng, clips = np.random.default_rng([self.seed, epoch, 1 + i]), order[i * self.batch_size:(i + 1) * self.batch_size]
+        rng, clips = (
+            np.random.default_rng([self.seed, epoch, 1 + i]),
+            order[i * self.batch_size : (i + 1) * self.batch_size],
+        )
         frames = int(np.ravel(self.frames)[i % np.size(self.frames)])
-        X = crop(self.store, clips, window_starts(self.store.frames[clips], frames, rng.random(len(clips))), frames, self.short)
+        X = crop(
+            self.store,
+            clips,
+            window_starts(self.store.frames[clips], frames, rng.random(len(clips))),
+            frames,
+            self.short,
+        )
         X, y = self.augment(X, self.targets[clips], rng, self.noise)
         return np.ascontiguousarray(X)[..., None], y
 
-    def __getitem__(self, i): return self.batch(self.epoch, i)
+    def __getitem__(self, i):
+        return self.batch(self.epoch, i)
 
-    def on_epoch_end(self): self.epoch += 1
+    def on_epoch_end(self):
+        self.epoch += 1

@@ -18,72 +18,148 @@ from pathlib import Path
 import numpy as np
 
 from .audio import AudioError
-from .calibration import cross_calibrate, benchmark_unknown, calibration_error, fit_temperature, score_unknown
+from soundtag.calibration import (
+    cross_calibrate,
+    benchmark_unknown,
+    calibration_error,
+    fit_temperature,
+    score_unknown,
+)
 from .export import export
 from .mfcc import from_settings
-from .tagging import TAGGING_MODEL, keras_ensemble, load_tagger, read_json, read_model, read_run
+from soundtag.tagging import (
+    TAGGING_MODEL,
+    keras_ensemble,
+    load_tagger,
+    read_json,
+    read_model,
+    read_run,
+)
 
 # %% ../nbs/09e_box.ipynb #088c48ad
-def fold_taggers(run,   # Folder of a run
-                 clips, # The `Clips` it was trained on
-                 ):     # Those it used; their folds; list of (`Tagger` of one fold's network, rows it has not heard)
+def fold_taggers(
+    run,  # Folder of a run
+    clips,  # The `Clips` it was trained on
+):  # Those it used; their folds; list of (`Tagger` of one fold's network, rows it has not heard)
     "Each fold's network by itself, and what it may be asked about."
     import pandas as pd
-    features, tagger = from_settings(read_json(run, 'config.json')['recipe']['features']), read_run(run)
-    fold = pd.read_csv(Path(run) / 'folds.csv', index_col='fname').fold
-    return clips.subset(list(fold.index)), fold.to_numpy(), [(replace(tagger, predict=keras_ensemble([read_model(Path(run) / f'best_{k}.keras')], features)), np.flatnonzero(fold == k)) for k in sorted(fold.unique())]
 
-def out_of_fold_windows(run,   # Folder of a run
-                        clips, # The `Clips` it was trained on
-                        ):     # Index of the true label, fold, list of (windows, labels) probabilities: all of the same length
+    features, tagger = (
+        from_settings(read_json(run, 'config.json')['recipe']['features']),
+        read_run(run),
+    )
+    fold = pd.read_csv(Path(run) / 'folds.csv', index_col='fname').fold
+    return (
+        clips.subset(list(fold.index)),
+        fold.to_numpy(),
+        [
+            (
+                replace(
+                    tagger,
+                    predict=keras_ensemble([read_model(Path(run) / f'best_{k}.keras')], features),
+                ),
+                np.flatnonzero(fold == k),
+            )
+            for k in sorted(fold.unique())
+        ],
+    )
+
+def out_of_fold_windows(
+    run,  # Folder of a run
+    clips,  # The `Clips` it was trained on
+):  # Index of the true label, fold, list of (windows, labels) probabilities: all of the same length
     "What each fold's network says about the clips it has not heard, as a tagger hears them."
     some, fold, parts = fold_taggers(run, clips)
     windows = [None] * len(fold)
     for alone, rows in parts:
         for i in rows:
-            try: windows[i] = alone.sounding_windows(some.paths[i])
-            except AudioError: pass
+            try:
+                windows[i] = alone.sounding_windows(some.paths[i])
+            except AudioError:
+                pass
     heard = [i for i, w in enumerate(windows) if w is not None and len(w)]
     return some.y[heard], fold[heard], [windows[i] for i in heard]
 
-def box_scores(y,       # As `out_of_fold_windows`
-               fold,    # As `out_of_fold_windows`
-               windows, # As `out_of_fold_windows`
-               labels,  # All labels
-               ):       # Content of a result
+def box_scores(
+    y,  # As `out_of_fold_windows`
+    fold,  # As `out_of_fold_windows`
+    windows,  # As `out_of_fold_windows`
+    labels,  # All labels
+):  # Content of a result
     "Accuracy, confusion and calibration of answers, each tempered by what the other folds say."
     from soundtag.results import fold_scores
+
     p = cross_calibrate(y, windows, fold)
     counts = np.zeros((len(labels),) * 2, int)
     np.add.at(counts, (y, p.argmax(1)), 1)
     hit, before = p.argmax(1) == y, np.stack([w.mean(0) for w in windows])
-    return {'metrics': fold_scores(y, p, fold), 'temperature': fit_temperature(y, windows), 'calibration_error': calibration_error(hit, p.max(1)),
-            'calibration_error_before': calibration_error(before.argmax(1) == y, before.max(1)),
-            'labels': [{'label': l, 'clips': int(n), 'accuracy': float(counts[i, i] / n)} for i, (l, n) in enumerate(zip(labels, counts.sum(1)))],
-            'confusion': counts.tolist(), 'sure': p.max(1).round(4).tolist(), 'right': hit.tolist()}
+    return {
+        'metrics': fold_scores(y, p, fold),
+        'temperature': fit_temperature(y, windows),
+        'calibration_error': calibration_error(hit, p.max(1)),
+        'calibration_error_before': calibration_error(before.argmax(1) == y, before.max(1)),
+        'labels': [
+            {'label': l, 'clips': int(n), 'accuracy': float(counts[i, i] / n)}
+            for i, (l, n) in enumerate(zip(labels, counts.sum(1)))
+        ],
+        'confusion': counts.tolist(),
+        'sure': p.max(1).round(4).tolist(),
+        'right': hit.tolist(),
+    }
 
 # %% ../nbs/09e_box.ipynb #6473ab0b
-def train_whole(clips,          # `Clips`; the training ones count
-                recipe,         # A `Recipe` with a fixed schedule
-                out,            # Folder of a run
-                *, seed=0,      # Of everything random
-                cache=None,     # Folder of the feature store; None: the user's cache
-                progress=True,  # Show a bar
-                ):              # `out`, a run of one model that has heard all clips
+def train_whole(
+    clips,  # `Clips`; the training ones count
+    recipe,  # A `Recipe` with a fixed schedule
+    out,  # Folder of a run
+    *,
+    seed=0,  # Of everything random
+    cache=None,  # Folder of the feature store; None: the user's cache
+    progress=True,  # Show a bar
+):  # `out`, a run of one model that has heard all clips
     "Train one network on every clip."
     from tqdm import tqdm
-    from soundtag.training import FoldBar, RunError, check_folder, fit_fold, load_run_data, run_config, run_lock, steps_of, write_file
-    if recipe.watch != 'none': raise RunError(f'watch={recipe.watch!r}: nothing is left to watch when all clips are learned; take a recipe with watch=none')
+    from soundtag.training import (
+        FoldBar,
+        RunError,
+        check_folder,
+        fit_fold,
+        load_run_data,
+        run_config,
+        run_lock,
+        steps_of,
+        write_file,
+    )
+
+    if recipe.watch != 'none':
+        raise RunError(
+            f'watch={recipe.watch!r}: nothing is left to watch when all clips are learned; take a recipe with watch=none'
+        )
     out, config = Path(out), run_config(clips.train, recipe, 1, 'none', seed)
     with run_lock(out):
-        if check_folder(out, config) and (out / 'best_0.keras').exists(): return out
+        if check_folder(out, config) and (out / 'best_0.keras').exists():
+            return out
         data = load_run_data(clips.train, recipe, seed, cache, progress)
         write_file(out / 'config.json', json.dumps(config, indent=1))
         write_file(out / 'labels.json', json.dumps(data.clips.labels, indent=1))
         work = out / '.whole'
         work.mkdir(exist_ok=True)
-        with tqdm(total=steps_of(recipe, data.train, data.unverified), unit='batch', disable=None if progress else True) as bar:
-            model = fit_fold(data.X, data.targets, data.train, data.train[:1], recipe=recipe, seed=seed, folder=work, unverified=data.unverified, more=[FoldBar(bar, 'all')])
+        with tqdm(
+            total=steps_of(recipe, data.train, data.unverified),
+            unit='batch',
+            disable=None if progress else True,
+        ) as bar:
+            model = fit_fold(
+                data.X,
+                data.targets,
+                data.train,
+                data.train[:1],
+                recipe=recipe,
+                seed=seed,
+                folder=work,
+                unverified=data.unverified,
+                more=[FoldBar(bar, 'all')],
+            )
         model.save(work / 'model.keras')
         os.replace(work / 'model.keras', out / 'best_0.keras')
         shutil.rmtree(work)
@@ -107,153 +183,273 @@ Right by label, and what it is taken for most often:
 **Do not trust it** with sounds recorded in other ways than these (most were recorded close to the source and chosen by hand), with several sounds at once, with decisions about people, or with anything where a wrong name does harm. It knows {n} sounds; the world has more.
 """
 
-def sources(clips,  # `Clips`
-            ):      # Text of a CSV
+def sources(
+    clips,  # `Clips`
+):  # Text of a CSV
     "Where each clip comes from: name, label, number of the recording, licence."
-    t = clips.table.reset_index()[['fname', 'label', 'group', 'license']].rename(columns={'group': 'recording'})
+    t = clips.table.reset_index()[['fname', 'label', 'group', 'license']].rename(
+        columns={'group': 'recording'}
+    )
     return t.sort_values('fname').to_csv(index=False, lineterminator='\n')
 
-def model_card(result,  # Of `benchmark_box`
-               ):       # Text, Markdown
+def model_card(
+    result,  # Of `benchmark_box`
+):  # Text, Markdown
     "The model card, every number from the result."
     from soundtag.results import format_percent
+
     m, u, rows = result['metrics'], result['unknown'], []
     for row, counts in zip(result['labels'], result['confusion']):
         other = max((c, l['label']) for c, l in zip(counts, result['labels']) if l is not row)
-        rows.append(f"| {row['label']} | {row['clips']} | {row['accuracy']:.0%} | {f'{other[1]} ({other[0]})' if other[0] else ''} |")
-    return CARD.format(sr=result['recipe']['features']['sr'], n=len(rows), labels=', '.join(l['label'] for l in result['labels']), recipe=result['recipe']['name'],
-        version=result['versions']['soundtag'], parameters=result['network']['parameters'], clips=result['data']['clips'], data=result['data']['name'],
-        fingerprint=result['data']['fingerprint'], accuracy=format_percent(m['accuracy']), top3=format_percent(m['top3']), map3=f"{m['map3']['mean']:.3f} ± {m['map3']['sd']:.3f}",
-        chance=result['baselines']['most_frequent']['accuracy']['mean'], ece=result['calibration_error'], temperature=result['temperature'],
-        auroc=f"{u['auroc']['mean']:.3f} ± {u['auroc']['sd']:.3f}", threshold=u['together']['threshold'], kept=u['known_kept']['mean'], turned=u['unknown_rejected']['mean'],
-        table='\n'.join(['| label | clips | right | most often taken for |', '|---|---|---|---|', *rows]))
+        rows.append(
+            f"| {row['label']} | {row['clips']} | {row['accuracy']:.0%} | {f'{other[1]} ({other[0]})' if other[0] else ''} |"
+        )
+    return CARD.format(
+        sr=result['recipe']['features']['sr'],
+        n=len(rows),
+        labels=', '.join(l['label'] for l in result['labels']),
+        recipe=result['recipe']['name'],
+        version=result['versions']['soundtag'],
+        parameters=result['network']['parameters'],
+        clips=result['data']['clips'],
+        data=result['data']['name'],
+        fingerprint=result['data']['fingerprint'],
+        accuracy=format_percent(m['accuracy']),
+        top3=format_percent(m['top3']),
+        map3=f"{m['map3']['mean']:.3f} ± {m['map3']['sd']:.3f}",
+        chance=result['baselines']['most_frequent']['accuracy']['mean'],
+        ece=result['calibration_error'],
+        temperature=result['temperature'],
+        auroc=f"{u['auroc']['mean']:.3f} ± {u['auroc']['sd']:.3f}",
+        threshold=u['together']['threshold'],
+        kept=u['known_kept']['mean'],
+        turned=u['unknown_rejected']['mean'],
+        table='\n'.join(
+            ['| label | clips | right | most often taken for |', '|---|---|---|---|', *rows]
+        ),
+    )
 
 # %% ../nbs/09e_box.ipynb #3ecc8cdd
-def compare_formats(run,     # Folder of a run
-                    clips,   # `Clips`
-                    **how,   # As `export`: calibration
-                    ):       # Format → largest difference of a probability, and share of clips with the same first three labels
+def compare_formats(
+    run,  # Folder of a run
+    clips,  # `Clips`
+    **how,  # As `export`: calibration
+):  # Format → largest difference of a probability, and share of clips with the same first three labels
     "Whether all runtimes say the same."
     import tempfile
+
     def asked(tagger):
         p = np.stack([tagger.probabilities(f) for f in clips.paths])
         return p, np.argsort(-p, axis=1, kind='stable')[:, :3]
+
     p, first = asked(replace(read_run(run), **how.get('calibration', {})))
     with tempfile.TemporaryDirectory() as folder:
-        files = {'ONNX': 'a.onnx', 'ONNX, weights of 2 bytes': 'half.onnx', 'LiteRT': 'a.tflite', 'Keras': 'a.keras'}
-        others = {name: asked(load_tagger(export(run, Path(folder) / file, half=file == 'half.onnx', **how)[0])) for name, file in files.items()}
-    return {name: {'difference': float(np.abs(q - p).max()), 'same_first_three': float((f == first).all(1).mean())} for name, (q, f) in others.items()}
+        files = {
+            'ONNX': 'a.onnx',
+            'ONNX, weights of 2 bytes': 'half.onnx',
+            'LiteRT': 'a.tflite',
+            'Keras': 'a.keras',
+        }
+        others = {
+            name: asked(
+                load_tagger(export(run, Path(folder) / file, half=file == 'half.onnx', **how)[0])
+            )
+            for name, file in files.items()
+        }
+    return {
+        name: {
+            'difference': float(np.abs(q - p).max()),
+            'same_first_three': float((f == first).all(1).mean()),
+        }
+        for name, (q, f) in others.items()
+    }
 
 # %% ../nbs/09e_box.ipynb #3ca9ad48
-def data_sets(path,  # A folder with data sets in its subfolders, or a data set
-              allow_missing=False, # As `load_clips`
-              ):     # List of `Clips`, the largest first
+def data_sets(
+    path,  # A folder with data sets in its subfolders, or a data set
+    allow_missing=False,  # As `load_clips`
+):  # List of `Clips`, the largest first
     "All data sets in a folder."
     from soundtag.dataset import DataError, load_clips, read_table
+
     def listed(p):
-        try: return len(read_table(p)[0])
-        except DataError: return 0
+        try:
+            return len(read_table(p)[0])
+        except DataError:
+            return 0
+
     parts = [] if listed(path) else [p for p in Path(path).iterdir() if p.is_dir() and listed(p)]
-    return [load_clips(p, allow_missing) for p in sorted(parts, key=lambda p: (-listed(p), p.name))] if len(parts) > 1 else [load_clips(path, allow_missing)]
+    return (
+        [load_clips(p, allow_missing) for p in sorted(parts, key=lambda p: (-listed(p), p.name))]
+        if len(parts) > 1
+        else [load_clips(path, allow_missing)]
+    )
 
 def data_folder(path, allow_missing=False):  # As for `data_sets`
     "All data sets in a folder as one `Clips`."
     from soundtag.dataset import merge
+
     parts = data_sets(path, allow_missing)
     return merge(*parts, name=' and '.join(c.name for c in parts)) if len(parts) > 1 else parts[0]
 
-def scene_thresholds(run,              # Folder of a run
-                     clips,            # The `Clips` it was trained on
-                     *, temperature,   # As `temper`
-                     scenes=60,        # Of 60 s, dealt among the folds
-                     backgrounds=None, # Labels that sound all the time, to lay behind; None: as in chapter 09b
-                     seed=0,           # Of the scenes
-                     ):                # Label → least probability; None where there is no such label
+def scene_thresholds(
+    run,  # Folder of a run
+    clips,  # The `Clips` it was trained on
+    *,
+    temperature,  # As `temper`
+    scenes=60,  # Of 60 s, dealt among the folds
+    backgrounds=None,  # Labels that sound all the time, to lay behind; None: as in chapter 09b
+    seed=0,  # Of the scenes
+):  # Label → least probability; None where there is no such label
     "The timeline's threshold of each label, from scenes of sounds that the network asked has not heard."
     from soundtag.timeline import BACKGROUNDS, fit_thresholds, score_scene, scored_scenes
+
     names = [l for l in backgrounds or BACKGROUNDS if l in clips.labels]
-    if not names: return None
+    if not names:
+        return None
     some, _, asked = fold_taggers(run, clips)
-    parts = [(replace(tagger, temperature=temperature), some.subset(np.isin(np.arange(len(some)), rows))) for tagger, rows in asked]
-    heard = [(score_scene(tagger, scene), scene.events) for tagger, scene in scored_scenes(parts, 0, scenes, [seed, 3], names)]
+    parts = [
+        (replace(tagger, temperature=temperature), some.subset(np.isin(np.arange(len(some)), rows)))
+        for tagger, rows in asked
+    ]
+    heard = [
+        (score_scene(tagger, scene), scene.events)
+        for tagger, scene in scored_scenes(parts, 0, scenes, [seed, 3], names)
+    ]
     return fit_thresholds(*zip(*heard), some.labels)
 
 # %% ../nbs/09e_box.ipynb #7c3e5d10
-def evaluate_recipe(clips,          # `Clips`
-                    recipe,         # A `Recipe`
-                    unknown_epochs, # As `benchmark_box`
-                    groups,         # As `benchmark_unknown`
-                    folds,          # As `benchmark_box`
-                    runs,           # Folder for the runs
-                    **kept,         # seed, cache and progress
-                    ):              # Content of a result
+def evaluate_recipe(
+    clips,  # `Clips`
+    recipe,  # A `Recipe`
+    unknown_epochs,  # As `benchmark_box`
+    groups,  # As `benchmark_unknown`
+    folds,  # As `benchmark_box`
+    runs,  # Folder for the runs
+    **kept,  # seed, cache and progress
+):  # Content of a result
     "All that is asked of a recipe before its network goes into the box."
     from soundtag.gap import benchmark_curve, model_cost, fold_run
     from soundtag.training import data_of, versions
+
     y, fold, windows = out_of_fold_windows(fold_run(clips, recipe, folds[-1], runs, **kept), clips)
-    result = {'what': 'the model in the box, examined on clips that its folds have not heard', 'data': data_of(clips), 'recipe': recipe.settings, 'seeds': [kept['seed']],
-              'versions': versions(), 'network': model_cost(recipe, len(clips.labels)),
-              'baselines': {'most_frequent': {'accuracy': {'mean': float(np.bincount(y).max() / len(y))}}}} | box_scores(y, fold, windows, clips.labels)
+    result = {
+        'what': 'the model in the box, examined on clips that its folds have not heard',
+        'data': data_of(clips),
+        'recipe': recipe.settings,
+        'seeds': [kept['seed']],
+        'versions': versions(),
+        'network': model_cost(recipe, len(clips.labels)),
+        'baselines': {
+            'most_frequent': {'accuracy': {'mean': float(np.bincount(y).max() / len(y))}}
+        },
+    } | box_scores(y, fold, windows, clips.labels)
     result['curve'] = benchmark_curve(clips, recipe=recipe, folds=folds, runs=runs, **kept)['curve']
-    strange = benchmark_unknown(clips, out=runs / 'unknown.json', recipe=recipe, epochs=unknown_epochs, groups=groups, temperature=result['temperature'], **kept)
+    strange = benchmark_unknown(
+        clips,
+        out=runs / 'unknown.json',
+        recipe=recipe,
+        epochs=unknown_epochs,
+        groups=groups,
+        temperature=result['temperature'],
+        **kept,
+    )
     return result | {'unknown': score_unknown(strange['groups']) | {'groups': strange['groups']}}
 
-def benchmark_box(clips,           # `Clips`
-                  *, out=None,     # JSON file to write
-                  recipe='strong', # A `Recipe` with windows and a fixed schedule, or a name in `RECIPES`
-                  epochs=100,      # More than usual: it is done once
-                  unknown_epochs=30, # Of the networks that lack some labels
-                  groups=None,     # As `benchmark_unknown`; None: each label by itself
-                  folds=(2, 3, 5), # As `benchmark_curve`; the last number is that of the networks which are examined
-                  scenes=60,       # As `scene_thresholds`
-                  backgrounds=None,# As `scene_thresholds`
-                  runs='runs/box', # Where the runs go; those begun there are gone on with
-                  box=None,        # Folder for the model, its card and its sources; None: nowhere
-                  seed=0,          # Of everything random
-                  cache=None,      # Folder of the feature store; None: the user's cache
-                  progress=True,   # Show bars
-                  ):               # The result
+def benchmark_box(
+    clips,  # `Clips`
+    *,
+    out=None,  # JSON file to write
+    recipe='strong',  # A `Recipe` with windows and a fixed schedule, or a name in `RECIPES`
+    epochs=100,  # More than usual: it is done once
+    unknown_epochs=30,  # Of the networks that lack some labels
+    groups=None,  # As `benchmark_unknown`; None: each label by itself
+    folds=(
+        2,
+        3,
+        5,
+    ),  # As `benchmark_curve`; the last number is that of the networks which are examined
+    scenes=60,  # As `scene_thresholds`
+    backgrounds=None,  # As `scene_thresholds`
+    runs='runs/box',  # Where the runs go; those begun there are gone on with
+    box=None,  # Folder for the model, its card and its sources; None: nowhere
+    seed=0,  # Of everything random
+    cache=None,  # Folder of the feature store; None: the user's cache
+    progress=True,  # Show bars
+):  # The result
     "Examine a recipe, train it on everything, and pack it with its card."
     from soundtag.gap import fold_run
     from soundtag.training import get_recipe, write_file
-    named, runs, kept = get_recipe(recipe, epochs), Path(runs), {'seed': seed, 'cache': cache, 'progress': progress}
-    result = evaluate_recipe(clips, named, unknown_epochs, groups or len(clips.labels), folds, runs, **kept)
-    result['thresholds'] = scene_thresholds(fold_run(clips, named, folds[-1], runs, **kept), clips, temperature=result['temperature'], scenes=scenes, backgrounds=backgrounds, seed=seed)
+
+    named, runs, kept = (
+        get_recipe(recipe, epochs),
+        Path(runs),
+        {'seed': seed, 'cache': cache, 'progress': progress},
+    )
+    result = evaluate_recipe(
+        clips, named, unknown_epochs, groups or len(clips.labels), folds, runs, **kept
+    )
+    result['thresholds'] = scene_thresholds(
+        fold_run(clips, named, folds[-1], runs, **kept),
+        clips,
+        temperature=result['temperature'],
+        scenes=scenes,
+        backgrounds=backgrounds,
+        seed=seed,
+    )
     whole = train_whole(clips, named, runs / 'whole', **kept)
-    how = {'calibration': {'temperature': result['temperature'], 'unknown': result['unknown']['together']['threshold'], 'thresholds': result['thresholds']}}
+    how = {
+        'calibration': {
+            'temperature': result['temperature'],
+            'unknown': result['unknown']['together']['threshold'],
+            'thresholds': result['thresholds'],
+        }
+    }
     result['agreement'] = compare_formats(whole, clips, **how)
-    if out: write_file(out, json.dumps(result, indent=1) + '\n')
+    if out:
+        write_file(out, json.dumps(result, indent=1) + '\n')
     if box:
-        export(whole, Path(box) / 'sounds.onnx', half=True, license='weights: Apache-2.0; recordings: sources.csv', **how)
+        export(
+            whole,
+            Path(box) / 'sounds.onnx',
+            half=True,
+            license='weights: Apache-2.0; recordings: sources.csv',
+            **how,
+        )
         write_file(Path(box) / 'README.md', model_card(result))
         write_file(Path(box) / 'sources.csv', sources(clips))
     return result
 
 # %% ../nbs/09e_box.ipynb #f7194dd6
-def yamnet_network(path,  # .tflite file to write
-                   ):     # `path`
+def yamnet_network(
+    path,  # .tflite file to write
+):  # `path`
     "YAMNet's network with random weights: patches of log-mel, shape (n, 96, 64, 1), to 521 probabilities."
-    import soundtag.model    # before Keras
+    import soundtag.model  # before Keras
     import keras
+
     network = keras.applications.MobileNet(input_shape=(96, 64, 1), weights=None, classes=521)
     network.export(path, format='litert', verbose=False)
     return path
 
-def ask_yamnet(path,   # Of `yamnet_network`
-               files,  # Sound files
-               ):      # Number of patches
+def ask_yamnet(
+    path,  # Of `yamnet_network`
+    files,  # Sound files
+):  # Number of patches
     "Decode files at 16 kHz, compute YAMNet's log-mel, and ask its network about each patch of 0.96 s, two a second."
     from joblib import cpu_count
     from soundtag.mfcc import LogMel
     from soundtag.tagging import audio_blocks
+
     features = LogMel(sr=16000, n_mels=64, n_fft=512, win_length=400, hop_length=160)
     from ai_edge_litert.interpreter import Interpreter
+
     lite, patches = Interpreter(str(path), num_threads=cpu_count()), 0
     for file in files:
         X = features(np.concatenate(list(audio_blocks(file, target_sr=16000)))).T
         X = np.resize(X, (max(96, len(X)), 64))
         n = 1 + (len(X) - 96) // 48
-        X = np.stack([X[48 * i:48 * i + 96] for i in range(n)])[..., None]
+        X = np.stack([X[48 * i : 48 * i + 96] for i in range(n)])[..., None]
         lite.resize_tensor_input(lite.get_input_details()[0]['index'], X.shape)
         lite.allocate_tensors()
         lite.set_tensor(lite.get_input_details()[0]['index'], X)
@@ -261,24 +457,53 @@ def ask_yamnet(path,   # Of `yamnet_network`
         patches += n
     return patches
 
-def benchmark_tagging(clips,        # `Clips`
-                      *, out=None,  # JSON file to write
-                      most=400,     # Clips
-                      rounds=5,     # Of both, in turn
-                      progress=True, # Print the figures
-                      ):            # The result; `ratios` has how many times real time, and how much less time than YAMNet's network
+def benchmark_tagging(
+    clips,  # `Clips`
+    *,
+    out=None,  # JSON file to write
+    most=400,  # Clips
+    rounds=5,  # Of both, in turn
+    progress=True,  # Print the figures
+):  # The result; `ratios` has how many times real time, and how much less time than YAMNet's network
     "How fast the model in the box is, from file to names."
     import tempfile
     from joblib import cpu_count
     from soundtag.training import data_of, versions, write_file
-    tagger, files, timed = load_tagger(), clips.paths[:most], lambda f: (begun := time.perf_counter(), f(), time.perf_counter() - begun)[2]
+
+    tagger, files, timed = (
+        load_tagger(),
+        clips.paths[:most],
+        lambda f: (begun := time.perf_counter(), f(), time.perf_counter() - begun)[2],
+    )
     sound = float(clips.table.seconds.iloc[:most].sum())
     with tempfile.TemporaryDirectory() as folder:
         path = yamnet_network(f'{folder}/yamnet.tflite')
-        both = np.array([(timed(lambda: [tagger.tag(f) for f in files]), timed(lambda: ask_yamnet(path, files))) for _ in range(rounds)])
-    def told(v): return {'median': float(np.median(v)), 'min': float(v.min()), 'max': float(v.max())}
-    result = {'what': 'time from file to names, model in the box; beside it the network of YAMNet on LiteRT', 'data': data_of(clips) | {'clips': len(files)}, 'seconds_of_sound': sound,
-              'cores': cpu_count(), 'versions': versions(), 'ratios': {'times_real_time': told(sound / both[:, 0]), 'yamnet_over_ours': told(both[:, 1] / both[:, 0])}}
-    if out: write_file(out, json.dumps(result, indent=1) + '\n')
-    if progress: print({n: round(v['median'], 2) for n, v in result['ratios'].items()}, flush=True)
+        both = np.array(
+            [
+                (
+                    timed(lambda: [tagger.tag(f) for f in files]),
+                    timed(lambda: ask_yamnet(path, files)),
+                )
+                for _ in range(rounds)
+            ]
+        )
+
+    def told(v):
+        return {'median': float(np.median(v)), 'min': float(v.min()), 'max': float(v.max())}
+
+    result = {
+        'what': 'time from file to names, model in the box; beside it the network of YAMNet on LiteRT',
+        'data': data_of(clips) | {'clips': len(files)},
+        'seconds_of_sound': sound,
+        'cores': cpu_count(),
+        'versions': versions(),
+        'ratios': {
+            'times_real_time': told(sound / both[:, 0]),
+            'yamnet_over_ours': told(both[:, 1] / both[:, 0]),
+        },
+    }
+    if out:
+        write_file(out, json.dumps(result, indent=1) + '\n')
+    if progress:
+        print({n: round(v['median'], 2) for n, v in result['ratios'].items()}, flush=True)
     return result

@@ -18,201 +18,379 @@ import numpy as np
 from .audio import fix_length, load_audio, seconds_to_samples
 from .augmentation import Augment
 from .mfcc import LogMel
-from .model import acdnet, raw_cnn    # before Keras
+from .model import acdnet, raw_cnn  # before Keras
 from .normalization import audio_norm
 from .results import accuracy
-from .training import (RECIPES, FeatureRows, Recipe, training_batches, load_results, build_model, data_of, assign_folds, fold_seed, mixed_precision, predict_clips, load_run_data, deterministic,
-                               recalibrate_batch_norm, split_rows, versions, write_file)
+from soundtag.training import (
+    RECIPES,
+    FeatureRows,
+    Recipe,
+    training_batches,
+    load_results,
+    build_model,
+    data_of,
+    assign_folds,
+    fold_seed,
+    mixed_precision,
+    predict_clips,
+    load_run_data,
+    deterministic,
+    recalibrate_batch_norm,
+    split_rows,
+    versions,
+    write_file,
+)
 
 # %% ../nbs/08c_budget.ipynb #0b6f1e07
 @dataclass(frozen=True)
 class RawRecipe:
     "How a network that hears samples learns."
-    name: str               # What it is called in results
-    network: object         # Function of (n_labels, input_shape=…)
-    sr: int                 # Rate in Hz
-    seconds: float          # Heard at once, in s
-    mixed: bool = False     # Whether it learns from mixtures of two classes
-    crops: int = 1          # Windows of a clip whose answers are averaged
-    batch_size: int = 64    # Examples a step
-    size = property(lambda self: seconds_to_samples(self.seconds, sr=self.sr))
-    settings = property(lambda self: {n: getattr(self, n) for n in ('name', 'sr', 'seconds', 'mixed', 'crops', 'batch_size')} | {'network': self.network.__name__})
 
-CNN6 = Recipe('CNN6', features=LogMel(sr=32000, n_mels=64, n_fft=1024, hop_length=320, fmin=50, fmax=14000, amin=1e-10, top_db=None), seconds=None, window=5., short='pad',
-              augment=Augment(mixup=1, match=False, time_mask=.13, freq_mask=.125), network='cnn6', standardize=(0, 2), batch_size=32, watch='none')
-RIVALS = {'post': replace(RECIPES['post'], watch='none'), 'raw CNN': RawRecipe('raw CNN', raw_cnn, 16000, 2.), 'CNN6': CNN6,
-          'ACDNet': RawRecipe('ACDNet', acdnet, 20000, 1.51125, mixed=True, crops=10), 'strong': RECIPES['strong']}
+    name: str  # What it is called in results
+    network: object  # Function of (n_labels, input_shape=…)
+    sr: int  # Rate in Hz
+    seconds: float  # Heard at once, in s
+    mixed: bool = False  # Whether it learns from mixtures of two classes
+    crops: int = 1  # Windows of a clip whose answers are averaged
+    batch_size: int = 64  # Examples a step
+    size = property(lambda self: seconds_to_samples(self.seconds, sr=self.sr))
+    settings = property(
+        lambda self: (
+            {n: getattr(self, n) for n in ('name', 'sr', 'seconds', 'mixed', 'crops', 'batch_size')}
+            | {'network': self.network.__name__}
+        )
+    )
+
+CNN6 = Recipe(
+    'CNN6',
+    features=LogMel(
+        sr=32000,
+        n_mels=64,
+        n_fft=1024,
+        hop_length=320,
+        fmin=50,
+        fmax=14000,
+        amin=1e-10,
+        top_db=None,
+    ),
+    seconds=None,
+    window=5.0,
+    short='pad',
+    augment=Augment(mixup=1, match=False, time_mask=0.13, freq_mask=0.125),
+    network='cnn6',
+    standardize=(0, 2),
+    batch_size=32,
+    watch='none',
+)
+RIVALS = {
+    'post': replace(RECIPES['post'], watch='none'),
+    'raw CNN': RawRecipe('raw CNN', raw_cnn, 16000, 2.0),
+    'CNN6': CNN6,
+    'ACDNet': RawRecipe('ACDNet', acdnet, 20000, 1.51125, mixed=True, crops=10),
+    'strong': RECIPES['strong'],
+}
 
 # %% ../nbs/08c_budget.ipynb #0b6f1e0a
-def a_weighted_level(y,      # Samples, shape (n,)
-                     *, sr,  # Their rate in Hz
-                     ):      # Level in dB, weighted by the ear's A curve
+def a_weighted_level(
+    y,  # Samples, shape (n,)
+    *,
+    sr,  # Their rate in Hz
+):  # Level in dB, weighted by the ear's A curve
     "How loud it sounds."
     import librosa
+
     weight = 10 ** (librosa.A_weighting(np.fft.rfftfreq(len(y), 1 / sr)) / 10)
     return 10 * np.log10(np.sum(weight * np.abs(np.fft.rfft(y)) ** 2) / len(y) ** 2 + 1e-12)
 
-def between_class_mix(y1, y2,  # Samples, shape (n,) each
-                      r,       # Share of the first that shall be heard, 0 to 1
-                      *, sr,   # Their rate in Hz
-                      ):       # Samples, shape (n,)
+def between_class_mix(
+    y1,
+    y2,  # Samples, shape (n,) each
+    r,  # Share of the first that shall be heard, 0 to 1
+    *,
+    sr,  # Their rate in Hz
+):  # Samples, shape (n,)
     "Two sounds at once, as loud as one."
     t = r / (r + 10 ** ((a_weighted_level(y1, sr=sr) - a_weighted_level(y2, sr=sr)) / 20) * (1 - r))
-    return ((t * y1 + (1 - t) * y2) / np.sqrt(t ** 2 + (1 - t) ** 2)).astype('float32')
+    return ((t * y1 + (1 - t) * y2) / np.sqrt(t**2 + (1 - t) ** 2)).astype('float32')
 
 # %% ../nbs/08c_budget.ipynb #0b6f1e0c
-def random_window(rival, # `RawRecipe`
-                  y,     # Waveform of a clip, shape (n,)
-                  rng,   # numpy Generator
-                  ):     # Samples, shape (size,)
+def random_window(
+    rival,  # `RawRecipe`
+    y,  # Waveform of a clip, shape (n,)
+    rng,  # numpy Generator
+):  # Samples, shape (size,)
     "A window of a clip as a rival learns from it."
-    if not rival.mixed: return audio_norm(fix_length(y, rival.size, rng=rng))
+    if not rival.mixed:
+        return audio_norm(fix_length(y, rival.size, rng=rng))
     n = round(len(y) * 1.25 ** rng.uniform(-1, 1))
     y = np.interp(np.linspace(0, len(y) - 1, n), np.arange(len(y)), y)
     return fix_length(np.pad(y, rival.size // 2), rival.size, rng=rng)
 
 class SampleRows(FeatureRows):
     "Batches of windows of waveforms, the same for the same seed, epoch and number."
-    def __init__(self, rival,  # `RawRecipe`
-                 sounds,       # Waveform of each clip, list of arrays of shape (n,)
-                 rows,         # Numbers of the clips to use
-                 targets,      # One-hot labels of all, shape (clips, labels)
-                 seed):        # Of everything random
+
+    def __init__(
+        self,
+        rival,  # `RawRecipe`
+        sounds,  # Waveform of each clip, list of arrays of shape (n,)
+        rows,  # Numbers of the clips to use
+        targets,  # One-hot labels of all, shape (clips, labels)
+        seed,
+    ):  # Of everything random
         super().__init__(sounds, rows, targets, batch_size=rival.batch_size, seed=seed)
         self.rival = rival
 
     def example(self, row, rng):
         y, target = random_window(self.rival, self.X[row], rng), self.targets[row]
-        others = self.rows[self.targets[self.rows].argmax(1) != target.argmax()] if self.rival.mixed else ()
+        others = (
+            self.rows[self.targets[self.rows].argmax(1) != target.argmax()]
+            if self.rival.mixed
+            else ()
+        )
         if len(others):
             other, r = rng.choice(others), rng.random()
-            y, target = between_class_mix(y, random_window(self.rival, self.X[other], rng), r, sr=self.rival.sr), r * target + (1 - r) * self.targets[other]
+            y, target = (
+                between_class_mix(
+                    y, random_window(self.rival, self.X[other], rng), r, sr=self.rival.sr
+                ),
+                r * target + (1 - r) * self.targets[other],
+            )
             y = y * 10 ** (rng.uniform(-6, 6) / 20)
         return y.astype('float32'), target
 
     def __getitem__(self, i):
         rng = np.random.default_rng([self.seed, self.epoch, 1 + i])
-        X, targets = zip(*(self.example(row, rng) for row in self.order[i * self.batch_size:(i + 1) * self.batch_size]))
+        X, targets = zip(
+            *(
+                self.example(row, rng)
+                for row in self.order[i * self.batch_size : (i + 1) * self.batch_size]
+            )
+        )
         return np.stack(X)[..., None], np.stack(targets)
 
-def predict_samples(model,  # A Keras model on samples
-                    rival,  # `RawRecipe`
-                    sounds, # As `SampleRows`
-                    rows,   # Numbers of the clips to predict
-                    ):      # Probabilities, shape (rows, labels)
+def predict_samples(
+    model,  # A Keras model on samples
+    rival,  # `RawRecipe`
+    sounds,  # As `SampleRows`
+    rows,  # Numbers of the clips to predict
+):  # Probabilities, shape (rows, labels)
     "What a model makes of whole clips: the mean over windows."
+
     def views(y):
         y = np.pad(y, rival.size // 2) if rival.mixed else fix_length(y, max(len(y), rival.size))
-        places = [.5] if rival.crops == 1 else np.linspace(0, 1, rival.crops)
-        cut = [y[a:a + rival.size] for a in (round(u * (len(y) - rival.size)) for u in places)]
+        places = [0.5] if rival.crops == 1 else np.linspace(0, 1, rival.crops)
+        cut = [y[a : a + rival.size] for a in (round(u * (len(y) - rival.size)) for u in places)]
         return np.stack(cut if rival.mixed else [audio_norm(w) for w in cut])[..., None]
-    return np.stack([np.asarray(model(views(sounds[i]).astype('float32'), training=False)).mean(0) for i in rows])
+
+    return np.stack(
+        [
+            np.asarray(model(views(sounds[i]).astype('float32'), training=False)).mean(0)
+            for i in rows
+        ]
+    )
 
 # %% ../nbs/08c_budget.ipynb #0b6f1e0f
-RATES = {'strong': lambda share: min(share / .05, .5 + .5 * math.cos(math.pi * max(0, share - .05) / .95)),     # of the highest rate, over the share of time that is spent
-         'ACDNet': lambda share: .1 if share < .005 else .1 ** sum(share >= s for s in (.3, .6, .9))}
+RATES = {
+    'strong': lambda share: min(
+        share / 0.05, 0.5 + 0.5 * math.cos(math.pi * max(0, share - 0.05) / 0.95)
+    ),  # of the highest rate, over the share of time that is spent
+    'ACDNet': lambda share: (
+        0.1 if share < 0.005 else 0.1 ** sum(share >= s for s in (0.3, 0.6, 0.9))
+    ),
+}
 
-def time_budget(marks,      # In s, rising
-                rate,       # Highest rate
-                falls=None, # Function of the share of time spent, to a share of the rate; None: constant
-                ):          # Keras callback; `kept` has the weights, steps and s at each mark
+def time_budget(
+    marks,  # In s, rising
+    rate,  # Highest rate
+    falls=None,  # Function of the share of time spent, to a share of the rate; None: constant
+):  # Keras callback; `kept` has the weights, steps and s at each mark
     "Lowers the rate as time goes by, keeps the weights at each mark, and ends the training at the last."
     import keras
+
     class Clock(keras.callbacks.Callback):
         steps = 0
-        def on_train_begin(self, logs=None): self.begun, self.kept = time.perf_counter(), []
+
+        def on_train_begin(self, logs=None):
+            self.begun, self.kept = time.perf_counter(), []
 
         def on_train_batch_begin(self, batch, logs=None):
-            if falls: self.model.optimizer.learning_rate = rate * falls(min(1, (time.perf_counter() - self.begun) / marks[-1]))
+            if falls:
+                self.model.optimizer.learning_rate = rate * falls(
+                    min(1, (time.perf_counter() - self.begun) / marks[-1])
+                )
 
         def on_train_batch_end(self, batch, logs=None):
             self.steps, spent = self.steps + 1, time.perf_counter() - self.begun
             while len(self.kept) < len(marks) and spent >= marks[len(self.kept)]:
-                self.kept.append({'weights': self.model.get_weights(), 'steps': self.steps, 'seconds': round(spent, 1)})
+                self.kept.append(
+                    {
+                        'weights': self.model.get_weights(),
+                        'steps': self.steps,
+                        'seconds': round(spent, 1),
+                    }
+                )
             self.model.stop_training = len(self.kept) == len(marks)
+
     return Clock()
 
 # %% ../nbs/08c_budget.ipynb #0b6f1e12
-def samples_model(rival,    # `RawRecipe`
-                  n_labels, # Labels to tell apart
-                  ):        # Compiled `keras.Model`
+def samples_model(
+    rival,  # `RawRecipe`
+    n_labels,  # Labels to tell apart
+):  # Compiled `keras.Model`
     "The network as its authors train it: ACDNet by SGD with momentum, the kernel's by Adam."
     import keras
+
     model = rival.network(n_labels, input_shape=(rival.size, 1))
-    model.compile(keras.optimizers.SGD(.1, momentum=.9, nesterov=True) if rival.mixed else keras.optimizers.Adam(1e-3), 'categorical_crossentropy')
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True)
+        if rival.mixed
+        else keras.optimizers.Adam(1e-3),
+        'categorical_crossentropy',
+    )
     model.optimizer.build(model.trainable_variables)
     return model
 
-def build_training(rival,   # `Recipe` or `RawRecipe`
-                   data,    # `Prepared` for a recipe; or waveforms, a list
-                   targets, # One-hot labels, shape (clips, labels)
-                   train,   # Rows to learn from
-                   seed,    # Of weights, order and augmentation
-                   ):       # Model; its batches; function from rows to probabilities
+def build_training(
+    rival,  # `Recipe` or `RawRecipe`
+    data,  # `Prepared` for a recipe; or waveforms, a list
+    targets,  # One-hot labels, shape (clips, labels)
+    train,  # Rows to learn from
+    seed,  # Of weights, order and augmentation
+):  # Model; its batches; function from rows to probabilities
     "What a training takes, whatever is heard."
     if isinstance(rival, RawRecipe):
         model = samples_model(rival, targets.shape[1])
-        return model, SampleRows(rival, data, train, targets, seed), lambda rows: predict_samples(model, rival, data, rows)
+        return (
+            model,
+            SampleRows(rival, data, train, targets, seed),
+            lambda rows: predict_samples(model, rival, data, rows),
+        )
     model = build_model(replace(rival, cosine=False), targets.shape[1], data.X, train)
-    still = training_batches(replace(rival, augment=Augment(), shorter=()), data.X, train, targets, seed)
-    def answer(rows): return predict_clips(recalibrate_batch_norm(model, still, rival.settle) if rival.settle else model, data.X, rows, rival)
+    still = training_batches(
+        replace(rival, augment=Augment(), shorter=()), data.X, train, targets, seed
+    )
+
+    def answer(rows):
+        return predict_clips(
+            recalibrate_batch_norm(model, still, rival.settle) if rival.settle else model,
+            data.X,
+            rows,
+            rival,
+        )
+
     return model, training_batches(rival, data.X, train, targets, seed), answer
 
-def timed_fold(rival,   # `Recipe` or `RawRecipe`
-               data,    # As `build_training`
-               targets, # As `build_training`
-               fold,    # Fold of each clip
-               k,       # The one to score
-               minutes, # Budgets, rising
-               seed,    # The run's
-               falls=None, # As `time_budget`, for a single budget
-               ):       # A dict a budget: fold, minutes, seconds, steps, accuracy
+def timed_fold(
+    rival,  # `Recipe` or `RawRecipe`
+    data,  # As `build_training`
+    targets,  # As `build_training`
+    fold,  # Fold of each clip
+    k,  # The one to score
+    minutes,  # Budgets, rising
+    seed,  # The run's
+    falls=None,  # As `time_budget`, for a single budget
+):  # A dict a budget: fold, minutes, seconds, steps, accuracy
     "Train until the time is up, and score what was known at each mark."
     train, _, scored = split_rows(fold, k, 'none')
     with deterministic(fold_seed(seed, fold, k)), mixed_precision():
-        model, batches, answer = build_training(rival, data, targets, train, fold_seed(seed, fold, k))
+        model, batches, answer = build_training(
+            rival, data, targets, train, fold_seed(seed, fold, k)
+        )
         clock = time_budget([60 * m for m in minutes], float(model.optimizer.learning_rate), falls)
-        model.fit(batches, epochs=10 ** 6, shuffle=False, verbose=0, callbacks=[clock])
+        model.fit(batches, epochs=10**6, shuffle=False, verbose=0, callbacks=[clock])
     rows = []
     for m, kept in zip(minutes, clock.kept):
         model.set_weights(kept.pop('weights'))
-        rows.append({'fold': int(k), 'minutes': m} | kept | {'accuracy': accuracy(targets[scored].argmax(1), answer(scored))})
+        rows.append(
+            {'fold': int(k), 'minutes': m}
+            | kept
+            | {'accuracy': accuracy(targets[scored].argmax(1), answer(scored))}
+        )
     return rows
 
 # %% ../nbs/08c_budget.ipynb #0b6f1e15
-def trainings(rivals,  # Name → `Recipe` or `RawRecipe`
-              minutes, # Budgets, rising
-              ):       # List of (name, budgets of one training)
+def trainings(
+    rivals,  # Name → `Recipe` or `RawRecipe`
+    minutes,  # Budgets, rising
+):  # List of (name, budgets of one training)
     "Which trainings a fold takes: one a budget where the rate falls, else one for all."
-    return [(name, part) for name in rivals for part in ([[m] for m in minutes] if name in RATES else [list(minutes)])]
+    return [
+        (name, part)
+        for name in rivals
+        for part in ([[m] for m in minutes] if name in RATES else [list(minutes)])
+    ]
 
-def benchmark_budget(clips,                 # `Clips`; the training ones count
-                     *, out=None,           # JSON file to write, which may hold other data sets' results; one begun is gone on with
-                     minutes=(1, 2, 4, 8),  # Budgets of a fold
-                     rivals=None,           # Name → `Recipe` or `RawRecipe`; None: `RIVALS`
-                     seed=0,                # Of everything random
-                     cache=None,            # Folder of the feature store; None: the user's cache
-                     progress=True,         # Print a line a training
-                     ):                     # Results; `rivals` has a list of trainings by name
+def benchmark_budget(
+    clips,  # `Clips`; the training ones count
+    *,
+    out=None,  # JSON file to write, which may hold other data sets' results; one begun is gone on with
+    minutes=(1, 2, 4, 8),  # Budgets of a fold
+    rivals=None,  # Name → `Recipe` or `RawRecipe`; None: `RIVALS`
+    seed=0,  # Of everything random
+    cache=None,  # Folder of the feature store; None: the user's cache
+    progress=True,  # Print a line a training
+):  # Results; `rivals` has a list of trainings by name
     "Accuracy of each rival after each budget of time."
     from joblib import cpu_count
+
     rivals, clips, book = rivals or RIVALS, clips.train, load_results(out)
-    result = {'what': 'accuracy after a budget of minutes a fold', 'data': data_of(clips), 'seeds': [seed], 'cores': cpu_count(), 'versions': versions(), 'minutes': list(minutes),
-              'recipes': {name: r.settings for name, r in rivals.items()}, 'rivals': {name: [] for name in rivals}}
+    result = {
+        'what': 'accuracy after a budget of minutes a fold',
+        'data': data_of(clips),
+        'seeds': [seed],
+        'cores': cpu_count(),
+        'versions': versions(),
+        'minutes': list(minutes),
+        'recipes': {name: r.settings for name, r in rivals.items()},
+        'rivals': {name: [] for name in rivals},
+    }
     begun = book.get(clips.name, {})
-    if all(begun.get(n) == v for n, v in result.items() if n != 'rivals'): result['rivals'] = begun['rivals']
-    targets, fold = np.eye(len(clips.labels), dtype='float32')[clips.y], assign_folds(clips, 5, 'auto', 'none', seed).to_numpy()
-    heard = {name: [load_audio(f, sr=r.sr)[0] for f in clips.paths] if isinstance(r, RawRecipe) else load_run_data(clips, r, seed, cache, progress) for name, r in rivals.items()}
+    if all(begun.get(n) == v for n, v in result.items() if n != 'rivals'):
+        result['rivals'] = begun['rivals']
+    targets, fold = (
+        np.eye(len(clips.labels), dtype='float32')[clips.y],
+        assign_folds(clips, 5, 'auto', 'none', seed).to_numpy(),
+    )
+    heard = {
+        name: [load_audio(f, sr=r.sr)[0] for f in clips.paths]
+        if isinstance(r, RawRecipe)
+        else load_run_data(clips, r, seed, cache, progress)
+        for name, r in rivals.items()
+    }
     for k in sorted(set(fold)):
         for name, part in trainings(rivals, minutes):
-            if any(r['fold'] == k and r['minutes'] == part[0] for r in result['rivals'][name]): continue
-            result['rivals'][name] += (rows := timed_fold(rivals[name], heard[name], targets, fold, k, part, seed, RATES.get(name)))
-            if out: write_file(out, json.dumps(book | {clips.name: result}, indent=1))
-            if progress: print(f'{clips.name}, fold {k}, {name}:', ', '.join(f"{r['accuracy']:.1%} after {r['minutes']} min" for r in rows), flush=True)
+            if any(r['fold'] == k and r['minutes'] == part[0] for r in result['rivals'][name]):
+                continue
+            result['rivals'][name] += (
+                rows := timed_fold(
+                    rivals[name], heard[name], targets, fold, k, part, seed, RATES.get(name)
+                )
+            )
+            if out:
+                write_file(out, json.dumps(book | {clips.name: result}, indent=1))
+            if progress:
+                print(
+                    f'{clips.name}, fold {k}, {name}:',
+                    ', '.join(f"{r['accuracy']:.1%} after {r['minutes']} min" for r in rows),
+                    flush=True,
+                )
     return result
 
-def budget_table(result,  # What `benchmark_budget` gave
-                 ):       # Name → budget in min → {'mean', 'sd', 'folds'}
+def budget_table(
+    result,  # What `benchmark_budget` gave
+):  # Name → budget in min → {'mean', 'sd', 'folds'}
     "Accuracy by rival and budget, over the folds that are done."
-    spread = lambda v: {'mean': float(np.mean(v)), 'sd': float(np.std(v, ddof=1)) if len(v) > 1 else None, 'folds': v}
-    return {name: {m: spread(v) for m in result['minutes'] if (v := [r['accuracy'] for r in rows if r['minutes'] == m])} for name, rows in result['rivals'].items()}
+    spread = lambda v: {
+        'mean': float(np.mean(v)),
+        'sd': float(np.std(v, ddof=1)) if len(v) > 1 else None,
+        'folds': v,
+    }
+    return {
+        name: {
+            m: spread(v)
+            for m in result['minutes']
+            if (v := [r['accuracy'] for r in rows if r['minutes'] == m])
+        }
+        for name, rows in result['rivals'].items()
+    }

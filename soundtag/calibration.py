@@ -14,150 +14,254 @@ import tempfile
 import numpy as np
 
 # %% ../nbs/09c_calibration.ipynb #d27418e9
-def temperature_scale(p,            # Probabilities, shape (..., labels)
-                      temperature,  # Above 1 makes them more alike, below 1 less
-                      ):            # Probabilities, the same shape
+def temperature_scale(
+    p,  # Probabilities, shape (..., labels)
+    temperature,  # Above 1 makes them more alike, below 1 less
+):  # Probabilities, the same shape
     "Probabilities to the power of one over the temperature, made to add up to 1."
     q = np.maximum(np.asarray(p, float), 1e-12) ** (1 / temperature)
     return q / q.sum(-1, keepdims=True)
 
 # %% ../nbs/09c_calibration.ipynb #58126949
-def reliability(hit,      # Whether each answer was right, shape (clips,)
-                sure,     # Its probability, shape (clips,)
-                bins=15,  # Of equal width
-                ):        # Arrays over the bins that are not empty: mean probability, share right, number of clips
+def reliability(
+    hit,  # Whether each answer was right, shape (clips,)
+    sure,  # Its probability, shape (clips,)
+    bins=15,  # Of equal width
+):  # Arrays over the bins that are not empty: mean probability, share right, number of clips
     "How sure and how often right."
     hit, sure = np.asarray(hit), np.asarray(sure)
     place = np.minimum((sure * bins).astype(int), bins - 1)
     n = np.bincount(place, minlength=bins)
     full = n > 0
-    return (np.bincount(place, sure, bins)[full] / n[full], np.bincount(place, hit, bins)[full] / n[full], n[full])
+    return (
+        np.bincount(place, sure, bins)[full] / n[full],
+        np.bincount(place, hit, bins)[full] / n[full],
+        n[full],
+    )
 
-def calibration_error(hit, sure, bins=15): # As `reliability`
+def calibration_error(hit, sure, bins=15):  # As `reliability`
     "Expected calibration error: the mean distance between sure and right."
     sure, right, n = reliability(hit, sure, bins)
     return float((n * abs(sure - right)).sum() / n.sum())
 
-def plot_reliability(hit, sure, ax=None, label=None, bins=15): # As `reliability`; axes to draw on, name in the legend
+def plot_reliability(
+    hit, sure, ax=None, label=None, bins=15
+):  # As `reliability`; axes to draw on, name in the legend
     "Share of right answers over how sure they were; honest ones lie on the diagonal."
     import matplotlib.pyplot as plt
+
     ax = ax or plt.subplots(figsize=(3.6, 3.4))[1]
     sure, right, n = reliability(hit, sure, bins)
-    ax.plot([0, 1], [0, 1], color='.7', lw=.8)
+    ax.plot([0, 1], [0, 1], color='.7', lw=0.8)
     ax.plot(sure, right, 'o-', ms=3, label=label)
     ax.set(xlabel='largest probability', ylabel='share right', xlim=(0, 1), ylim=(0, 1))
     return ax
 
 # %% ../nbs/09c_calibration.ipynb #f49e4fe1
-def mean_probabilities(windows,      # List of arrays, a clip each, shape (windows, labels)
-                       temperature,  # As `temperature_scale`
-                       ):            # Probabilities, shape (clips, labels)
+def mean_probabilities(
+    windows,  # List of arrays, a clip each, shape (windows, labels)
+    temperature,  # As `temperature_scale`
+):  # Probabilities, shape (clips, labels)
     "What a tagger makes of the windows of each clip."
     return np.stack([temperature_scale(p, temperature).mean(0) for p in windows])
 
-def fit_temperature(y,        # Index of the true label, shape (clips,)
-                    windows,  # As `mean_probabilities`
-                    ):        # The temperature, 0.05 to 20
+def fit_temperature(
+    y,  # Index of the true label, shape (clips,)
+    windows,  # As `mean_probabilities`
+):  # The temperature, 0.05 to 20
     "The temperature under which the truth is most probable."
     from scipy.optimize import minimize_scalar
+
     y = np.asarray(y)
-    if not len(y): raise ValueError('no clips to fit a temperature to; give some that were held out')
-    loss = lambda log_t: -np.log(np.maximum(mean_probabilities(windows, np.exp(log_t))[np.arange(len(y)), y], 1e-12)).mean()
-    return float(np.exp(minimize_scalar(loss, bounds=np.log([.05, 20]), method='bounded', options={'xatol': 1e-3}).x))
+    if not len(y):
+        raise ValueError('no clips to fit a temperature to; give some that were held out')
+    loss = lambda log_t: (
+        -np.log(
+            np.maximum(mean_probabilities(windows, np.exp(log_t))[np.arange(len(y)), y], 1e-12)
+        ).mean()
+    )
+    return float(
+        np.exp(
+            minimize_scalar(
+                loss, bounds=np.log([0.05, 20]), method='bounded', options={'xatol': 1e-3}
+            ).x
+        )
+    )
 
 # %% ../nbs/09c_calibration.ipynb #d06540cc
-def cross_calibrate(y,       # Index of the true label, shape (clips,)
-                    windows, # As `mean_probabilities`
-                    fold,    # Fold of each clip, shape (clips,)
-                    ):       # Probabilities, shape (clips, labels), each tempered without its own fold
+def cross_calibrate(
+    y,  # Index of the true label, shape (clips,)
+    windows,  # As `mean_probabilities`
+    fold,  # Fold of each clip, shape (clips,)
+):  # Probabilities, shape (clips, labels), each tempered without its own fold
     "Calibrated answers to judge calibration by."
     y, fold = np.asarray(y), np.asarray(fold)
     p = np.empty((len(y), windows[0].shape[-1]))
     for k in np.unique(fold):
         other, own = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        p[own] = mean_probabilities([windows[i] for i in own], fit_temperature(y[other], [windows[i] for i in other]))
+        p[own] = mean_probabilities(
+            [windows[i] for i in own], fit_temperature(y[other], [windows[i] for i in other])
+        )
     return p
 
 # %% ../nbs/09c_calibration.ipynb #d60b5eb8
-def auroc(known,    # Largest probability of sounds whose label was learned, shape (n,)
-          unknown,  # The same of sounds whose label was not, shape (m,)
-          ):        # Area under the ROC curve, 0.5 to 1 for a sensible score
+def auroc(
+    known,  # Largest probability of sounds whose label was learned, shape (n,)
+    unknown,  # The same of sounds whose label was not, shape (m,)
+):  # Area under the ROC curve, 0.5 to 1 for a sensible score
     "The chance that a known sound gets a larger probability than an unknown one."
     from sklearn.metrics import roc_auc_score
-    return float(roc_auc_score(np.repeat([1, 0], [len(known), len(unknown)]), np.concatenate([known, unknown])))
 
-def threshold_for_recall(known,     # As `auroc`
-                         share=.9,  # Of them that are let in: a tool that turns every second known sound away is of no use
-                         ):         # The threshold
+    return float(
+        roc_auc_score(
+            np.repeat([1, 0], [len(known), len(unknown)]), np.concatenate([known, unknown])
+        )
+    )
+
+def threshold_for_recall(
+    known,  # As `auroc`
+    share=0.9,  # Of them that are let in: a tool that turns every second known sound away is of no use
+):  # The threshold
     "The largest threshold that lets so many of the known sounds in."
     return float(np.quantile(known, 1 - share, method='lower'))
 
 # %% ../nbs/09c_calibration.ipynb #b4585b85
-def label_groups(labels,    # All labels
-                 groups,    # How many groups: as many as labels leaves one out at a time
-                 seed,      # Of the draw
-                 ):         # List of lists of labels
+def label_groups(
+    labels,  # All labels
+    groups,  # How many groups: as many as labels leaves one out at a time
+    seed,  # Of the draw
+):  # List of lists of labels
     "Labels dealt into groups, each to be unknown once."
     order = np.random.default_rng(seed).permutation(len(labels))
     return [[labels[i] for i in sorted(part)] for part in np.array_split(order, groups)]
 
-def score_unknown(groups,  # List of dicts with `known` and `unknown`, lists of largest probabilities
-                  ):       # Content of a result: AUROC and shares by group, and the common threshold
+def score_unknown(
+    groups,  # List of dicts with `known` and `unknown`, lists of largest probabilities
+):  # Content of a result: AUROC and shares by group, and the common threshold
     "What the groups say about telling known from unknown, each by the others' threshold."
     rows = []
     for i, g in enumerate(groups):
-        others = groups[:i] + groups[i + 1:] or groups
+        others = groups[:i] + groups[i + 1 :] or groups
         t = threshold_for_recall(np.concatenate([o['known'] for o in others]))
-        rows.append({'auroc': auroc(g['known'], g['unknown']), 'known_kept': float(np.mean(np.array(g['known']) >= t)),
-                     'unknown_rejected': float(np.mean(np.array(g['unknown']) < t)), 'threshold': t})
+        rows.append(
+            {
+                'auroc': auroc(g['known'], g['unknown']),
+                'known_kept': float(np.mean(np.array(g['known']) >= t)),
+                'unknown_rejected': float(np.mean(np.array(g['unknown']) < t)),
+                'threshold': t,
+            }
+        )
     known, unknown = (np.concatenate([g[n] for g in groups]) for n in ('known', 'unknown'))
-    return {n: {'mean': float(np.mean(v)), 'sd': float(np.std(v, ddof=1)) if len(v) > 1 else 0., 'folds': v} for n in rows[0] for v in [[r[n] for r in rows]]} | {
-        'together': {'auroc': auroc(known, unknown), 'threshold': threshold_for_recall(known)}}
+    return {
+        n: {
+            'mean': float(np.mean(v)),
+            'sd': float(np.std(v, ddof=1)) if len(v) > 1 else 0.0,
+            'folds': v,
+        }
+        for n in rows[0]
+        for v in [[r[n] for r in rows]]
+    } | {'together': {'auroc': auroc(known, unknown), 'threshold': threshold_for_recall(known)}}
 
 # %% ../nbs/09c_calibration.ipynb #db2e1eb8
-def train_without(data,        # `Prepared`, training clips alone
-                  fold,        # Fold of each clip
-                  k,           # The one held out
-                  names,       # Labels to leave out
-                  recipe,      # A `Recipe` with windows
-                  seed,        # The run's
-                  temperature, # As `temperature_scale`
-                  ):           # Largest probability of each known and unknown clip; accuracy on the known
+def train_without(
+    data,  # `Prepared`, training clips alone
+    fold,  # Fold of each clip
+    k,  # The one held out
+    names,  # Labels to leave out
+    recipe,  # A `Recipe` with windows
+    seed,  # The run's
+    temperature,  # As `temperature_scale`
+):  # Largest probability of each known and unknown clip; accuracy on the known
     "Train without some labels and a fold, and ask about both."
     from soundtag.training import fit_fold, fold_seed, predict_rows
+
     y, labels = data.targets.argmax(1), np.array(data.clips.labels)
     strange, has = np.isin(labels[y], names), ~np.isin(labels, names)
     train, asked = np.flatnonzero(~strange & (fold != k)), np.flatnonzero(strange | (fold == k))
     with tempfile.TemporaryDirectory() as folder:
-        model = fit_fold(data.X, data.targets, train, train[:1], recipe=recipe, seed=fold_seed(seed, fold, k), folder=folder, unverified=data.unverified)
-    views = [predict_rows(model, data.X.at(u), asked, batch_size=recipe.batch_size) for u in np.linspace(0, 1, recipe.crops)]
+        model = fit_fold(
+            data.X,
+            data.targets,
+            train,
+            train[:1],
+            recipe=recipe,
+            seed=fold_seed(seed, fold, k),
+            folder=folder,
+            unverified=data.unverified,
+        )
+    views = [
+        predict_rows(model, data.X.at(u), asked, batch_size=recipe.batch_size)
+        for u in np.linspace(0, 1, recipe.crops)
+    ]
     p = mean_probabilities(np.stack(views, 1)[..., has], temperature)
     hit, new = labels[has][p.argmax(1)] == labels[y[asked]], strange[asked]
-    return {'labels': list(names), 'fold': int(k), 'accuracy': float(hit[~new].mean()), 'known': p.max(1)[~new].round(5).tolist(), 'unknown': p.max(1)[new].round(5).tolist(),
-            'of': labels[y[asked]][new].tolist()}
+    return {
+        'labels': list(names),
+        'fold': int(k),
+        'accuracy': float(hit[~new].mean()),
+        'known': p.max(1)[~new].round(5).tolist(),
+        'unknown': p.max(1)[new].round(5).tolist(),
+        'of': labels[y[asked]][new].tolist(),
+    }
 
-def benchmark_unknown(clips,           # `Clips` of three labels or more; the training ones count
-                      *, out=None,     # JSON file to write; one begun is gone on with
-                      recipe='strong', # A `Recipe` with windows, or a name in `RECIPES`
-                      groups=5,        # Of labels; a training each
-                      epochs=None,     # As `get_recipe`
-                      temperature=1.,  # As `temperature_scale`, from held-out clips
-                      seed=0,          # Of everything random
-                      cache=None,      # Folder of the feature store; None: the user's cache
-                      progress=True,   # Print a line a group
-                      ):               # Results; `groups` has an entry a group
+def benchmark_unknown(
+    clips,  # `Clips` of three labels or more; the training ones count
+    *,
+    out=None,  # JSON file to write; one begun is gone on with
+    recipe='strong',  # A `Recipe` with windows, or a name in `RECIPES`
+    groups=5,  # Of labels; a training each
+    epochs=None,  # As `get_recipe`
+    temperature=1.0,  # As `temperature_scale`, from held-out clips
+    seed=0,  # Of everything random
+    cache=None,  # Folder of the feature store; None: the user's cache
+    progress=True,  # Print a line a group
+):  # Results; `groups` has an entry a group
     "Leave some labels out of training after the other, and see whether they are taken for unknown."
-    from soundtag.training import load_results, data_of, assign_folds, get_recipe, load_run_data, versions, write_file
+    from soundtag.training import (
+        load_results,
+        data_of,
+        assign_folds,
+        get_recipe,
+        load_run_data,
+        versions,
+        write_file,
+    )
+
     recipe, clips = get_recipe(recipe, epochs), clips.train
-    result = {'what': f'labels left out of training in {groups} groups, and told from known ones by the largest probability', 'data': data_of(clips),
-              'recipe': recipe.settings, 'temperature': temperature, 'seeds': [seed], 'versions': versions(), 'groups': []}
+    result = {
+        'what': f'labels left out of training in {groups} groups, and told from known ones by the largest probability',
+        'data': data_of(clips),
+        'recipe': recipe.settings,
+        'temperature': temperature,
+        'seeds': [seed],
+        'versions': versions(),
+        'groups': [],
+    }
     begun = load_results(out)
-    if all(begun.get(n) == v for n, v in result.items() if n != 'groups'): result = begun
+    if all(begun.get(n) == v for n, v in result.items() if n != 'groups'):
+        result = begun
     data = load_run_data(clips, recipe, seed, cache, progress)
     fold = assign_folds(data.clips, 5, 'auto', recipe.watch, seed)
-    for i, names in list(enumerate(label_groups(clips.labels, groups, seed)))[len(result['groups']):]:
-        result['groups'].append(new := train_without(data, fold.to_numpy(), sorted(fold.unique())[i % fold.nunique()], names, recipe, seed, temperature))
+    for i, names in list(enumerate(label_groups(clips.labels, groups, seed)))[
+        len(result['groups']) :
+    ]:
+        result['groups'].append(
+            new := train_without(
+                data,
+                fold.to_numpy(),
+                sorted(fold.unique())[i % fold.nunique()],
+                names,
+                recipe,
+                seed,
+                temperature,
+            )
+        )
         result['metrics'] = score_unknown(result['groups'])
-        if out: write_file(out, json.dumps(result, indent=1))
-        if progress: print(f"without {', '.join(names)}: AUROC {auroc(new['known'], new['unknown']):.3f}", flush=True)
+        if out:
+            write_file(out, json.dumps(result, indent=1))
+        if progress:
+            print(
+                f"without {', '.join(names)}: AUROC {auroc(new['known'], new['unknown']):.3f}",
+                flush=True,
+            )
     return result

@@ -25,26 +25,38 @@ from pathlib import Path
 import soundtag
 
 # %% ../nbs/11_cli.ipynb #cc4a6c0f
-def integer_from(least,  # Smallest number allowed
-                 ):      # Function from text to int
+def integer_from(
+    least,  # Smallest number allowed
+):  # Function from text to int
     "A type for argparse: a whole number from `least` up."
+
     def parse(text):
-        try: number = int(text)
-        except ValueError: number = least - 1
-        if number < least: raise argparse.ArgumentTypeError(f'wants a whole number from {least} up, got {text!r}')
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f'wants a whole number from {least} up, got {text!r}')
         return number
+
     return parse
 
 # %% ../nbs/11_cli.ipynb #a0ad6241
-def add_command(commands,  # What argparse's `add_subparsers` gave
-                name,      # Of the command
-                do,        # Function from the parsed words to an exit code
-                about,     # One sentence
-                *examples, # Whole command lines
-                ):         # The command's own parser, to add its options to
+def add_command(
+    commands,  # What argparse's `add_subparsers` gave
+    name,  # Of the command
+    do,  # Function from the parsed words to an exit code
+    about,  # One sentence
+    *examples,  # Whole command lines
+):  # The command's own parser, to add its options to
     "A command with its help."
-    c = commands.add_parser(name, help=about, description=about, epilog='examples:\n  ' + '\n  '.join(examples),
-                            formatter_class=argparse.RawDescriptionHelpFormatter)
+    c = commands.add_parser(
+        name,
+        help=about,
+        description=about,
+        epilog='examples:\n  ' + '\n  '.join(examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     c.set_defaults(do=do)
     return c
 
@@ -58,7 +70,8 @@ def silence_tensorflow():  # Context manager
     os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
-    try: yield
+    try:
+        yield
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
@@ -66,229 +79,422 @@ def silence_tensorflow():  # Context manager
     logging.getLogger('tensorflow').setLevel(logging.ERROR)
 
 # %% ../nbs/11_cli.ipynb #ebda9c5b
-def error_message(error,  # An exception
-                  ):      # Text, or None for an exception nobody expected
+def error_message(
+    error,  # An exception
+):  # Text, or None for an exception nobody expected
     "What to tell about an error in one line."
     if isinstance(error, OSError) and error.strerror:
         text = f'{error.filename}: {error.strerror}' if error.filename else error.strerror
-        if error.errno == errno.ENOSPC: text += '; free space and give the same command again'
-    elif isinstance(error, OSError) or isinstance(error, ValueError) and type(error).__module__.startswith('soundtag.'): text = str(error)
-    else: return None
+        if error.errno == errno.ENOSPC:
+            text += '; free space and give the same command again'
+    elif (
+        isinstance(error, OSError)
+        or isinstance(error, ValueError)
+        and type(error).__module__.startswith('soundtag.')
+    ):
+        text = str(error)
+    else:
+        return None
     return ' '.join(text.split())
 
 # %% ../nbs/11_cli.ipynb #6bf33008
-def do_data(args,  # Parsed words
-            ):     # Exit code
+def do_data(
+    args,  # Parsed words
+):  # Exit code
     "Get or make a data set."
     from soundtag.dataset import mini
     from soundtag.download import download
+
     dest = args.dest or f'data/{args.name}'
     print(mini(dest).root if args.name == 'mini' else download(args.name, dest))
     return 0
 
-def add_data(commands,  # What argparse's `add_subparsers` gave
-             ):
+def add_data(
+    commands,  # What argparse's `add_subparsers` gave
+):
     "Declare `soundtag data`."
-    c = add_command(commands, 'data', do_data, 'Get a published data set, or make the synthetic one, and print where it is.',
-                    'soundtag data mini                        the synthetic set, made in seconds, in data/mini',
-                    'soundtag data esc50                       ESC-50, downloaded to data/esc50',
-                    'soundtag data fsdkaggle2018 /big/fsd      FSDKaggle2018, to another place')
-    c.add_argument('name', metavar='NAME', choices=['mini', 'fsdkaggle2018', 'esc50'], help='mini, fsdkaggle2018 or esc50')
-    c.add_argument('dest', metavar='DEST', nargs='?', help='folder for it (default: data/NAME); a download that broke off is continued')
+    c = add_command(
+        commands,
+        'data',
+        do_data,
+        'Get a published data set, or make the synthetic one, and print where it is.',
+        'soundtag data mini                        the synthetic set, made in seconds, in data/mini',
+        'soundtag data esc50                       ESC-50, downloaded to data/esc50',
+        'soundtag data fsdkaggle2018 /big/fsd      FSDKaggle2018, to another place',
+    )
+    c.add_argument(
+        'name',
+        metavar='NAME',
+        choices=['mini', 'fsdkaggle2018', 'esc50'],
+        help='mini, fsdkaggle2018 or esc50',
+    )
+    c.add_argument(
+        'dest',
+        metavar='DEST',
+        nargs='?',
+        help='folder for it (default: data/NAME); a download that broke off is continued',
+    )
 
 # %% ../nbs/11_cli.ipynb #57fd5c2e
-def data_set(data,                 # Folder, CSV, or 'mini'
-             allow_missing=False,  # Go on without files that are listed and not there
-             ):                    # `Clips`
+def data_set(
+    data,  # Folder, CSV, or 'mini'
+    allow_missing=False,  # Go on without files that are listed and not there
+):  # `Clips`
     "The clips that DATA means."
     from soundtag.dataset import load_clips, mini
+
     return mini() if data == 'mini' else load_clips(data, allow_missing=allow_missing)
 
-def add_data_set(command,  # A command's parser
-                 ):
+def add_data_set(
+    command,  # A command's parser
+):
     "Declare DATA."
-    command.add_argument('data', metavar='DATA', nargs='?', default='mini',
-                         help='a folder (FSDKaggle2018, ESC-50, or a folder a label), a CSV with a file and a label column, or mini, the synthetic set (default: %(default)s)')
+    command.add_argument(
+        'data',
+        metavar='DATA',
+        nargs='?',
+        default='mini',
+        help='a folder (FSDKaggle2018, ESC-50, or a folder a label), a CSV with a file and a label column, or mini, the synthetic set (default: %(default)s)',
+    )
 
 # %% ../nbs/11_cli.ipynb #45a0b50d
-def score_table(metrics,  # Content of a run's metrics.json
-                ):        # Text of several lines
+def score_table(
+    metrics,  # Content of a run's metrics.json
+):  # Text of several lines
     "Each fold, then the recipe beside its baselines."
     ours, data = metrics['metrics'], metrics['data']
-    def row(name, *cells): return f'{name:14}' + ''.join(f'{c:>18}' for c in cells)
-    def share(s): return f"{s['mean']:.1%} ± {s['sd']:.1%}"
-    def score(s): return f"{s['mean']:.3f} ± {s['sd']:.3f}"
-    folds = zip(metrics['folds']['clips'], ours['train_accuracy']['folds'], ours['accuracy']['folds'], ours['map3']['folds'])
+
+    def row(name, *cells):
+        return f'{name:14}' + ''.join(f'{c:>18}' for c in cells)
+
+    def share(s):
+        return f"{s['mean']:.1%} ± {s['sd']:.1%}"
+
+    def score(s):
+        return f"{s['mean']:.3f} ± {s['sd']:.3f}"
+
+    folds = zip(
+        metrics['folds']['clips'],
+        ours['train_accuracy']['folds'],
+        ours['accuracy']['folds'],
+        ours['map3']['folds'],
+    )
     name = 'mini, synthetic clips' if data['name'] == 'mini' else data['name']
-    return '\n'.join([f"{name}: {data['labels']} labels", row('', 'while training', 'held out', 'MAP@3'),
-        *(row(f'fold {k}', f'{train:.1%}', f'{held:.1%}', f'{m:.3f}') for k, train, held, m in folds),
-        *(row(what, share(m['train_accuracy']) if 'train_accuracy' in m else '', share(m['accuracy']), score(m['map3']))
-          for what, m in {metrics['recipe']['name']: ours, **metrics['baselines']}.items())])
+    return '\n'.join(
+        [
+            f"{name}: {data['labels']} labels",
+            row('', 'while training', 'held out', 'MAP@3'),
+            *(
+                row(f'fold {k}', f'{train:.1%}', f'{held:.1%}', f'{m:.3f}')
+                for k, train, held, m in folds
+            ),
+            *(
+                row(
+                    what,
+                    share(m['train_accuracy']) if 'train_accuracy' in m else '',
+                    share(m['accuracy']),
+                    score(m['map3']),
+                )
+                for what, m in {metrics['recipe']['name']: ours, **metrics['baselines']}.items()
+            ),
+        ]
+    )
 
 # %% ../nbs/11_cli.ipynb #dce951b3
-def do_train(args,  # Parsed words
-             ):     # Exit code
+def do_train(
+    args,  # Parsed words
+):  # Exit code
     "Cross-validate a recipe, measure it, write the report."
-    if args.task == 'distance': return do_ranging(args)
+    if args.task == 'distance':
+        return do_ranging(args)
     clips = data_set(args.data, args.allow_missing)
-    with silence_tensorflow(): from soundtag.results import load_run, write_metrics
+    with silence_tensorflow():
+        from soundtag.results import load_run, write_metrics
     from soundtag.report import write_report
     from soundtag.training import train_folds
-    out = train_folds(clips, args.recipe, args.folds, args.out or f'runs/{clips.name}-{args.recipe}', args.seed, epochs=args.epochs)
+
+    out = train_folds(
+        clips,
+        args.recipe,
+        args.folds,
+        args.out or f'runs/{clips.name}-{args.recipe}',
+        args.seed,
+        epochs=args.epochs,
+    )
     run = load_run(out)
     metrics = write_metrics(run, clips)
     print(score_table(metrics))
     print(f'report: {write_report(run, metrics, clips)}')
-    if len(run.skipped): print(f"soundtag: clips skipped: {len(run.skipped)}; {run.out / 'skipped.csv'} says why", file=sys.stderr)
+    if len(run.skipped):
+        print(
+            f"soundtag: clips skipped: {len(run.skipped)}; {run.out / 'skipped.csv'} says why",
+            file=sys.stderr,
+        )
     return int(len(run.skipped) > 0)
 
-def do_ranging(args,  # Parsed words
-               ):     # Exit code
+def do_ranging(
+    args,  # Parsed words
+):  # Exit code
     "Learn distance from a table, and score it on rooms, groups or files left out."
     from dataclasses import replace
     from soundtag.distance import distance_table
+
     distance_table(args.data)
-    with silence_tensorflow(): from soundtag.ranging import DistanceRecipe, train_distance
-    ranging = replace(DistanceRecipe(), seed=args.seed, **({'epochs': args.epochs} if args.epochs else {}))
+    with silence_tensorflow():
+        from soundtag.ranging import DistanceRecipe, train_distance
+    ranging = replace(
+        DistanceRecipe(), seed=args.seed, **({'epochs': args.epochs} if args.epochs else {})
+    )
     out = Path(args.out or f'runs/{Path(args.data).stem}-distance')
     told = train_distance(args.data, out=out, ranging=ranging)
-    for name, m in {'learned': told['metrics'], 'always the mean': told['baselines']['mean']}.items():
-        print(f"{name:16} off by {m['mae']['mean']:.2f} m ({m['mae']['low']:.2f} to {m['mae']['high']:.2f}), median {m['median_relative']['mean']:.0%}")
+    for name, m in {
+        'learned': told['metrics'],
+        'always the mean': told['baselines']['mean'],
+    }.items():
+        print(
+            f"{name:16} off by {m['mae']['mean']:.2f} m ({m['mae']['low']:.2f} to {m['mae']['high']:.2f}), median {m['median_relative']['mean']:.0%}"
+        )
     print(f"model: {out / 'distance.keras'}, for soundtag tag --distance-model")
-    for reason in told['data']['skipped']: print(f'soundtag: {reason}', file=sys.stderr)
+    for reason in told['data']['skipped']:
+        print(f'soundtag: {reason}', file=sys.stderr)
     return int(len(told['data']['skipped']) > 0)
 
-def add_train(commands,  # What argparse's `add_subparsers` gave
-              ):
+def add_train(
+    commands,  # What argparse's `add_subparsers` gave
+):
     "Declare `soundtag train`."
-    c = add_command(commands, 'train', do_train, 'Train a model for each fold of a data set, measure them, write a report.',
-                    'soundtag train --recipe post                         on the synthetic set, to see it work',
-                    'soundtag train sounds --out runs/mine                sounds/dog/1.wav, sounds/bell/a.mp3, …',
-                    'soundtag train clips.csv --folds 10 --epochs 60',
-                    'soundtag train data/fsdkaggle2018 --allow-missing    a killed run goes on with the same line',
-                    'soundtag train rooms.csv --task distance             file,distance_m,room: how far away it is')
+    c = add_command(
+        commands,
+        'train',
+        do_train,
+        'Train a model for each fold of a data set, measure them, write a report.',
+        'soundtag train --recipe post                         on the synthetic set, to see it work',
+        'soundtag train sounds --out runs/mine                sounds/dog/1.wav, sounds/bell/a.mp3, …',
+        'soundtag train clips.csv --folds 10 --epochs 60',
+        'soundtag train data/fsdkaggle2018 --allow-missing    a killed run goes on with the same line',
+        'soundtag train rooms.csv --task distance             file,distance_m,room: how far away it is',
+    )
     add_data_set(c)
-    c.add_argument('--task', choices=['labels', 'distance'], default='labels', help='what to learn; distance takes a CSV with the columns file and distance_m, and perhaps room, and ignores --recipe and --folds (default: %(default)s)')
-    c.add_argument('--recipe', metavar='NAME', default='strong', help='how to train: strong, a network on augmented log-mel that takes its time, or post, the quick and weak system of the blog post (default: %(default)s)')
-    c.add_argument('--folds', metavar='N', type=integer_from(2), default=5, help='parts the clips are divided into, unless the data set has its own (default: %(default)s)')
+    c.add_argument(
+        '--task',
+        choices=['labels', 'distance'],
+        default='labels',
+        help='what to learn; distance takes a CSV with the columns file and distance_m, and perhaps room, and ignores --recipe and --folds (default: %(default)s)',
+    )
+    c.add_argument(
+        '--recipe',
+        metavar='NAME',
+        default='strong',
+        help='how to train: strong, a network on augmented log-mel that takes its time, or post, the quick and weak system of the blog post (default: %(default)s)',
+    )
+    c.add_argument(
+        '--folds',
+        metavar='N',
+        type=integer_from(2),
+        default=5,
+        help='parts the clips are divided into, unless the data set has its own (default: %(default)s)',
+    )
     c.add_argument('--out', metavar='RUN', help='folder of the run (default: runs/DATA-RECIPE)')
-    c.add_argument('--epochs', metavar='N', type=integer_from(1), help="rounds through the clips (default: the recipe's)")
-    c.add_argument('--seed', metavar='N', type=integer_from(0), default=0, help='of everything random (default: %(default)s)')
-    c.add_argument('--allow-missing', action='store_true', help='go on without files that are listed and not there')
+    c.add_argument(
+        '--epochs',
+        metavar='N',
+        type=integer_from(1),
+        help="rounds through the clips (default: the recipe's)",
+    )
+    c.add_argument(
+        '--seed',
+        metavar='N',
+        type=integer_from(0),
+        default=0,
+        help='of everything random (default: %(default)s)',
+    )
+    c.add_argument(
+        '--allow-missing',
+        action='store_true',
+        help='go on without files that are listed and not there',
+    )
 
 # %% ../nbs/11_cli.ipynb #8c70b0d7
-def do_report(args,  # Parsed words
-              ):     # Exit code
+def do_report(
+    args,  # Parsed words
+):  # Exit code
     "Measure a run again and write its report."
-    with silence_tensorflow(): from soundtag.results import load_run, write_metrics
+    with silence_tensorflow():
+        from soundtag.results import load_run, write_metrics
     from soundtag.report import write_report
+
     run = load_run(args.run)
     metrics = write_metrics(run)
     print(score_table(metrics))
     print(f'report: {write_report(run, metrics)}')
     return 0
 
-def add_report(commands,  # What argparse's `add_subparsers` gave
-               ):
+def add_report(
+    commands,  # What argparse's `add_subparsers` gave
+):
     "Declare `soundtag report`."
-    c = add_command(commands, 'report', do_report, 'Measure a run again, from its predictions, and write its report.', 'soundtag report runs/mine')
+    c = add_command(
+        commands,
+        'report',
+        do_report,
+        'Measure a run again, from its predictions, and write its report.',
+        'soundtag report runs/mine',
+    )
     c.add_argument('run', metavar='RUN', help='folder of a run')
 
 # %% ../nbs/11_cli.ipynb #5b7770e0
-def do_export(args,  # Parsed words
-              ):     # Exit code
+def do_export(
+    args,  # Parsed words
+):  # Exit code
     "Write a run as one file."
     with silence_tensorflow():
         from soundtag.export import export
-        with redirect_stdout(sys.stderr): out, apart = export(args.run, args.out, half=args.half)
+
+        with redirect_stdout(sys.stderr):
+            out, apart = export(args.run, args.out, half=args.half)
     print(f'{out}: its probabilities are within {apart:.0e} of those of {args.run}')
     return 0
 
-def add_export(commands,  # What argparse's `add_subparsers` gave
-               ):
+def add_export(
+    commands,  # What argparse's `add_subparsers` gave
+):
     "Declare `soundtag export`."
-    c = add_command(commands, 'export', do_export, 'Write a run as one file that takes raw audio, for ONNX Runtime, LiteRT or Keras.',
-                    'soundtag export runs/mine mine.onnx             then: soundtag tag bell.wav --model mine.onnx',
-                    'soundtag export runs/mine mine.onnx --half      half as large, computed as precisely',
-                    'soundtag export runs/mine mine.tflite           for telephones and small computers')
+    c = add_command(
+        commands,
+        'export',
+        do_export,
+        'Write a run as one file that takes raw audio, for ONNX Runtime, LiteRT or Keras.',
+        'soundtag export runs/mine mine.onnx             then: soundtag tag bell.wav --model mine.onnx',
+        'soundtag export runs/mine mine.onnx --half      half as large, computed as precisely',
+        'soundtag export runs/mine mine.tflite           for telephones and small computers',
+    )
     c.add_argument('run', metavar='RUN', help='folder of a run')
     c.add_argument('out', metavar='OUT', help='file to write, ending in .onnx, .tflite or .keras')
-    c.add_argument('--half', action='store_true', help='keep the weights of a .onnx file in 2 bytes instead of 4')
+    c.add_argument(
+        '--half',
+        action='store_true',
+        help='keep the weights of a .onnx file in 2 bytes instead of 4',
+    )
 
 # %% ../nbs/11_cli.ipynb #4927c9a5
-def expand(names,  # Files, folders and patterns, in any number
-           ):      # List of Path
+def expand(
+    names,  # Files, folders and patterns, in any number
+):  # List of Path
     "The files that names on the command line stand for."
     files = []
     for name in names:
         path = Path(name)
         if path.is_dir():
             from soundtag.dataset import SUFFIXES
-            found = sorted(f for f in path.rglob('*') if f.suffix.lower() in SUFFIXES and not f.name.startswith('.') and f.is_file())
-        elif path.exists() or not glob.has_magic(name): found = []
-        else: found = [Path(f) for f in sorted(glob.glob(name, recursive=True))]
+
+            found = sorted(
+                f
+                for f in path.rglob('*')
+                if f.suffix.lower() in SUFFIXES and not f.name.startswith('.') and f.is_file()
+            )
+        elif path.exists() or not glob.has_magic(name):
+            found = []
+        else:
+            found = [Path(f) for f in sorted(glob.glob(name, recursive=True))]
         files += found or [path]
     return files
 
 # %% ../nbs/11_cli.ipynb #c702faf3
-def tag_rows(file,    # A sound file
-             answer,  # Its tags, or the AudioError
-             ):       # List of dicts: file, rank, label, probability, error
+def tag_rows(
+    file,  # A sound file
+    answer,  # Its tags, or the AudioError
+):  # List of dicts: file, rank, label, probability, error
     "An answer as rows of a table."
-    if isinstance(answer, Exception): return [{'file': str(file), 'rank': None, 'label': None, 'probability': None, 'error': error_message(answer)}]
-    return [{'file': str(file), 'rank': i, 'label': label, 'probability': round(p, 6), 'error': None} for i, (label, p) in enumerate(answer, 1)]
+    if isinstance(answer, Exception):
+        return [
+            {
+                'file': str(file),
+                'rank': None,
+                'label': None,
+                'probability': None,
+                'error': error_message(answer),
+            }
+        ]
+    return [
+        {'file': str(file), 'rank': i, 'label': label, 'probability': round(p, 6), 'error': None}
+        for i, (label, p) in enumerate(answer, 1)
+    ]
 
 def as_text(rows):  # Rows of one file
     "Tags for eyes: a line."
-    return f"{rows[0]['file']}: " + ', '.join(f"{r['label']} {r['probability']:.1%}" for r in rows) + metres(rows[0]) + '\n'
+    return (
+        f"{rows[0]['file']}: "
+        + ', '.join(f"{r['label']} {r['probability']:.1%}" for r in rows)
+        + metres(rows[0])
+        + '\n'
+    )
 
 def as_csv(rows):  # Rows of one file
     "Tags for programs: a line each."
     import csv
     import io
+
     text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerows([r['file'], r['rank'], r['label'], r['probability'], *(r[m] for m in METRES if m in r)] for r in rows)
+    csv.writer(text, lineterminator='\n').writerows(
+        [r['file'], r['rank'], r['label'], r['probability'], *(r[m] for m in METRES if m in r)]
+        for r in rows
+    )
     return text.getvalue()
 
 # %% ../nbs/11_cli.ipynb #821225aa
-METRES = 'distance_m', 'low_m', 'high_m'   # The columns of a distance and its limits
+METRES = 'distance_m', 'low_m', 'high_m'  # The columns of a distance and its limits
 
-def with_distance(rows,  # Of one file
-                  far,   # (distance, low, high) in m, or None
-                  ):     # The rows, with three more columns each
+def with_distance(
+    rows,  # Of one file
+    far,  # (distance, low, high) in m, or None
+):  # The rows, with three more columns each
     "Put a distance into a table."
     return [r | dict(zip(METRES, (round(d, 2) for d in far) if far else (None,) * 3)) for r in rows]
 
-def metres(row,  # Of a table
-           ):    # Text, empty where no distance was asked for
+def metres(
+    row,  # Of a table
+):  # Text, empty where no distance was asked for
     "A distance for eyes."
-    if METRES[0] not in row: return ''
-    if row[METRES[0]] is None: return ', distance unknown'
+    if METRES[0] not in row:
+        return ''
+    if row[METRES[0]] is None:
+        return ', distance unknown'
     return ', {:.2g} m away ({:.2g} to {:.2g})'.format(*(row[m] for m in METRES))
 
 # %% ../nbs/11_cli.ipynb #302a7f7f
 class StdinCopy(os.PathLike):
     "A copy of standard input, which is called so."
-    def __init__(self, path): self.path = path   # Where the copy is
-    def __fspath__(self): return str(self.path)
-    def __str__(self): return 'standard input'
+
+    def __init__(self, path):
+        self.path = path  # Where the copy is
+
+    def __fspath__(self):
+        return str(self.path)
+
+    def __str__(self):
+        return 'standard input'
 
 @contextmanager
-def sound_files(words,  # Files, folders and patterns, or '-'
-                ):      # List of Path or `StdinCopy`, while it lasts
+def sound_files(
+    words,  # Files, folders and patterns, or '-'
+):  # List of Path or `StdinCopy`, while it lasts
     "What the command line means, standard input among it."
     import shutil
     import tempfile
+
     with tempfile.TemporaryDirectory() as folder:
         copy = StdinCopy(Path(folder) / 'audio')
         if '-' in words:
-            with open(copy, 'wb') as f: shutil.copyfileobj(sys.stdin.buffer, f)
+            with open(copy, 'wb') as f:
+                shutil.copyfileobj(sys.stdin.buffer, f)
         yield [f for word in words for f in ([copy] if word == '-' else expand([word]))]
 
-def raw_blocks(stream,  # Bytes: 16-bit samples, least significant byte first, one channel
-               ):       # Yields samples, float32, shape (n,)
+def raw_blocks(
+    stream,  # Bytes: 16-bit samples, least significant byte first, one channel
+):  # Yields samples, float32, shape (n,)
     "Sound without a header, as soon as it comes."
     import numpy as np
+
     rest = b''
     while data := stream.read1(65536):
         data = rest + data
@@ -297,115 +503,234 @@ def raw_blocks(stream,  # Bytes: 16-bit samples, least significant byte first, o
         yield np.frombuffer(data[:whole], '<i2') / np.float32(32768)
 
 # %% ../nbs/11_cli.ipynb #e84ebfe7
-def check_tag(args,  # Parsed words
-              ):
+def check_tag(
+    args,  # Parsed words
+):
     "Raise AudioError when options of `soundtag tag` do not fit together."
     from soundtag.audio import AudioError
     from soundtag.timeline import PICTURES
-    if not args.timeline and (args.picture or args.raw or args.format == 'audacity'): raise AudioError('--picture, --raw and --format audacity belong to --timeline; add it')
-    if args.raw and args.distance: raise AudioError('--distance is for recordings, and --raw for a sound that goes on; leave one out')
-    if args.raw and args.audio != ['-']: raise AudioError(f'--raw {args.raw} is for samples from standard input; give - as the only AUDIO')
-    if args.picture and Path(args.picture).suffix.lower() not in PICTURES: raise AudioError(f'{args.picture}: is no name for a picture; let it end in {", ".join(PICTURES)}')
 
-def event_text(file,   # Where it was heard
-               event,  # `Event`
-               form,   # text, csv or audacity
-               many,   # Whether there are other files
-               far={}, # What `with_distance` adds
-               ):      # A line
+    if not args.timeline and (args.picture or args.raw or args.format == 'audacity'):
+        raise AudioError('--picture, --raw and --format audacity belong to --timeline; add it')
+    if args.raw and args.distance:
+        raise AudioError(
+            '--distance is for recordings, and --raw for a sound that goes on; leave one out'
+        )
+    if args.raw and args.audio != ['-']:
+        raise AudioError(
+            f'--raw {args.raw} is for samples from standard input; give - as the only AUDIO'
+        )
+    if args.picture and Path(args.picture).suffix.lower() not in PICTURES:
+        raise AudioError(
+            f'{args.picture}: is no name for a picture; let it end in {", ".join(PICTURES)}'
+        )
+
+def event_text(
+    file,  # Where it was heard
+    event,  # `Event`
+    form,  # text, csv or audacity
+    many,  # Whether there are other files
+    far={},  # What `with_distance` adds
+):  # A line
     "An event as it is written."
     import csv
     import io
     from soundtag.timeline import as_audacity, as_line
-    if form == 'audacity': return as_audacity(event) + '\n'
-    if form == 'text': return f'{file}: ' * many + as_line(event) + metres(far) + '\n'
+
+    if form == 'audacity':
+        return as_audacity(event) + '\n'
+    if form == 'text':
+        return f'{file}: ' * many + as_line(event) + metres(far) + '\n'
     text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerow([file, event.onset, event.offset, event.label, round(event.probability, 6), *far.values()])
+    csv.writer(text, lineterminator='\n').writerow(
+        [file, event.onset, event.offset, event.label, round(event.probability, 6), *far.values()]
+    )
     return text.getvalue()
 
-def distances(ranger, # `DistanceEstimator`, or None
-              file,   # A recording
-              ):      # Function from an `Event` to what `with_distance` adds: what is heard while it lasts
+def distances(
+    ranger,  # `DistanceEstimator`, or None
+    file,  # A recording
+):  # Function from an `Event` to what `with_distance` adds: what is heard while it lasts
     "How far away the events of a recording are."
     from soundtag.tagging import combine_windows
-    if ranger is None: return lambda event: {}
+
+    if ranger is None:
+        return lambda event: {}
     rows = ranger.predict_windows(file)
+
     def far(event):
-        return with_distance([{}], combine_windows(rows[(rows[:, 0] < event.offset) & (rows[:, 0] + ranger.seconds > event.onset)]))[0]
+        return with_distance(
+            [{}],
+            combine_windows(
+                rows[(rows[:, 0] < event.offset) & (rows[:, 0] + ranger.seconds > event.onset)]
+            ),
+        )[0]
+
     return far
 
-def do_timeline(args,    # Parsed words
-                tagger,  # `Tagger`
-                ):       # Exit code
+def do_timeline(
+    args,  # Parsed words
+    tagger,  # `Tagger`
+):  # Exit code
     "Tell what happens in recordings, and when."
     from soundtag.audio import AudioError
     from soundtag.timeline import Timeline, as_row, draw_timeline, listen, write_picture
+
     rows = []
     with nullcontext(['standard input']) if args.raw else sound_files(args.audio) as files:
-        if len(files) > 1 and (args.picture or args.format == 'audacity'): raise AudioError(f'--picture and --format audacity take one recording, here are {len(files)}; give one at a time')
-        if args.format == 'csv': print(','.join(['file,onset,offset,label,probability', *METRES[:3 * bool(tagger.ranger)]]), flush=True)
+        if len(files) > 1 and (args.picture or args.format == 'audacity'):
+            raise AudioError(
+                f'--picture and --format audacity take one recording, here are {len(files)}; give one at a time'
+            )
+        if args.format == 'csv':
+            print(
+                ','.join(
+                    ['file,onset,offset,label,probability', *METRES[: 3 * bool(tagger.ranger)]]
+                ),
+                flush=True,
+            )
         for file in files:
             heard, events = Timeline(tagger), []
             try:
                 far = distances(tagger.ranger, file)
-                for event in listen(heard, raw_blocks(sys.stdin.buffer) if args.raw else file, args.raw):
+                for event in listen(
+                    heard, raw_blocks(sys.stdin.buffer) if args.raw else file, args.raw
+                ):
                     events.append(event)
                     rows.append(as_row(file, event) | far(event) | {'error': None})
-                    if args.format != 'json': print(event_text(file, event, args.format, len(files) > 1, far(event)), end='', flush=True)
+                    if args.format != 'json':
+                        print(
+                            event_text(file, event, args.format, len(files) > 1, far(event)),
+                            end='',
+                            flush=True,
+                        )
             except AudioError as e:
                 print(f'soundtag: {error_message(e)}', file=sys.stderr)
-                rows.append({'file': str(file), 'onset': None, 'offset': None, 'label': None, 'probability': None, 'error': error_message(e)})
-            if args.picture and heard.columns.done: write_picture(draw_timeline(events, heard.columns, sr=tagger.sr, title=Path(str(file)).name), args.picture)
-    if args.format == 'json': print(json.dumps(rows, indent=1, ensure_ascii=False))
+                rows.append(
+                    {
+                        'file': str(file),
+                        'onset': None,
+                        'offset': None,
+                        'label': None,
+                        'probability': None,
+                        'error': error_message(e),
+                    }
+                )
+            if args.picture and heard.columns.done:
+                write_picture(
+                    draw_timeline(events, heard.columns, sr=tagger.sr, title=Path(str(file)).name),
+                    args.picture,
+                )
+    if args.format == 'json':
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
     return int(any(r['error'] for r in rows))
 
 # %% ../nbs/11_cli.ipynb #933cfc96
-def do_tag(args,  # Parsed words
-           ):     # Exit code
+def do_tag(
+    args,  # Parsed words
+):  # Exit code
     "Name sounds."
     from tqdm import tqdm
+
     check_tag(args)
     with silence_tensorflow():
         from soundtag.tagging import Tagger, tag_files
+
         tagger, rows = Tagger.load(args.model, distance=args.distance), []
-    if args.timeline: return do_timeline(args, tagger)
+    if args.timeline:
+        return do_timeline(args, tagger)
     with sound_files(args.audio) as files:
-        if args.format == 'csv': print(','.join(['file,rank,label,probability', *METRES[:3 * bool(args.distance)]]))
+        if args.format == 'csv':
+            print(','.join(['file,rank,label,probability', *METRES[: 3 * bool(args.distance)]]))
         answers = tag_files(tagger, files, top=args.top)
-        for file, answer in tqdm(answers, total=len(files), unit='file', disable=sys.stdout.isatty() or None):
+        for file, answer in tqdm(
+            answers, total=len(files), unit='file', disable=sys.stdout.isatty() or None
+        ):
             new = tag_rows(file, answer)
-            if args.distance: new = with_distance(new, None if new[0]['error'] else tagger.ranger.distance(file))
+            if args.distance:
+                new = with_distance(new, None if new[0]['error'] else tagger.ranger.distance(file))
             rows += new
-            if error := new[0]['error']: tqdm.write(f'soundtag: {error}', file=sys.stderr)
-            elif args.format != 'json': sys.stdout.write({'text': as_text, 'csv': as_csv}[args.format](new))
-    if args.format == 'json': print(json.dumps(rows, indent=1, ensure_ascii=False))
+            if error := new[0]['error']:
+                tqdm.write(f'soundtag: {error}', file=sys.stderr)
+            elif args.format != 'json':
+                sys.stdout.write({'text': as_text, 'csv': as_csv}[args.format](new))
+    if args.format == 'json':
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
     return int(any(r['error'] for r in rows))
 
-def add_tag(commands,  # What argparse's `add_subparsers` gave
-            ):
+def add_tag(
+    commands,  # What argparse's `add_subparsers` gave
+):
     "Declare `soundtag tag`."
-    c = add_command(commands, 'tag', do_tag, 'Name sounds, with the model that comes along or with your own.',
-                    'soundtag tag bell.wav dog.mp3',
-                    'soundtag tag bell.wav dog.mp3 --model runs/mine',
-                    'soundtag tag recordings --model runs/mine --top 1         every sound file below the folder',
-                    "soundtag tag 'night/**/*.flac' --model runs/mine --format csv > night.csv",
-                    'soundtag tag bell.wav --model runs/mine --format json     a row a file and rank, read back by pandas.read_json',
-                    'soundtag tag night.wav --model runs/mine --timeline --picture night.png     what happens, from when to when',
-                    'soundtag tag bell.wav --distance                         how far away it is, too, in rooms',
-                    'soundtag tag - --model runs/mine --timeline --raw 44100     live, behind: arecord -t raw -f S16_LE -r 44100 |')
-    c.add_argument('audio', metavar='AUDIO', nargs='+', help='sound files (wav, flac, ogg, mp3, …), folders, patterns in quotes, or - for standard input')
-    c.add_argument('--model', metavar='RUN', help='folder of a run, or a file by soundtag export (default: the model for twenty sounds that comes along)')
-    c.add_argument('--top', metavar='N', type=integer_from(1), default=3, help='labels for each file (default: %(default)s)')
-    c.add_argument('--format', choices=['text', 'json', 'csv', 'audacity'], default='text', help='how to answer; audacity, a label track, with --timeline (default: %(default)s)')
-    c.add_argument('--distance', action='store_const', const=True, help='tell how far away the source is, too, with the limits that hold it in 80 of 100 cases')
-    c.add_argument('--distance-model', metavar='FILE', dest='distance', help='the same by a model of your own, by soundtag train --task distance')
-    c.add_argument('--timeline', action='store_true', help='tell events, from when to when, as they end')
-    c.add_argument('--picture', metavar='FILE', help='draw the spectrogram and the events to a .png, .svg or .pdf, with --timeline')
-    c.add_argument('--raw', metavar='RATE', type=integer_from(1000), help='standard input is raw 16-bit samples of one channel at so many Hz, heard live, with --timeline')
+    c = add_command(
+        commands,
+        'tag',
+        do_tag,
+        'Name sounds, with the model that comes along or with your own.',
+        'soundtag tag bell.wav dog.mp3',
+        'soundtag tag bell.wav dog.mp3 --model runs/mine',
+        'soundtag tag recordings --model runs/mine --top 1         every sound file below the folder',
+        "soundtag tag 'night/**/*.flac' --model runs/mine --format csv > night.csv",
+        'soundtag tag bell.wav --model runs/mine --format json     a row a file and rank, read back by pandas.read_json',
+        'soundtag tag night.wav --model runs/mine --timeline --picture night.png     what happens, from when to when',
+        'soundtag tag bell.wav --distance                         how far away it is, too, in rooms',
+        'soundtag tag - --model runs/mine --timeline --raw 44100     live, behind: arecord -t raw -f S16_LE -r 44100 |',
+    )
+    c.add_argument(
+        'audio',
+        metavar='AUDIO',
+        nargs='+',
+        help='sound files (wav, flac, ogg, mp3, …), folders, patterns in quotes, or - for standard input',
+    )
+    c.add_argument(
+        '--model',
+        metavar='RUN',
+        help='folder of a run, or a file by soundtag export (default: the model for twenty sounds that comes along)',
+    )
+    c.add_argument(
+        '--top',
+        metavar='N',
+        type=integer_from(1),
+        default=3,
+        help='labels for each file (default: %(default)s)',
+    )
+    c.add_argument(
+        '--format',
+        choices=['text', 'json', 'csv', 'audacity'],
+        default='text',
+        help='how to answer; audacity, a label track, with --timeline (default: %(default)s)',
+    )
+    c.add_argument(
+        '--distance',
+        action='store_const',
+        const=True,
+        help='tell how far away the source is, too, with the limits that hold it in 80 of 100 cases',
+    )
+    c.add_argument(
+        '--distance-model',
+        metavar='FILE',
+        dest='distance',
+        help='the same by a model of your own, by soundtag train --task distance',
+    )
+    c.add_argument(
+        '--timeline', action='store_true', help='tell events, from when to when, as they end'
+    )
+    c.add_argument(
+        '--picture',
+        metavar='FILE',
+        help='draw the spectrogram and the events to a .png, .svg or .pdf, with --timeline',
+    )
+    c.add_argument(
+        '--raw',
+        metavar='RATE',
+        type=integer_from(1000),
+        help='standard input is raw 16-bit samples of one channel at so many Hz, heard live, with --timeline',
+    )
 
 # %% ../nbs/11_cli.ipynb #1d827189
-def do_benchmark(args,  # Parsed words
-                 ):     # Exit code
+def do_benchmark(
+    args,  # Parsed words
+):  # Exit code
     "Measure, and write what was measured."
     with silence_tensorflow():
         from soundtag.box import benchmark_box, benchmark_tagging, data_folder, data_sets
@@ -413,43 +738,102 @@ def do_benchmark(args,  # Parsed words
         from soundtag.model import benchmark_inputs
         from soundtag.training import benchmark_folds
         from soundtag.budget import benchmark_budget
-        from soundtag.gap import benchmark_accuracy, benchmark_curve, benchmark_noise, benchmark_steps
+        from soundtag.gap import (
+            benchmark_accuracy,
+            benchmark_curve,
+            benchmark_noise,
+            benchmark_steps,
+        )
         from soundtag.ranging import benchmark_distance, benchmark_far
-    several = {'box': data_folder, 'curve': data_folder, 'far': data_folder, 'distance': data_sets}.get(args.name, data_set)
+    several = {
+        'box': data_folder,
+        'curve': data_folder,
+        'far': data_folder,
+        'distance': data_sets,
+    }.get(args.name, data_set)
     clips = (several if args.data != 'mini' else data_set)(args.data, args.allow_missing)
-    measure = {'features': benchmark_features, 'inputs': benchmark_inputs, 'folds': benchmark_folds, 'accuracy': benchmark_accuracy, 'gap': benchmark_steps, 'noise': benchmark_noise, 'budget': benchmark_budget, 'curve': benchmark_curve,
-               'box': lambda *a, **k: benchmark_box(*a, box=args.out and Path(args.out).with_suffix(''), **k), 'tagging': benchmark_tagging,
-               'distance': lambda *a, **k: benchmark_distance(*a, box=args.out and Path(args.out).with_suffix(''), **k), 'far': benchmark_far}[args.name]
-    with redirect_stdout(sys.stderr): result = measure(clips, out=args.out)
+    measure = {
+        'features': benchmark_features,
+        'inputs': benchmark_inputs,
+        'folds': benchmark_folds,
+        'accuracy': benchmark_accuracy,
+        'gap': benchmark_steps,
+        'noise': benchmark_noise,
+        'budget': benchmark_budget,
+        'curve': benchmark_curve,
+        'box': lambda *a, **k: benchmark_box(
+            *a, box=args.out and Path(args.out).with_suffix(''), **k
+        ),
+        'tagging': benchmark_tagging,
+        'distance': lambda *a, **k: benchmark_distance(
+            *a, box=args.out and Path(args.out).with_suffix(''), **k
+        ),
+        'far': benchmark_far,
+    }[args.name]
+    with redirect_stdout(sys.stderr):
+        result = measure(clips, out=args.out)
     print(args.out or json.dumps(result, indent=1))
     return 0
 
-def add_benchmark(commands,  # What argparse's `add_subparsers` gave
-                  ):
+def add_benchmark(
+    commands,  # What argparse's `add_subparsers` gave
+):
     "Declare `soundtag benchmark`."
-    c = add_command(commands, 'benchmark', do_benchmark, 'Measure what a chapter claims, and give the result as JSON.',
-                    'soundtag benchmark features sounds --out features.json',
-                    'soundtag benchmark accuracy data/esc50 --out accuracy.json')
-    c.add_argument('name', metavar='NAME', choices=['features', 'inputs', 'folds', 'accuracy', 'gap', 'noise', 'budget', 'curve', 'box', 'tagging', 'distance', 'far'],
-                   help='features: speed of MFCC and preparation beside other libraries; inputs: raw audio, log-mel and MFCC as network input; folds: what each way of cross-validating says; accuracy: the recipe strong with three seeds; gap: what each step from the recipe post to strong is worth; noise: what wrong labels cost, and what doubting them wins back; budget: what five networks know after one to eight minutes of learning; curve: accuracy over the number of clips to learn from; box: the model in the box, examined and made, DATA a folder of data sets, the model beside FILE; tagging: its speed; distance: the ranging model, simulated, trained and examined, DATA as for box, half an hour; far: what a distance costs a tagger, and what learning in rooms wins back, DATA as for box. All from folds to box take hours, and go on where they were stopped')
+    c = add_command(
+        commands,
+        'benchmark',
+        do_benchmark,
+        'Measure what a chapter claims, and give the result as JSON.',
+        'soundtag benchmark features sounds --out features.json',
+        'soundtag benchmark accuracy data/esc50 --out accuracy.json',
+    )
+    c.add_argument(
+        'name',
+        metavar='NAME',
+        choices=[
+            'features',
+            'inputs',
+            'folds',
+            'accuracy',
+            'gap',
+            'noise',
+            'budget',
+            'curve',
+            'box',
+            'tagging',
+            'distance',
+            'far',
+        ],
+        help='features: speed of MFCC and preparation beside other libraries; inputs: raw audio, log-mel and MFCC as network input; folds: what each way of cross-validating says; accuracy: the recipe strong with three seeds; gap: what each step from the recipe post to strong is worth; noise: what wrong labels cost, and what doubting them wins back; budget: what five networks know after one to eight minutes of learning; curve: accuracy over the number of clips to learn from; box: the model in the box, examined and made, DATA a folder of data sets, the model beside FILE; tagging: its speed; distance: the ranging model, simulated, trained and examined, DATA as for box, half an hour; far: what a distance costs a tagger, and what learning in rooms wins back, DATA as for box. All from folds to box take hours, and go on where they were stopped',
+    )
     add_data_set(c)
     c.add_argument('--out', metavar='FILE', help='JSON file to write (default: print it)')
-    c.add_argument('--allow-missing', action='store_true', help='go on without files that are listed and not there')
+    c.add_argument(
+        '--allow-missing',
+        action='store_true',
+        help='go on without files that are listed and not there',
+    )
 
 # %% ../nbs/11_cli.ipynb #2cae96a2
 def parser():  # argparse.ArgumentParser
     "The command's words: all subcommands and their options."
-    p = argparse.ArgumentParser('soundtag', description='Tells what a sound is, and how far away it is, from a recording.', formatter_class=argparse.RawDescriptionHelpFormatter, epilog="""examples:
+    p = argparse.ArgumentParser(
+        'soundtag',
+        description='Tells what a sound is, and how far away it is, from a recording.',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="""examples:
   soundtag tag bell.wav dog.mp3                    by the model that comes along
   soundtag train --recipe post                     on the synthetic set, to see it work
   soundtag train sounds --out runs/mine            on your own: a folder of sound files for each label
   soundtag tag bell.wav dog.mp3 --model runs/mine
   soundtag COMMAND --help                          more of them
 
-exit codes: 0 all well, 1 finished but some files were skipped, 2 the call can't be carried out""")
+exit codes: 0 all well, 1 finished but some files were skipped, 2 the call can't be carried out""",
+    )
     p.add_argument('--version', action='version', version=f'soundtag {soundtag.__version__}')
     commands = p.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (add_data, add_train, add_report, add_tag, add_export, add_benchmark): add(commands)
+    for add in (add_data, add_train, add_report, add_tag, add_export, add_benchmark):
+        add(commands)
     return p
 
 # %% ../nbs/11_cli.ipynb #df2190ac
@@ -457,36 +841,58 @@ exit codes: 0 all well, 1 finished but some files were skipped, 2 the call can't
 def interrupts():  # A list, empty until the user presses Ctrl-C
     "Remember an interrupt, whatever a library makes of it."
     told, before, hooks = [], signal.getsignal(signal.SIGINT), (sys.excepthook, sys.unraisablehook)
+
     def tell(*signal_and_frame):
         told.append(True)
-        sys.excepthook = sys.unraisablehook = lambda *_: None    # TensorFlow may print where it met it
+        sys.excepthook = sys.unraisablehook = lambda *_: (
+            None
+        )  # TensorFlow may print where it met it
         raise KeyboardInterrupt
-    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
-    if ours: signal.signal(signal.SIGINT, tell)
-    try: yield told
+
+    ours = (
+        before is signal.default_int_handler
+        and threading.current_thread() is threading.main_thread()
+    )
+    if ours:
+        signal.signal(signal.SIGINT, tell)
+    try:
+        yield told
     finally:
         sys.excepthook, sys.unraisablehook = hooks
-        if ours: signal.signal(signal.SIGINT, before)
+        if ours:
+            signal.signal(signal.SIGINT, before)
 
 # %% ../nbs/11_cli.ipynb #fefa2061
-def main(argv=None,  # Words after `soundtag`; None: those of the process
-         ):          # Exit code
+def main(
+    argv=None,  # Words after `soundtag`; None: those of the process
+):  # Exit code
     "The `soundtag` command."
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')
     args, text = parser().parse_args(argv), None
     with interrupts() as told:
         try:
             code = args.do(args)
             sys.stdout.flush()
             return code
-        except BrokenPipeError: code = 141
+        except BrokenPipeError:
+            code = 141
         except (Exception, KeyboardInterrupt) as e:
             if told or isinstance(e, KeyboardInterrupt):
-                text, code = 'interrupted' + '; run the same command again to resume' * (args.do in (do_data, do_train)), 130
-            else: text, code = error_message(e), 2
-            if text is None: raise
-    if text: print(f'soundtag: {text}', file=sys.stderr)
-    try: sys.stdout.flush()
-    except OSError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                text, code = (
+                    'interrupted'
+                    + '; run the same command again to resume' * (args.do in (do_data, do_train)),
+                    130,
+                )
+            else:
+                text, code = error_message(e), 2
+            if text is None:
+                raise
+    if text:
+        print(f'soundtag: {text}', file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code

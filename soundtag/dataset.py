@@ -31,240 +31,409 @@ from .synthesis import INSTRUMENTS, Voice, colored_noise, in_room, perform
 class DataError(ValueError):
     "A data set that can't be used as it is: which, what is wrong with it, and the cure."
 
-def shorten(names,   # Names, any iterable
-            n=3,     # How many to show; three are enough to recognise a pattern
-            ):       # Text: "a, b, c and 4 more"
+def shorten(
+    names,  # Names, any iterable
+    n=3,  # How many to show; three are enough to recognise a pattern
+):  # Text: "a, b, c and 4 more"
     "The first few names, for a message."
     names = [str(s) for s in names]
     return ', '.join(names[:n]) + (f' and {len(names) - n:,} more' if len(names) > n else '')
 
 # %% ../nbs/02_dataset.ipynb #b2f86ee8
-COLUMN_DEFAULTS = {'path': '', 'label': '', 'split': 'train', 'fold': pd.NA, 'verified': True, 'group': '', 'license': '', 'seconds': np.nan}
+COLUMN_DEFAULTS = {
+    'path': '',
+    'label': '',
+    'split': 'train',
+    'fold': pd.NA,
+    'verified': True,
+    'group': '',
+    'license': '',
+    'seconds': np.nan,
+}
 
-def make_table(raw,         # DataFrame with columns fname, label and any other of `COLUMN_DEFAULTS`
-               *, source,   # The file or folder it comes from, for messages
-               ):           # DataFrame indexed by fname, with all of `COLUMN_DEFAULTS`
+def make_table(
+    raw,  # DataFrame with columns fname, label and any other of `COLUMN_DEFAULTS`
+    *,
+    source,  # The file or folder it comes from, for messages
+):  # DataFrame indexed by fname, with all of `COLUMN_DEFAULTS`
     "The one table: every column there, each name once."
     raw = raw.reset_index(drop=True)
-    if not len(raw): raise DataError(f'{source}: lists no clips; add some')
+    if not len(raw):
+        raise DataError(f'{source}: lists no clips; add some')
     blank = raw.index[(raw.fname == '') | (raw.label == '')]
-    if len(blank): raise DataError(f'{source}: clips without a name or a label (row {shorten(blank + 1)}); fill them in or take them out')
+    if len(blank):
+        raise DataError(
+            f'{source}: clips without a name or a label (row {shorten(blank + 1)}); fill them in or take them out'
+        )
     twice = raw.fname[raw.fname.duplicated()].unique()
-    if len(twice): raise DataError(f'{source}: names that are listed more than once ({shorten(twice)}); list each clip once')
-    table = raw.assign(**{c: raw.fname if c == 'path' else v for c, v in COLUMN_DEFAULTS.items() if c not in raw}).set_index('fname')
+    if len(twice):
+        raise DataError(
+            f'{source}: names that are listed more than once ({shorten(twice)}); list each clip once'
+        )
+    table = raw.assign(
+        **{c: raw.fname if c == 'path' else v for c, v in COLUMN_DEFAULTS.items() if c not in raw}
+    ).set_index('fname')
     out = [p for p in table.path if os.path.isabs(p) or '..' in Path(p).parts]
-    if out: raise DataError(f'{source}: clips outside the data set\'s folder ({shorten(out)}); move the list to a folder above its clips')
+    if out:
+        raise DataError(
+            f'{source}: clips outside the data set\'s folder ({shorten(out)}); move the list to a folder above its clips'
+        )
     table['group'] = np.where(table.group == '', table.index, table.group)
-    return table[list(COLUMN_DEFAULTS)].astype({'fold': 'Int64', 'verified': bool, 'seconds': float})
+    return table[list(COLUMN_DEFAULTS)].astype(
+        {'fold': 'Int64', 'verified': bool, 'seconds': float}
+    )
 
 # %% ../nbs/02_dataset.ipynb #a886cab6
-def read_csv(path,   # A CSV file with a header line, in UTF-8
-             ):      # DataFrame, every cell text
+def read_csv(
+    path,  # A CSV file with a header line, in UTF-8
+):  # DataFrame, every cell text
     "A CSV with every cell as text."
-    try: text = Path(path).read_bytes().decode('utf-8-sig')
+    try:
+        text = Path(path).read_bytes().decode('utf-8-sig')
     except UnicodeDecodeError as e:
         raise DataError(f'{path}: byte {e.start} is not UTF-8; save the file as UTF-8') from None
-    except OSError as e: raise DataError(f'{path}: cannot be read ({e.strerror}); check its permissions') from None
-    try: return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).fillna('')
+    except OSError as e:
+        raise DataError(f'{path}: cannot be read ({e.strerror}); check its permissions') from None
+    try:
+        return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).fillna('')
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as e:
         why = str(e).strip().removeprefix('Error tokenizing data. C error: ')
-        raise DataError(f'{path}: is not a CSV with a header line ({why}); save it as comma-separated text') from None
+        raise DataError(
+            f'{path}: is not a CSV with a header line ({why}); save it as comma-separated text'
+        ) from None
 
 # %% ../nbs/02_dataset.ipynb #5b661a21
-COLUMN_ALIASES = {'fname': ('fname', 'filename', 'file', 'path', 'file_name', 'filepath'),
-         'label': ('label', 'category', 'class', 'class_name', 'tag'),
-         'split': ('split', 'subset', 'set'), 'fold': ('fold',), 'verified': ('verified', 'manually_verified'),
-         'group': ('group', 'src_file', 'freesound_id', 'source', 'recording'), 'license': ('license', 'licence')}
+COLUMN_ALIASES = {
+    'fname': ('fname', 'filename', 'file', 'path', 'file_name', 'filepath'),
+    'label': ('label', 'category', 'class', 'class_name', 'tag'),
+    'split': ('split', 'subset', 'set'),
+    'fold': ('fold',),
+    'verified': ('verified', 'manually_verified'),
+    'group': ('group', 'src_file', 'freesound_id', 'source', 'recording'),
+    'license': ('license', 'licence'),
+}
 
-def pick_columns(raw,        # DataFrame as read
-                 *, source,  # Its file, for messages
-                 ):          # DataFrame with the columns that were found, under our names
+def pick_columns(
+    raw,  # DataFrame as read
+    *,
+    source,  # Its file, for messages
+):  # DataFrame with the columns that were found, under our names
     "The columns of a list under our names."
     have = {c.strip().lower(): c for c in raw.columns}
-    found = {ours: next((have[n] for n in names if n in have), None) for ours, names in COLUMN_ALIASES.items()}
+    found = {
+        ours: next((have[n] for n in names if n in have), None)
+        for ours, names in COLUMN_ALIASES.items()
+    }
     for ours, what in (('fname', 'file'), ('label', 'label')):
         if found[ours] is None:
-            raise DataError(f'{source}: has the columns {shorten(raw.columns, 8)}, none of which names the {what}; call one of them {", ".join(COLUMN_ALIASES[ours][:3])} or {COLUMN_ALIASES[ours][3]}')
-    return pd.DataFrame({ours: raw[theirs].str.strip() for ours, theirs in found.items() if theirs is not None})
+            raise DataError(
+                f'{source}: has the columns {shorten(raw.columns, 8)}, none of which names the {what}; call one of them {", ".join(COLUMN_ALIASES[ours][:3])} or {COLUMN_ALIASES[ours][3]}'
+            )
+    return pd.DataFrame(
+        {ours: raw[theirs].str.strip() for ours, theirs in found.items() if theirs is not None}
+    )
 
 # %% ../nbs/02_dataset.ipynb #f7bf0004
-def read_list(path,   # A CSV with a file and a label column
-              ):      # Table
+def read_list(
+    path,  # A CSV with a file and a label column
+):  # Table
     "Any CSV that names a file and its label, and perhaps fold, group, split, verified and license."
     path = Path(path)
     raw = pick_columns(read_csv(path), source=path)
     here = str(path.parent.absolute()) + os.sep
-    raw['fname'] = [n and Path(os.path.normpath(n.removeprefix(here))).as_posix() for n in raw.fname]
+    raw['fname'] = [
+        n and Path(os.path.normpath(n.removeprefix(here))).as_posix() for n in raw.fname
+    ]
     if 'split' in raw:
         raw['split'] = raw.split.str.lower()
         odd = sorted(set(raw.split) - {'train', 'test'})
-        if odd: raise DataError(f'{path}: the column split says {shorten(odd)}; only train and test are known')
+        if odd:
+            raise DataError(
+                f'{path}: the column split says {shorten(odd)}; only train and test are known'
+            )
     if 'fold' in raw:
         whole = raw.fold.str.fullmatch(r'-?\d+|')
-        if not whole.all(): raise DataError(f'{path}: the column fold says {shorten(sorted(set(raw.fold[~whole])))}; folds are whole numbers')
+        if not whole.all():
+            raise DataError(
+                f'{path}: the column fold says {shorten(sorted(set(raw.fold[~whole])))}; folds are whole numbers'
+            )
         raw['fold'] = pd.to_numeric(raw.fold.where(raw.fold != '', None)).astype('Int64')
-    if 'verified' in raw: raw['verified'] = raw.verified.str.lower().isin(['1', 'true', 'yes'])
+    if 'verified' in raw:
+        raw['verified'] = raw.verified.str.lower().isin(['1', 'true', 'yes'])
     return make_table(raw, source=path)
 
 # %% ../nbs/02_dataset.ipynb #ccf823ab
-SUFFIXES = {'.wav', '.flac', '.ogg', '.oga', '.opus', '.mp3', '.aif', '.aiff', '.au', '.caf', '.w64'}
+SUFFIXES = {
+    '.wav',
+    '.flac',
+    '.ogg',
+    '.oga',
+    '.opus',
+    '.mp3',
+    '.aif',
+    '.aiff',
+    '.au',
+    '.caf',
+    '.w64',
+}
 
-def read_folders(root,   # A folder
-                 ):      # Table, or None when no folder in it holds sound files
+def read_folders(
+    root,  # A folder
+):  # Table, or None when no folder in it holds sound files
     "A folder a label: `dog/1.wav` is a clip of a dog."
-    files = [f for d in sorted(Path(root).iterdir()) if d.is_dir() and not d.name.startswith('.')
-             for f in sorted(d.iterdir()) if f.suffix.lower() in SUFFIXES and not f.name.startswith('.')]
-    if not files: return None
-    raw = pd.DataFrame({'fname': [f'{f.parent.name}/{f.name}' for f in files], 'label': [f.parent.name for f in files]})
+    files = [
+        f
+        for d in sorted(Path(root).iterdir())
+        if d.is_dir() and not d.name.startswith('.')
+        for f in sorted(d.iterdir())
+        if f.suffix.lower() in SUFFIXES and not f.name.startswith('.')
+    ]
+    if not files:
+        return None
+    raw = pd.DataFrame(
+        {
+            'fname': [f'{f.parent.name}/{f.name}' for f in files],
+            'label': [f.parent.name for f in files],
+        }
+    )
     return make_table(raw, source=root)
 
 # %% ../nbs/02_dataset.ipynb #b2936321
-def read_esc(root,   # A folder
-             ):      # Table, or None when the folder is something else
+def read_esc(
+    root,  # A folder
+):  # Table, or None when the folder is something else
     "ESC-50, or ESC-10 laid out like it, with the official folds."
     meta = Path(root) / 'meta' / 'esc50.csv'
-    if not meta.is_file(): return None
+    if not meta.is_file():
+        return None
     raw = read_csv(meta)
     lacking = {'filename', 'fold', 'category', 'esc10', 'src_file'} - set(raw)
-    if lacking: raise DataError(f'{meta}: lacks the columns {shorten(sorted(lacking))}; get the file of ESC-50 again')
+    if lacking:
+        raise DataError(
+            f'{meta}: lacks the columns {shorten(sorted(lacking))}; get the file of ESC-50 again'
+        )
     ten = raw.esc10 == 'True'
     there = {f.name for f in (Path(root) / 'audio').glob('*')}
-    if there and not there & set(raw.filename[~ten]): raw, ten = raw[ten], ten[ten]     # all listed, ESC-10 alone there
-    return make_table(pd.DataFrame({
-        'fname': raw.filename, 'path': 'audio/' + raw.filename, 'label': raw.category, 'fold': raw.fold.astype(int),
-        'group': raw.src_file, 'license': np.where(ten, 'CC-BY', 'CC-BY-NC')}), source=meta)
+    if there and not there & set(raw.filename[~ten]):
+        raw, ten = raw[ten], ten[ten]  # all listed, ESC-10 alone there
+    return make_table(
+        pd.DataFrame(
+            {
+                'fname': raw.filename,
+                'path': 'audio/' + raw.filename,
+                'label': raw.category,
+                'fold': raw.fold.astype(int),
+                'group': raw.src_file,
+                'license': np.where(ten, 'CC-BY', 'CC-BY-NC'),
+            }
+        ),
+        source=meta,
+    )
 
 # %% ../nbs/02_dataset.ipynb #42fd225d
-FSD = {'train': ('train_post_competition.csv', 'train.csv'),
-       'test': ('test_post_competition_scoring_clips.csv', 'test_post_competition.csv')}
+FSD = {
+    'train': ('train_post_competition.csv', 'train.csv'),
+    'test': ('test_post_competition_scoring_clips.csv', 'test_post_competition.csv'),
+}
 
-def read_fsd(root,   # A folder
-             ):      # Table, or None when the folder is something else
+def read_fsd(
+    root,  # A folder
+):  # Table, or None when the folder is something else
     "FSDKaggle2018 as Zenodo lays it out, as Kaggle does, or a mixture."
     root, parts = Path(root), []
     for split, names in FSD.items():
-        found = [f for d in (root / 'FSDKaggle2018.meta', root) for n in names if (f := d / n).is_file()]
-        if not found: continue
+        found = [
+            f for d in (root / 'FSDKaggle2018.meta', root) for n in names if (f := d / n).is_file()
+        ]
+        if not found:
+            continue
         raw = read_csv(found[0])
-        if not {'fname', 'label'} <= set(raw) or (split == 'train' and 'manually_verified' not in raw): return None
+        if not {'fname', 'label'} <= set(raw) or (
+            split == 'train' and 'manually_verified' not in raw
+        ):
+            return None
         raw = raw[raw.get('usage', pd.Series('', raw.index)) != 'Ignored']
-        folder = next((d for d in (f'FSDKaggle2018.audio_{split}', f'audio_{split}') if (root / d).is_dir()), f'FSDKaggle2018.audio_{split}')
-        parts.append(raw.rename(columns={'freesound_id': 'group'}).assign(
-            path=folder + '/' + raw.fname, split=split, verified=raw.get('manually_verified', '1') == '1'))
-    if not parts or (parts[0].split != 'train').any(): return None
-    return make_table(pd.concat(parts).drop(columns=['manually_verified', 'usage'], errors='ignore').fillna(''), source=root)
+        folder = next(
+            (d for d in (f'FSDKaggle2018.audio_{split}', f'audio_{split}') if (root / d).is_dir()),
+            f'FSDKaggle2018.audio_{split}',
+        )
+        parts.append(
+            raw.rename(columns={'freesound_id': 'group'}).assign(
+                path=folder + '/' + raw.fname,
+                split=split,
+                verified=raw.get('manually_verified', '1') == '1',
+            )
+        )
+    if not parts or (parts[0].split != 'train').any():
+        return None
+    return make_table(
+        pd.concat(parts).drop(columns=['manually_verified', 'usage'], errors='ignore').fillna(''),
+        source=root,
+    )
 
 # %% ../nbs/02_dataset.ipynb #33be843b
-def read_table(path,   # A data set's folder, or a CSV
-               ):      # Table, the folder its paths start from, and the data set's name
+def read_table(
+    path,  # A data set's folder, or a CSV
+):  # Table, the folder its paths start from, and the data set's name
     "What a data set lists, whether or not the files are there; its content tells its layout."
     path = Path(path)
-    if not path.exists(): raise DataError(f'{path}: no such file or folder; `soundtag data` makes or gets a data set')
-    if path.is_file(): return read_list(path), path.parent, path.stem
-    if (table := read_fsd(path)) is not None: return table, path, 'mini' if (path / 'mini.json').is_file() else 'FSDKaggle2018'
-    if (table := read_esc(path)) is not None: return table, path, f'ESC-{table.label.nunique()}'
+    if not path.exists():
+        raise DataError(f'{path}: no such file or folder; `soundtag data` makes or gets a data set')
+    if path.is_file():
+        return read_list(path), path.parent, path.stem
+    if (table := read_fsd(path)) is not None:
+        return table, path, 'mini' if (path / 'mini.json').is_file() else 'FSDKaggle2018'
+    if (table := read_esc(path)) is not None:
+        return table, path, f'ESC-{table.label.nunique()}'
     lists = sorted(path.glob('*.csv'))
-    if len(lists) == 1: return read_list(lists[0]), path, path.resolve().name
-    if (table := read_folders(path)) is not None: return table, path, path.resolve().name
-    raise DataError(f'{path}: no data set in here; wanted is FSDKaggle2018, ESC-50, a folder of sound files for each label, or a CSV with a file and a label column')
+    if len(lists) == 1:
+        return read_list(lists[0]), path, path.resolve().name
+    if (table := read_folders(path)) is not None:
+        return table, path, path.resolve().name
+    raise DataError(
+        f'{path}: no data set in here; wanted is FSDKaggle2018, ESC-50, a folder of sound files for each label, or a CSV with a file and a label column'
+    )
 
 # %% ../nbs/02_dataset.ipynb #b4ca3312
 @lru_cache(maxsize=None)
 def _hash(path, size, mtime_ns):
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest()
 
-def file_hash(path,   # A file
-              ):      # 64 hexadecimal digits
+def file_hash(
+    path,  # A file
+):  # 64 hexadecimal digits
     "SHA-256 of a file's content; a file is read once, as long as its size and time stay."
     stat = os.stat(path)
     return _hash(os.fspath(path), stat.st_size, stat.st_mtime_ns)
 
 # %% ../nbs/02_dataset.ipynb #51b51fb4
-def seconds_or_nan(path,   # A sound file
-                   ):      # Duration in s, or NaN
+def seconds_or_nan(
+    path,  # A sound file
+):  # Duration in s, or NaN
     "A clip's length, NaN when the file can't be read."
-    try: return audio_seconds(path)
-    except (AudioError, OSError): return np.nan
+    try:
+        return audio_seconds(path)
+    except (AudioError, OSError):
+        return np.nan
 
 # %% ../nbs/02_dataset.ipynb #bd6e4ebd
 @dataclass(frozen=True, eq=False)
 class Clips:
     "A data set: a row a clip, the label list, and where the files lie."
-    table: pd.DataFrame  # Index fname; columns path, label, split, fold, verified, group, license, seconds
-    labels: list         # Sorted; the column order of every prediction
-    root: Path           # The folder that `path` starts from
-    name: str            # Name of the data set
 
-    def __len__(self): return len(self.table)
+    table: (
+        pd.DataFrame
+    )  # Index fname; columns path, label, split, fold, verified, group, license, seconds
+    labels: list  # Sorted; the column order of every prediction
+    root: Path  # The folder that `path` starts from
+    name: str  # Name of the data set
 
-    def subset(self, which):    # A mask, shape (clips,), or a list of file names
+    def __len__(self):
+        return len(self.table)
+
+    def subset(self, which):  # A mask, shape (clips,), or a list of file names
         "Some of the clips; the labels stay, so that predictions keep their columns."
         which = np.asarray(which)
-        return replace(self, table=self.table[which] if which.dtype == bool else self.table.loc[list(which)])
+        return replace(
+            self, table=self.table[which] if which.dtype == bool else self.table.loc[list(which)]
+        )
 
     @property
-    def train(self): return self.subset((self.table.split == 'train').to_numpy())
+    def train(self):
+        return self.subset((self.table.split == 'train').to_numpy())
+
     @property
-    def test(self): return self.subset((self.table.split == 'test').to_numpy())
+    def test(self):
+        return self.subset((self.table.split == 'test').to_numpy())
+
     @property
-    def label_idx(self): return {label: i for i, label in enumerate(self.labels)}
+    def label_idx(self):
+        return {label: i for i, label in enumerate(self.labels)}
+
     @property
-    def y(self): return self.table.label.map(self.label_idx).to_numpy(int)
+    def y(self):
+        return self.table.label.map(self.label_idx).to_numpy(int)
+
     @property
-    def paths(self): return [self.root / p for p in self.table.path]
+    def paths(self):
+        return [self.root / p for p in self.table.path]
+
     @property
-    def fingerprint(self): return fingerprint(self)
+    def fingerprint(self):
+        return fingerprint(self)
 
 # %% ../nbs/02_dataset.ipynb #c53006ec
-def fingerprint(clips,   # Clips
-                ):       # 16 hexadecimal digits
+def fingerprint(
+    clips,  # Clips
+):  # 16 hexadecimal digits
     "What tells one data set from another, wherever it lies."
+
     def content(path):
-        try: return file_hash(path)
-        except OSError: return 'unreadable'
-    with ThreadPoolExecutor(8) as pool: hashes = list(pool.map(content, clips.paths))
+        try:
+            return file_hash(path)
+        except OSError:
+            return 'unreadable'
+
+    with ThreadPoolExecutor(8) as pool:
+        hashes = list(pool.map(content, clips.paths))
     told = clips.table[['label', 'split', 'fold', 'verified', 'group']].assign(content=hashes)
     text = '\n'.join([*clips.labels, told.to_csv(lineterminator='\n')])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 # %% ../nbs/02_dataset.ipynb #4e9f7fe1
-def load_clips(path,                 # A data set's folder, or a CSV
-               allow_missing=False,  # Go on with the clips that are there, and the labels they have
-               ):                    # Clips
+def load_clips(
+    path,  # A data set's folder, or a CSV
+    allow_missing=False,  # Go on with the clips that are there, and the labels they have
+):  # Clips
     "A data set in any layout we know, as one table."
     table, root, name = read_table(path)
     there = np.array([(root / p).is_file() for p in table.path], bool)
     if not there.all() and not (allow_missing and there.any()):
-        count = [f'{(~there & rows).sum():,} of the {rows.sum():,} listed {what} clips' for split, what in (('train', 'training'), ('test', 'test'))
-                 if (rows := (table.split == split).to_numpy()).any()]
-        cure = 'get the rest, or go on with what is there by --allow-missing (in Python: allow_missing=True)' if there.any() else 'get the sound files'
-        raise DataError(f'{path}: {" and ".join(count)} are missing ({shorten(table.path[~there])}); {cure}')
+        count = [
+            f'{(~there & rows).sum():,} of the {rows.sum():,} listed {what} clips'
+            for split, what in (('train', 'training'), ('test', 'test'))
+            if (rows := (table.split == split).to_numpy()).any()
+        ]
+        cure = (
+            'get the rest, or go on with what is there by --allow-missing (in Python: allow_missing=True)'
+            if there.any()
+            else 'get the sound files'
+        )
+        raise DataError(
+            f'{path}: {" and ".join(count)} are missing ({shorten(table.path[~there])}); {cure}'
+        )
     table = table[there].copy()
-    with ThreadPoolExecutor(8) as pool: table['seconds'] = list(pool.map(seconds_or_nan, [root / p for p in table.path]))
+    with ThreadPoolExecutor(8) as pool:
+        table['seconds'] = list(pool.map(seconds_or_nan, [root / p for p in table.path]))
     return Clips(table, sorted(table.label.unique()), Path(root), name)
 
 # %% ../nbs/02_dataset.ipynb #4b1872d8
-def mini_clip(label,     # One of `INSTRUMENTS`
-              source,    # Number of the recording; its clips share instrument, room and background
-              take,      # Number of the clip within the recording
-              *,
-              seed,      # Of the whole set
-              sr=44100,  # Sampling rate in Hz; FSDKaggle2018's
-              ):         # Samples, float64, shape (n,)
+def mini_clip(
+    label,  # One of `INSTRUMENTS`
+    source,  # Number of the recording; its clips share instrument, room and background
+    take,  # Number of the clip within the recording
+    *,
+    seed,  # Of the whole set
+    sr=44100,  # Sampling rate in Hz; FSDKaggle2018's
+):  # Samples, float64, shape (n,)
     "One synthetic clip: an instrument in a room, with something going on behind it."
     key = [seed, sorted(INSTRUMENTS).index(label), source]
     place, rng = np.random.default_rng(key), np.random.default_rng([*key, take + 1])
     voice = Voice(*place.uniform(0, 1, 3))
-    rt60, wet, snr, slope = place.uniform([.1, 0, 15, -6], [1.2, .3, 45, 0])     # s, energy, dB, dB per octave
-    y = perform(label, voice, seconds=.5 * 12 ** rng.uniform(), sr=sr, rng=rng)  # 0.5 to 6 s
+    rt60, wet, snr, slope = place.uniform(
+        [0.1, 0, 15, -6], [1.2, 0.3, 45, 0]
+    )  # s, energy, dB, dB per octave
+    y = perform(label, voice, seconds=0.5 * 12 ** rng.uniform(), sr=sr, rng=rng)  # 0.5 to 6 s
     y = in_room(y / (np.abs(y).max() + 1e-9), sr=sr, rng=place, rt60=rt60, wet=wet)
     hiss = colored_noise(len(y), sr=sr, rng=rng, slope=slope, low=30)
-    y = y + np.sqrt(np.mean(y ** 2)) * 10 ** (-snr / 20) * hiss
+    y = y + np.sqrt(np.mean(y**2)) * 10 ** (-snr / 20) * hiss
     return y / np.abs(y).max() * 10 ** (rng.uniform(-18, -1) / 20)
 
 # %% ../nbs/02_dataset.ipynb #a1fdb5fb
-def mini_plan(seed,   # Of the whole set
-              ):      # DataFrame: fname, sounds (the truth), label, split, manually_verified, source, take, freesound_id
+def mini_plan(
+    seed,  # Of the whole set
+):  # DataFrame: fname, sounds (the truth), label, split, manually_verified, source, take, freesound_id
     "What the synthetic set holds: twelve labels, unequally many clips, some labels wrong."
     rng, rows, names = np.random.default_rng([seed, 2018]), [], sorted(INSTRUMENTS)
     for name in names:
@@ -274,155 +443,250 @@ def mini_plan(seed,   # Of the whole set
                 rows += [(name, split, source, take) for take in range(takes)]
                 source, count = source + 1, count - takes
     plan = pd.DataFrame(rows, columns=['sounds', 'split', 'source', 'take'])
-    guessed = (plan.split == 'train') & (rng.uniform(size=len(plan)) < .4)
-    wrong, other = guessed & (rng.uniform(size=len(plan)) < .1), rng.integers(1, len(names), len(plan))
+    guessed = (plan.split == 'train') & (rng.uniform(size=len(plan)) < 0.4)
+    wrong, other = (
+        guessed & (rng.uniform(size=len(plan)) < 0.1),
+        rng.integers(1, len(names), len(plan)),
+    )
     place = plan.sounds.map(names.index)
-    plan['label'] = np.where(wrong, np.array(names, object)[(place + other) % len(names)], plan.sounds)
+    plan['label'] = np.where(
+        wrong, np.array(names, object)[(place + other) % len(names)], plan.sounds
+    )
     plan['manually_verified'] = np.where(guessed, 0, 1)
     plan['freesound_id'] = 900000 + 1000 * place + plan.source
-    plan['fname'] = [hashlib.sha256(f'{seed} {p.sounds} {p.source} {p.take}'.encode()).hexdigest()[:8] + '.wav' for p in plan.itertuples()]
+    plan['fname'] = [
+        hashlib.sha256(f'{seed} {p.sounds} {p.source} {p.take}'.encode()).hexdigest()[:8] + '.wav'
+        for p in plan.itertuples()
+    ]
     return plan.sort_values('fname', ignore_index=True)
 
 # %% ../nbs/02_dataset.ipynb #eef29137
-def write_mini(root,   # An empty folder
-               plan,   # From `mini_plan`, or some rows of it
-               *,
-               seed,   # The same as the plan's
-               ):
+def write_mini(
+    root,  # An empty folder
+    plan,  # From `mini_plan`, or some rows of it
+    *,
+    seed,  # The same as the plan's
+):
     "The files of the synthetic set."
-    for folder in ('audio_train', 'audio_test', 'meta'): (Path(root) / f'FSDKaggle2018.{folder}').mkdir()
+    for folder in ('audio_train', 'audio_test', 'meta'):
+        (Path(root) / f'FSDKaggle2018.{folder}').mkdir()
     for p in plan.itertuples():
         y = mini_clip(p.sounds, p.source, p.take, seed=seed)
-        (Path(root) / f'FSDKaggle2018.audio_{p.split}' / p.fname).write_bytes(wav_bytes(y, sr=44100))
+        (Path(root) / f'FSDKaggle2018.audio_{p.split}' / p.fname).write_bytes(
+            wav_bytes(y, sr=44100)
+        )
     plan = plan.assign(license='Creative Commons 0', usage='Private')
     for split, column in (('train', 'manually_verified'), ('test', 'usage')):
         columns = ['fname', 'label', column, 'freesound_id', 'license']
-        plan[plan.split == split][columns].to_csv(Path(root) / 'FSDKaggle2018.meta' / FSD[split][0], index=False)
+        plan[plan.split == split][columns].to_csv(
+            Path(root) / 'FSDKaggle2018.meta' / FSD[split][0], index=False
+        )
 
 # %% ../nbs/02_dataset.ipynb #31630bc2
-MINI_VERSION = 1     # Counts up when the clips change
+MINI_VERSION = 1  # Counts up when the clips change
 
-def cache_dir():   # A folder, which may not exist yet
+def cache_dir():  # A folder, which may not exist yet
     "Where soundtag keeps what it makes: SOUNDTAG_CACHE, or the user's cache folder."
     from platformdirs import user_cache_dir
+
     return Path(os.environ.get('SOUNDTAG_CACHE') or user_cache_dir('soundtag', appauthor=False))
 
-def mini(dest=None,     # Folder for the set; None: one in the cache
-         *, seed=0,     # Another seed, another set
-         ):             # Clips, named mini
+def mini(
+    dest=None,  # Folder for the set; None: one in the cache
+    *,
+    seed=0,  # Another seed, another set
+):  # Clips, named mini
     "The synthetic data set in FSDKaggle2018's layout, made in seconds once, then reused."
     dest = Path(dest or cache_dir() / f'mini-{MINI_VERSION}-{seed}')
-    note = json.dumps({'what': 'synthetic clips made by soundtag', 'version': MINI_VERSION, 'seed': seed})
-    def ours(): return (dest / 'mini.json').is_file() and (dest / 'mini.json').read_text('utf-8') == note
+    note = json.dumps(
+        {'what': 'synthetic clips made by soundtag', 'version': MINI_VERSION, 'seed': seed}
+    )
+
+    def ours():
+        return (dest / 'mini.json').is_file() and (dest / 'mini.json').read_text('utf-8') == note
+
     if ours():
-        try: return load_clips(dest)
-        except DataError: shutil.rmtree(dest)                   # somebody took files away: make it again
+        try:
+            return load_clips(dest)
+        except DataError:
+            shutil.rmtree(dest)  # somebody took files away: make it again
     if dest.exists() and not (dest.is_dir() and not any(dest.iterdir())):
-        raise DataError(f'{dest}: holds something else, or a set of another seed or version; name an empty or a new folder')
+        raise DataError(
+            f'{dest}: holds something else, or a set of another seed or version; name an empty or a new folder'
+        )
     dest.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=dest.parent, prefix='.mini-') as made:
         write_mini(made, mini_plan(seed), seed=seed)
         (Path(made) / 'mini.json').write_text(note, 'utf-8')
         os.chmod(made, 0o755)
-        try: os.replace(made, dest)
+        try:
+            os.replace(made, dest)
         except OSError:
-            if not ours(): raise                                # else another program was first
-        else: os.mkdir(made)                                    # for TemporaryDirectory to remove
+            if not ours():
+                raise  # else another program was first
+        else:
+            os.mkdir(made)  # for TemporaryDirectory to remove
     return load_clips(dest)
 
 # %% ../nbs/02_dataset.ipynb #177e1fbf
-def count_labels(table,   # Table of a data set
-                 ):       # DataFrame indexed by label: train, verified (of train), test; most first
+def count_labels(
+    table,  # Table of a data set
+):  # DataFrame indexed by label: train, verified (of train), test; most first
     "Clips per label, and how many training clips were verified."
     train, test = table[table.split == 'train'], table[table.split == 'test']
-    counts = pd.DataFrame({'train': train.groupby('label').size(), 'verified': train.groupby('label').verified.sum(),
-                           'test': test.groupby('label').size()}, index=sorted(table.label.unique()))
+    counts = pd.DataFrame(
+        {
+            'train': train.groupby('label').size(),
+            'verified': train.groupby('label').verified.sum(),
+            'test': test.groupby('label').size(),
+        },
+        index=sorted(table.label.unique()),
+    )
     return counts.fillna(0).astype(int).sort_values('train', ascending=False, kind='stable')
 
-def plot_distribution(counts,   # From `count_labels`, or Clips
-                      ax=None,  # Axes to draw on; new ones when None
-                      ):        # The axes
+def plot_distribution(
+    counts,  # From `count_labels`, or Clips
+    ax=None,  # Axes to draw on; new ones when None
+):  # The axes
     "How many training clips each label has, and how many of them are verified."
     import matplotlib.pyplot as plt
-    if isinstance(counts, Clips): counts = count_labels(counts.table)
-    ax = ax or plt.subplots(figsize=(7, .6 + .16 * len(counts)))[1]
+
+    if isinstance(counts, Clips):
+        counts = count_labels(counts.table)
+    ax = ax or plt.subplots(figsize=(7, 0.6 + 0.16 * len(counts)))[1]
     counts = counts[::-1]
     ax.barh(counts.index, counts.verified, color=PALETTE[0], label='manually verified')
-    ax.barh(counts.index, counts.train - counts.verified, left=counts.verified, color=PALETTE[5], label='not verified')
-    ax.set(xlabel='training clips', ylim=(-.6, len(counts) - .4))
+    ax.barh(
+        counts.index,
+        counts.train - counts.verified,
+        left=counts.verified,
+        color=PALETTE[5],
+        label='not verified',
+    )
+    ax.set(xlabel='training clips', ylim=(-0.6, len(counts) - 0.4))
     ax.legend(loc='lower right', bbox_to_anchor=(1, 1), ncols=2)
     return ax
 
 # %% ../nbs/02_dataset.ipynb #50817a26
-def record_counts(path,   # A data set's folder; files may be missing
-                  out,    # JSON file to write
-                  ):      # What was written
+def record_counts(
+    path,  # A data set's folder; files may be missing
+    out,  # JSON file to write
+):  # What was written
     "What a data set holds: clips, verified and licences by its tables, lengths by the files that are there."
     table, _, name = read_table(path)
     clips = load_clips(path, allow_missing=True)
-    spread = clips.table.groupby('label').seconds.quantile([0, .1, .5, .9, 1]).unstack().round(3)
-    told = {'what': f'what {name} holds; lengths in seconds (least, 10 %, median, 90 %, greatest) of the {len(clips)} clips whose files were there',
-            'data': {'name': name, 'fingerprint': clips.fingerprint, 'clips': len(clips), 'labels': len(clips.labels)},
-            'versions': {'numpy': np.__version__, 'pandas': pd.__version__},
-            'counts': count_labels(table).to_dict('index'),
-            'licenses': {split: part.license.value_counts().to_dict() for split, part in table.groupby('split')},
-            'seconds': dict(zip(spread.index, spread.to_numpy().tolist()))}
+    spread = clips.table.groupby('label').seconds.quantile([0, 0.1, 0.5, 0.9, 1]).unstack().round(3)
+    told = {
+        'what': f'what {name} holds; lengths in seconds (least, 10 %, median, 90 %, greatest) of the {len(clips)} clips whose files were there',
+        'data': {
+            'name': name,
+            'fingerprint': clips.fingerprint,
+            'clips': len(clips),
+            'labels': len(clips.labels),
+        },
+        'versions': {'numpy': np.__version__, 'pandas': pd.__version__},
+        'counts': count_labels(table).to_dict('index'),
+        'licenses': {
+            split: part.license.value_counts().to_dict() for split, part in table.groupby('split')
+        },
+        'seconds': dict(zip(spread.index, spread.to_numpy().tolist())),
+    }
     part = Path(f'{out}.part')
     part.write_text(json.dumps(told, indent=1) + '\n', 'utf-8')
     os.replace(part, out)
     return told
 
 # %% ../nbs/02_dataset.ipynb #94ccab39
-def check_folds(made,    # Series fname → fold
-                clips,   # Clips, the training ones
-                ):       # None
+def check_folds(
+    made,  # Series fname → fold
+    clips,  # Clips, the training ones
+):  # None
     "Raise DataError when a label would be missing from training while its fold is held out."
     table = clips.table
     spread = made.groupby(table.label).nunique()
     alone = sorted(spread.index[spread < 2])
-    if not alone: return
+    if not alone:
+        return
     n, g = (table.label == alone[0]).sum(), table.group[table.label == alone[0]].nunique()
     others = f', and {shorten(alone[1:])}' if alone[1:] else ''
-    raise DataError(f'{clips.name}: the label {alone[0]} (training clips: {n}, recordings: {g}){others} would be missing from training when its fold is held out; add clips of it, or leave the label out')
+    raise DataError(
+        f'{clips.name}: the label {alone[0]} (training clips: {n}, recordings: {g}){others} would be missing from training when its fold is held out; add clips of it, or leave the label out'
+    )
 
-def make_folds(clips,           # Clips
-               folds=5,         # How many, where we make them
-               *,
-               kind='auto',     # auto, official, grouped, stratified, or unshuffled (the post's)
-               seed=0,          # Of the shuffle
-               ):               # Series fname → fold: 0 … k-1, or the data set's own numbers
+def make_folds(
+    clips,  # Clips
+    folds=5,  # How many, where we make them
+    *,
+    kind='auto',  # auto, official, grouped, stratified, or unshuffled (the post's)
+    seed=0,  # Of the shuffle
+):  # Series fname → fold: 0 … k-1, or the data set's own numbers
     "Which training clips are held out together."
     from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
-    clips, makers = clips.train, {'grouped': StratifiedGroupKFold, 'stratified': StratifiedKFold, 'unshuffled': KFold}
+
+    clips, makers = (
+        clips.train,
+        {'grouped': StratifiedGroupKFold, 'stratified': StratifiedKFold, 'unshuffled': KFold},
+    )
     table, own = clips.table, clips.table.fold.notna()
-    if kind == 'auto': kind = 'official' if own.all() else 'grouped' if table.group.duplicated().any() else 'stratified'
-    if kind not in ('official', *makers): raise ValueError(f'kind={kind!r} is none of auto, official, {", ".join(makers)}')
+    if kind == 'auto':
+        kind = (
+            'official'
+            if own.all()
+            else 'grouped'
+            if table.group.duplicated().any()
+            else 'stratified'
+        )
+    if kind not in ('official', *makers):
+        raise ValueError(f'kind={kind!r} is none of auto, official, {", ".join(makers)}')
     if kind == 'official':
-        if not own.all(): raise DataError(f'{clips.name}: {(~own).sum():,} of {len(own):,} training clips have no fold of their own; use another kind')
+        if not own.all():
+            raise DataError(
+                f'{clips.name}: {(~own).sum():,} of {len(own):,} training clips have no fold of their own; use another kind'
+            )
         made = table.fold.astype(int)
     else:
-        rows, shuffle = (table, {}) if kind == 'unshuffled' else (table.sort_index(), {'shuffle': True, 'random_state': seed})
+        rows, shuffle = (
+            (table, {})
+            if kind == 'unshuffled'
+            else (table.sort_index(), {'shuffle': True, 'random_state': seed})
+        )
         made = pd.Series(-1, index=rows.index, name='fold')
-        with warnings.catch_warnings(action='ignore'):       # what they warn of, check_folds refuses
+        with warnings.catch_warnings(action='ignore'):  # what they warn of, check_folds refuses
             try:
-                for i, (_, held) in enumerate(makers[kind](folds, **shuffle).split(rows, rows.label, rows.group)): made.iloc[held] = i
-            except ValueError as e: raise DataError(f'{clips.name}: {len(rows)} training clips can\'t be dealt into {folds} folds ({e}); choose another number') from None
+                for i, (_, held) in enumerate(
+                    makers[kind](folds, **shuffle).split(rows, rows.label, rows.group)
+                ):
+                    made.iloc[held] = i
+            except ValueError as e:
+                raise DataError(
+                    f'{clips.name}: {len(rows)} training clips can\'t be dealt into {folds} folds ({e}); choose another number'
+                ) from None
         made = made.loc[table.index]
-    if kind != 'unshuffled': check_folds(made, clips)
+    if kind != 'unshuffled':
+        check_folds(made, clips)
     return made
 
 # %% ../nbs/02_dataset.ipynb #9d5f2349
-def merge(*parts,     # `Clips`, two or more, no name in two of them
-          name,       # What the whole is called
-          folds=5,    # How many, for parts that have none of their own
-          ):          # `Clips`
+def merge(
+    *parts,  # `Clips`, two or more, no name in two of them
+    name,  # What the whole is called
+    folds=5,  # How many, for parts that have none of their own
+):  # `Clips`
     "Several data sets as one, with the labels of all; folds are numbered from 0."
     root, tables = Path(os.path.commonpath([Path(c.root).resolve() for c in parts])), []
     for c in parts:
         made = make_folds(c, folds)
         below = Path(c.root).resolve().relative_to(root)
-        tables.append(c.table.assign(path=[(below / p).as_posix() for p in c.table.path], fold=made.map(sorted(made.unique()).index).reindex(c.table.index).astype('Int64')))
+        tables.append(
+            c.table.assign(
+                path=[(below / p).as_posix() for p in c.table.path],
+                fold=made.map(sorted(made.unique()).index).reindex(c.table.index).astype('Int64'),
+            )
+        )
     table = pd.concat(tables)
     twice = table.index[table.index.duplicated()]
-    if len(twice): raise DataError(f'{name}: names in several of its parts ({shorten(twice)}); rename the files')
+    if len(twice):
+        raise DataError(
+            f'{name}: names in several of its parts ({shorten(twice)}); rename the files'
+        )
     return Clips(table, sorted(table.label.unique()), root, name)

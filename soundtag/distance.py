@@ -22,26 +22,41 @@ import numpy as np
 import pandas as pd
 
 from .audio import AudioError, load_audio, resample, seconds_to_samples, wav_bytes
-from .dataset import COLUMN_ALIASES, Clips, DataError, cache_dir, shorten, load_clips, read_csv
+from soundtag.dataset import (
+    COLUMN_ALIASES,
+    Clips,
+    DataError,
+    cache_dir,
+    shorten,
+    load_clips,
+    read_csv,
+)
 from .normalization import trim_silence
 from .synthesis import colored_noise
 
 # %% ../nbs/10_distance.ipynb #0711cb23
-SPEED_OF_SOUND = 343.                                                   # Speed of sound in m/s, at 20 °C
-OCTAVES = np.array([125., 250, 500, 1000, 2000, 4000, 8000])   # Middle of each band in Hz
-AIR_ABSORPTION = np.array([.1, .3, .6, 1., 1.9, 5.8, 20.3]) * 1e-3        # Energy lost on each metre of air, in each band
-LEAD = 40                                                      # Samples of a response before its direct sound
+SPEED_OF_SOUND = 343.0  # Speed of sound in m/s, at 20 °C
+OCTAVES = np.array([125.0, 250, 500, 1000, 2000, 4000, 8000])  # Middle of each band in Hz
+AIR_ABSORPTION = (
+    np.array([0.1, 0.3, 0.6, 1.0, 1.9, 5.8, 20.3]) * 1e-3
+)  # Energy lost on each metre of air, in each band
+LEAD = 40  # Samples of a response before its direct sound
 
-def air_gain(distance,  # m
-             freqs,     # Hz, any shape
-             ):         # Amplitudes that are left of 1, same shape as `freqs`
+def air_gain(
+    distance,  # m
+    freqs,  # Hz, any shape
+):  # Amplitudes that are left of 1, same shape as `freqs`
     "What the air leaves of a sound, by frequency."
     octave = np.log2(np.maximum(freqs, 1))
-    return np.exp(-.5 * distance * np.exp(np.interp(octave, np.log2(OCTAVES), np.log(AIR_ABSORPTION))))
+    return np.exp(
+        -0.5 * distance * np.exp(np.interp(octave, np.log2(OCTAVES), np.log(AIR_ABSORPTION)))
+    )
 
-def free_field_response(distance,  # m
-                        *, sr,     # Sampling rate in Hz
-                        ):         # Impulse response, float32, shape (2 · LEAD,): the direct sound, on sample LEAD
+def free_field_response(
+    distance,  # m
+    *,
+    sr,  # Sampling rate in Hz
+):  # Impulse response, float32, shape (2 · LEAD,): the direct sound, on sample LEAD
     "What reaches a microphone in the open: 1/r, and what the air leaves of it."
     gain = air_gain(distance, np.fft.rfftfreq(2 * LEAD, 1 / sr)) / distance
     return np.roll(np.fft.irfft(gain, 2 * LEAD), LEAD).astype('float32')
@@ -50,284 +65,417 @@ def free_field_response(distance,  # m
 @dataclass(frozen=True, eq=False)
 class Room:
     "A box, and how much each wall takes of the sound that hits it."
-    size: np.ndarray        # Inner lengths x, y, z in m
+
+    size: np.ndarray  # Inner lengths x, y, z in m
     absorption: np.ndarray  # Share of energy, shape (6 walls, 7 octaves); walls at x = 0 and its end, y, floor and ceiling
 
     @property
-    def volume(self): return float(np.prod(self.size))                                     # m³
+    def volume(self):
+        return float(np.prod(self.size))  # m³
+
     @property
-    def surfaces(self): return np.repeat(np.prod(self.size) / np.asarray(self.size), 2)    # m², shape (6,)
+    def surfaces(self):
+        return np.repeat(np.prod(self.size) / np.asarray(self.size), 2)  # m², shape (6,)
 
     @property
     def rt60(self):
         "Eyring's reverberation time in each octave, in s."
-        walls = -self.surfaces.sum() * np.log1p(-self.surfaces @ self.absorption / self.surfaces.sum())
-        return 24 * np.log(10) / SPEED_OF_SOUND * self.volume / (walls + 4 * AIR_ABSORPTION * self.volume)
+        walls = -self.surfaces.sum() * np.log1p(
+            -self.surfaces @ self.absorption / self.surfaces.sum()
+        )
+        return (
+            24
+            * np.log(10)
+            / SPEED_OF_SOUND
+            * self.volume
+            / (walls + 4 * AIR_ABSORPTION * self.volume)
+        )
 
     @property
     def critical_distance(self):
         "Where direct sound and reverberation are equally strong, at 1 kHz, in m."
-        return float(np.sqrt(6 * np.log(10) * self.volume / (4 * np.pi * SPEED_OF_SOUND * self.rt60[3])))
+        return float(
+            np.sqrt(6 * np.log(10) * self.volume / (4 * np.pi * SPEED_OF_SOUND * self.rt60[3]))
+        )
 
 # %% ../nbs/10_distance.ipynb #a709003f
-def late_reverberation(n,      # Samples from the time the source sounds
-                       *, sr,  # Sampling rate in Hz
-                       room,   # `Room`
-                       rng,    # numpy Generator
-                       ):      # Samples, float64, shape (n,), against a direct sound of 1/r
+def late_reverberation(
+    n,  # Samples from the time the source sounds
+    *,
+    sr,  # Sampling rate in Hz
+    room,  # `Room`
+    rng,  # numpy Generator
+):  # Samples, float64, shape (n,), against a direct sound of 1/r
     "Noise that is as strong in each octave as all images together, and dies away like them."
     from scipy.fft import irfft, next_fast_len, rfft
+
     size = next_fast_len(n, real=True)
     octave = np.clip(np.log2(np.maximum(np.fft.rfftfreq(size, 1 / sr), 1) / OCTAVES[0]), 0, 6)
-    share = np.maximum(0, 1 - np.abs(octave - np.arange(7)[:, None]))        # of one noise: amplitudes add up to 1
+    share = np.maximum(
+        0, 1 - np.abs(octave - np.arange(7)[:, None])
+    )  # of one noise: amplitudes add up to 1
     bands = irfft(rfft(rng.standard_normal(size)) * share, size)[:, :n]
     envelope = np.exp(-3 * np.log(10) / sr * np.arange(n) / room.rt60[:, None])
-    return np.sqrt(4 * np.pi * SPEED_OF_SOUND / (room.volume * sr)) * np.sum(bands * envelope, axis=0)
+    return np.sqrt(4 * np.pi * SPEED_OF_SOUND / (room.volume * sr)) * np.sum(
+        bands * envelope, axis=0
+    )
 
 # %% ../nbs/10_distance.ipynb #1785bf2a
-def room_library():   # The module pyroomacoustics, on one thread: sums in a fixed order
+def room_library():  # The module pyroomacoustics, on one thread: sums in a fixed order
     "The library of rooms, or how to get it."
-    try: import pyroomacoustics as pra
-    except ImportError: raise DataError('pyroomacoustics is not installed, and rooms are simulated with it; pip install "soundtag[distance]"') from None
+    try:
+        import pyroomacoustics as pra
+    except ImportError:
+        raise DataError(
+            'pyroomacoustics is not installed, and rooms are simulated with it; pip install "soundtag[distance]"'
+        ) from None
     pra.constants.set('num_threads', 1)
     return pra
 
-def image_sources(room,        # `Room`
-                  source,      # Where it is: x, y, z in m
-                  microphone,  # Likewise
-                  *, sr,       # Sampling rate in Hz
-                  order,       # Reflections on the way, at most
-                  ):           # Impulse response from the time the source sounds, and LEAD samples before, float64
+def image_sources(
+    room,  # `Room`
+    source,  # Where it is: x, y, z in m
+    microphone,  # Likewise
+    *,
+    sr,  # Sampling rate in Hz
+    order,  # Reflections on the way, at most
+):  # Impulse response from the time the source sounds, and LEAD samples before, float64
     "The sum of all mirror images of the source, by pyroomacoustics."
     pra = room_library()
-    wall = lambda a: pra.Material({'coeffs': list(a), 'center_freqs': list(OCTAVES), 'description': 'wall'})
+    wall = lambda a: pra.Material(
+        {'coeffs': list(a), 'center_freqs': list(OCTAVES), 'description': 'wall'}
+    )
     names = ('west', 'east', 'south', 'north', 'floor', 'ceiling')
-    box = pra.ShoeBox(room.size, fs=sr, materials=dict(zip(names, map(wall, room.absorption))), max_order=order, air_absorption=True)
+    box = pra.ShoeBox(
+        room.size,
+        fs=sr,
+        materials=dict(zip(names, map(wall, room.absorption))),
+        max_order=order,
+        air_absorption=True,
+    )
     box.add_source(source)
     box.add_microphone(microphone)
     box.compute_rir()
     return box.rir[0][0]
 
-def room_impulse_response(room,        # `Room`
-                          source,      # Where it is: x, y, z in m
-                          microphone,  # Likewise
-                          *, sr,       # Sampling rate in Hz
-                          rng,         # numpy Generator of the reverberation
-                          order=10,    # Reflections that are followed one by one
-                          ):           # Impulse response, float32, shape (n,); the direct sound is on sample LEAD
+def room_impulse_response(
+    room,  # `Room`
+    source,  # Where it is: x, y, z in m
+    microphone,  # Likewise
+    *,
+    sr,  # Sampling rate in Hz
+    rng,  # numpy Generator of the reverberation
+    order=10,  # Reflections that are followed one by one
+):  # Impulse response, float32, shape (n,); the direct sound is on sample LEAD
     "What a room makes of a click, less the time it travelled."
     early = image_sources(room, source, microphone, sr=sr, order=order)
     n = max(len(early), seconds_to_samples(min(1.5, room.rt60.max()), sr=sr))
-    complete = order / SPEED_OF_SOUND / np.sqrt(np.sum(1 / np.asarray(room.size) ** 2))        # s
+    complete = order / SPEED_OF_SOUND / np.sqrt(np.sum(1 / np.asarray(room.size) ** 2))  # s
     turn = np.pi / 2 * np.clip((np.arange(n) - LEAD) / sr / complete * 2 - 1, 0, 1)
     late = late_reverberation(n, sr=sr, room=room, rng=rng)
     h = np.pad(early, (0, n - len(early))) * np.cos(turn) + late * np.sin(turn)
-    travel = seconds_to_samples(np.linalg.norm(np.subtract(source, microphone)) / SPEED_OF_SOUND, sr=sr)
+    travel = seconds_to_samples(
+        np.linalg.norm(np.subtract(source, microphone)) / SPEED_OF_SOUND, sr=sr
+    )
     return h[travel:].astype('float32')
 
 # %% ../nbs/10_distance.ipynb #3a207c4c
-def direct_to_reverberant(h,      # Impulse response, shape (n,), direct sound on sample LEAD
-                          *, sr,  # Sampling rate in Hz
-                          ):      # dB
+def direct_to_reverberant(
+    h,  # Impulse response, shape (n,), direct sound on sample LEAD
+    *,
+    sr,  # Sampling rate in Hz
+):  # dB
     "How much stronger the direct sound is than all that follows."
-    end = LEAD + seconds_to_samples(.0025, sr=sr)
+    end = LEAD + seconds_to_samples(0.0025, sr=sr)
     energy = np.square(h, dtype='float64')
     return float(10 * np.log10(energy[:end].sum() / max(energy[end:].sum(), 1e-12 * energy.sum())))
 
-def estimate_rt60(h,      # Impulse response, shape (n,)
-                  *, sr,  # Sampling rate in Hz
-                  ):      # Reverberation time in s; NaN when the response is too short to tell
+def estimate_rt60(
+    h,  # Impulse response, shape (n,)
+    *,
+    sr,  # Sampling rate in Hz
+):  # Reverberation time in s; NaN when the response is too short to tell
     "Time to fall by 60 dB, from the fall between -5 and -25 dB."
     left = np.cumsum(np.square(h, dtype='float64')[::-1])[::-1]
     db = 10 * np.log10(np.maximum(left / left[0], 1e-12))
     fall = np.flatnonzero((db <= -5) & (db >= -25))
-    if len(fall) < 3: return float('nan')
+    if len(fall) < 3:
+        return float('nan')
     return float(-60 / np.polyfit(fall / sr, db[fall], 1)[0])
 
 # %% ../nbs/10_distance.ipynb #cb55d3bf
 @dataclass(frozen=True, kw_only=True)
 class RoomDistribution:
     "What is drawn, and between which limits: all that decides the responses."
-    sr: float = 16000              # Sampling rate in Hz
-    rooms: int = 1000              # How many
-    positions: int = 4             # Places of source and microphone in each
-    size: tuple = (3., 15.)        # Length and width in m
-    height: tuple = (2.3, 5.)      # m
-    rt60: tuple = (.15, 1.2)       # Reverberation time at 1 kHz in s, before the walls differ
-    distance: tuple = (.3, 10.)    # m
-    at: tuple = ()                 # Distances of the positions of each room in m, in place of drawn ones
-    order: int = 10                # Reflections that are followed one by one
-    seed: int = 0                  # Of everything random, 0 or more
 
-    def __post_init__(self): check_rooms(self)
+    sr: float = 16000  # Sampling rate in Hz
+    rooms: int = 1000  # How many
+    positions: int = 4  # Places of source and microphone in each
+    size: tuple = (3.0, 15.0)  # Length and width in m
+    height: tuple = (2.3, 5.0)  # m
+    rt60: tuple = (0.15, 1.2)  # Reverberation time at 1 kHz in s, before the walls differ
+    distance: tuple = (0.3, 10.0)  # m
+    at: tuple = ()  # Distances of the positions of each room in m, in place of drawn ones
+    order: int = 10  # Reflections that are followed one by one
+    seed: int = 0  # Of everything random, 0 or more
 
-def check_rooms(r,  # `RoomDistribution`
-                ):
+    def __post_init__(self):
+        check_rooms(self)
+
+def check_rooms(
+    r,  # `RoomDistribution`
+):
     "Raise DataError for limits that no room can keep."
     for name in ('size', 'height', 'rt60', 'distance'):
         low, high = getattr(r, name)
-        if not 0 < low <= high: raise DataError(f'{name}={getattr(r, name)}: give two numbers above 0, the smaller one first')
-    if r.size[0] < 1 or r.height[0] < 1.5: raise DataError(f'size={r.size}, height={r.height}: give rooms of 1 m and more, at least 1.5 m high')
+        if not 0 < low <= high:
+            raise DataError(
+                f'{name}={getattr(r, name)}: give two numbers above 0, the smaller one first'
+            )
+    if r.size[0] < 1 or r.height[0] < 1.5:
+        raise DataError(
+            f'size={r.size}, height={r.height}: give rooms of 1 m and more, at least 1.5 m high'
+        )
     for name in ('rooms', 'positions', 'order', 'sr'):
-        if getattr(r, name) < 1: raise DataError(f'{name}={getattr(r, name)}: give 1 or more')
-    far = .85 * np.hypot(r.size[0] - .4, r.size[0] - .4)
-    if r.at and not (min(r.at) > 0 and max(r.at) <= far): raise DataError(f'at={r.at}: give distances above 0 and up to {far:.1f} m, which fit in every room, or larger rooms')
+        if getattr(r, name) < 1:
+            raise DataError(f'{name}={getattr(r, name)}: give 1 or more')
+    far = 0.85 * np.hypot(r.size[0] - 0.4, r.size[0] - 0.4)
+    if r.at and not (min(r.at) > 0 and max(r.at) <= far):
+        raise DataError(
+            f'at={r.at}: give distances above 0 and up to {far:.1f} m, which fit in every room, or larger rooms'
+        )
 
-def log_uniform(rng,       # numpy Generator
-                low, high, # Limits, above 0
-                ):         # A number between
+def log_uniform(
+    rng,  # numpy Generator
+    low,
+    high,  # Limits, above 0
+):  # A number between
     "A number drawn so that each ratio is as likely as any other."
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 # %% ../nbs/10_distance.ipynb #4ffbd60c
-def draw_room(rng,    # numpy Generator
-              rooms,  # `RoomDistribution`
-              ):      # `Room`
+def draw_room(
+    rng,  # numpy Generator
+    rooms,  # `RoomDistribution`
+):  # `Room`
     "A room by chance."
     size = np.array([*rng.uniform(*rooms.size, 2), rng.uniform(*rooms.height)])
     area = Room(size, 0).surfaces
-    mean = -np.expm1(-24 * np.log(10) / SPEED_OF_SOUND * np.prod(size) / area.sum() / log_uniform(rng, *rooms.rt60))
-    walls = rng.uniform(.3, 1.7, 6)
-    octaves = rng.uniform(-.15, .35) * np.arange(-3, 4) + .15 * rng.standard_normal((6, 7))
-    return Room(size, np.clip(mean * (walls / (area @ walls) * area.sum())[:, None] * 2 ** octaves, .02, .9))
+    mean = -np.expm1(
+        -24
+        * np.log(10)
+        / SPEED_OF_SOUND
+        * np.prod(size)
+        / area.sum()
+        / log_uniform(rng, *rooms.rt60)
+    )
+    walls = rng.uniform(0.3, 1.7, 6)
+    octaves = rng.uniform(-0.15, 0.35) * np.arange(-3, 4) + 0.15 * rng.standard_normal((6, 7))
+    return Room(
+        size, np.clip(mean * (walls / (area @ walls) * area.sum())[:, None] * 2**octaves, 0.02, 0.9)
+    )
 
-def draw_position(rng,            # numpy Generator
-                  room,           # `Room`
-                  rooms,          # `RoomDistribution`
-                  distance=None,  # m; None: drawn
-                  ):              # Source and microphone: x, y, z in m
+def draw_position(
+    rng,  # numpy Generator
+    room,  # `Room`
+    rooms,  # `RoomDistribution`
+    distance=None,  # m; None: drawn
+):  # Source and microphone: x, y, z in m
     "Two places in a room, a drawn distance apart, anywhere they fit."
-    wall, (x, y, z) = .2, room.size
-    far = min(rooms.distance[1], .85 * np.hypot(x - 2 * wall, y - 2 * wall))
+    wall, (x, y, z) = 0.2, room.size
+    far = min(rooms.distance[1], 0.85 * np.hypot(x - 2 * wall, y - 2 * wall))
     d = distance or log_uniform(rng, min(far, rooms.distance[0]), far)
     while True:
-        heights, turn = rng.uniform(.5, min(2.2, z - wall), 2), rng.uniform(0, 2 * np.pi)
-        flat = np.sqrt(max(0, d ** 2 - np.diff(heights)[0] ** 2))
+        heights, turn = rng.uniform(0.5, min(2.2, z - wall), 2), rng.uniform(0, 2 * np.pi)
+        flat = np.sqrt(max(0, d**2 - np.diff(heights)[0] ** 2))
         step = flat * np.array([np.cos(turn), np.sin(turn)])
         spare = room.size[:2] - 2 * wall - np.abs(step)
-        if abs(np.diff(heights)[0]) > d or (spare < 0).any(): continue
+        if abs(np.diff(heights)[0]) > d or (spare < 0).any():
+            continue
         mic = wall + rng.uniform(0, spare) + np.maximum(0, -step)
         return np.append(mic + step, heights[1]), np.append(mic, heights[0])
 
 # %% ../nbs/10_distance.ipynb #ac4b9d75
-SIMULATION = 1   # Counts up when the same settings give other responses
+SIMULATION = 1  # Counts up when the same settings give other responses
 
 @dataclass(frozen=True, eq=False)
 class ImpulseResponses:
     "Impulse responses of known distance."
-    samples: np.ndarray   # All of them in a row, each with its largest sample 1; float16
-    table: pd.DataFrame   # A row each: start, length (samples), room, distance_m, rt60 (s), drr (dB)
-    sr: float             # Their sampling rate in Hz
 
-    def __len__(self): return len(self.table)
+    samples: np.ndarray  # All of them in a row, each with its largest sample 1; float16
+    table: pd.DataFrame  # A row each: start, length (samples), room, distance_m, rt60 (s), drr (dB)
+    sr: float  # Their sampling rate in Hz
+
+    def __len__(self):
+        return len(self.table)
 
     def __getitem__(self, i):
         "Response `i`, float32, its direct sound on sample LEAD."
         row = self.table.iloc[i]
-        return self.samples[int(row.start):int(row.start + row.length)].astype('float32')
+        return self.samples[int(row.start) : int(row.start + row.length)].astype('float32')
 
     def subset(self, which):
         "Some of the responses, by a mask or by numbers."
-        return replace(self, table=self.table[which] if np.asarray(which).dtype == bool else self.table.iloc[np.asarray(which, int)])
+        return replace(
+            self,
+            table=self.table[which]
+            if np.asarray(which).dtype == bool
+            else self.table.iloc[np.asarray(which, int)],
+        )
 
     @staticmethod
     def of(made, sr):
         "Collect pairs of a response and a dict that tells of it."
         rows, lengths = [row for _, row in made], np.array([len(h) for h, _ in made])
         table = pd.DataFrame(rows).assign(start=np.cumsum(lengths) - lengths, length=lengths)
-        return ImpulseResponses(np.concatenate([(h / np.abs(h).max()).astype('float16') for h, _ in made]), table, sr)
+        return ImpulseResponses(
+            np.concatenate([(h / np.abs(h).max()).astype('float16') for h, _ in made]), table, sr
+        )
 
 # %% ../nbs/10_distance.ipynb #c0a1c341
-def room_responses(rooms,   # `RoomDistribution`
-                   number,  # Of the room
-                   ):       # List of (response, {'room', 'distance_m', 'rt60', 'drr'}), one a position
+def room_responses(
+    rooms,  # `RoomDistribution`
+    number,  # Of the room
+):  # List of (response, {'room', 'distance_m', 'rt60', 'drr'}), one a position
     "All responses of one room."
     rng, made = np.random.default_rng([rooms.seed, number]), []
     room = draw_room(rng, rooms)
     for distance in rooms.at or [None] * rooms.positions:
         source, microphone = draw_position(rng, room, rooms, distance)
         h = room_impulse_response(room, source, microphone, sr=rooms.sr, rng=rng, order=rooms.order)
-        made.append((h, {'room': number, 'distance_m': float(np.linalg.norm(source - microphone)), 'rt60': estimate_rt60(h, sr=rooms.sr),
-                         'drr': direct_to_reverberant(h, sr=rooms.sr)}))
+        made.append(
+            (
+                h,
+                {
+                    'room': number,
+                    'distance_m': float(np.linalg.norm(source - microphone)),
+                    'rt60': estimate_rt60(h, sr=rooms.sr),
+                    'drr': direct_to_reverberant(h, sr=rooms.sr),
+                },
+            )
+        )
     return made
 
-def response_file(rooms,  # `RoomDistribution`
-                  cache,  # Folder; None: `cache_dir()`
-                  ):      # Path
+def response_file(
+    rooms,  # `RoomDistribution`
+    cache,  # Folder; None: `cache_dir()`
+):  # Path
     "Where the responses of these settings are kept."
-    told = json.dumps(asdict(rooms) | {'simulation': SIMULATION, 'pyroomacoustics': room_library().__version__}, sort_keys=True)
-    return Path(cache or cache_dir() / 'rooms') / f'rooms-{hashlib.sha256(told.encode()).hexdigest()[:12]}.npz'
+    told = json.dumps(
+        asdict(rooms) | {'simulation': SIMULATION, 'pyroomacoustics': room_library().__version__},
+        sort_keys=True,
+    )
+    return (
+        Path(cache or cache_dir() / 'rooms')
+        / f'rooms-{hashlib.sha256(told.encode()).hexdigest()[:12]}.npz'
+    )
 
-def read_columns(path,  # An .npz file, which may not exist
-                 ):     # {name: array}; None when there is none, or it is damaged
+def read_columns(
+    path,  # An .npz file, which may not exist
+):  # {name: array}; None when there is none, or it is damaged
     "Arrays that were kept, as far as they are whole."
     try:
-        with np.load(path, allow_pickle=False) as kept: return {name: kept[name] for name in kept.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile): return None
+        with np.load(path, allow_pickle=False) as kept:
+            return {name: kept[name] for name in kept.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
 
-def write_columns(path,     # An .npz file
-                  **arrays, # What to keep
-                  ):        # `path`
+def write_columns(
+    path,  # An .npz file
+    **arrays,  # What to keep
+):  # `path`
     "Keep arrays, all or none of them."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    with open(part, 'wb') as f: np.savez(f, **arrays)
+    with open(part, 'wb') as f:
+        np.savez(f, **arrays)
     os.replace(part, path)
     return path
 
 # %% ../nbs/10_distance.ipynb #18344329
-def simulate_rooms(rooms,          # `RoomDistribution`
-                   *, cache=None,  # Folder to keep them in; None: the user's cache
-                   n_jobs=None,    # Processes; None: every core
-                   progress=True,  # Show a bar
-                   ):              # `ImpulseResponses`
+def simulate_rooms(
+    rooms,  # `RoomDistribution`
+    *,
+    cache=None,  # Folder to keep them in; None: the user's cache
+    n_jobs=None,  # Processes; None: every core
+    progress=True,  # Show a bar
+):  # `ImpulseResponses`
     "The responses of random rooms, made once and kept."
     from joblib import Parallel, delayed
     from tqdm import tqdm
+
     path = response_file(rooms, cache)
     kept = read_columns(path)
     if kept is None:
-        numbers = Parallel(n_jobs=n_jobs or -1, return_as='generator', batch_size=4)(delayed(room_responses)(rooms, k) for k in range(rooms.rooms))
-        made = [one for room in tqdm(numbers, total=rooms.rooms, unit='room', disable=not progress) for one in room]
+        numbers = Parallel(n_jobs=n_jobs or -1, return_as='generator', batch_size=4)(
+            delayed(room_responses)(rooms, k) for k in range(rooms.rooms)
+        )
+        made = [
+            one
+            for room in tqdm(numbers, total=rooms.rooms, unit='room', disable=not progress)
+            for one in room
+        ]
         responses = ImpulseResponses.of(made, rooms.sr)
-        write_columns(path, samples=responses.samples, **{name: column.to_numpy() for name, column in responses.table.items()})
+        write_columns(
+            path,
+            samples=responses.samples,
+            **{name: column.to_numpy() for name, column in responses.table.items()},
+        )
         return responses
     return ImpulseResponses(kept.pop('samples'), pd.DataFrame(kept), rooms.sr)
 
 # %% ../nbs/10_distance.ipynb #071712c3
-def distance_table(path,   # A CSV, or a folder with one in it
-                   ):      # DataFrame: file, distance_m, room, label; and the folder its files start from
+def distance_table(
+    path,  # A CSV, or a folder with one in it
+):  # DataFrame: file, distance_m, room, label; and the folder its files start from
     "A list of sound files and the distance of the source in each."
     path = Path(path)
     lists = sorted(path.glob('*.csv')) if path.is_dir() else [path]
-    if len(lists) != 1: raise DataError(f'{path}: holds {len(lists)} CSV files; one is needed, with the columns file and distance_m')
+    if len(lists) != 1:
+        raise DataError(
+            f'{path}: holds {len(lists)} CSV files; one is needed, with the columns file and distance_m'
+        )
     raw = read_csv(lists[0])
     have = {c.strip().lower(): c for c in raw.columns}
     name = next((have[n] for n in COLUMN_ALIASES['fname'] if n in have), None)
     if name is None or 'distance_m' not in have:
-        raise DataError(f'{lists[0]}: has the columns {shorten(raw.columns, 8)}; the columns file and distance_m are needed')
-    if not len(raw): raise DataError(f'{lists[0]}: lists no files; add some')
+        raise DataError(
+            f'{lists[0]}: has the columns {shorten(raw.columns, 8)}; the columns file and distance_m are needed'
+        )
+    if not len(raw):
+        raise DataError(f'{lists[0]}: lists no files; add some')
     metres = pd.to_numeric(raw[have['distance_m']], errors='coerce')
     bad = ~(np.isfinite(metres) & (metres > 0))
-    if bad.any(): raise DataError(f'{lists[0]}: distances that are no numbers above 0 ({shorten(raw[name][bad])}); give metres')
+    if bad.any():
+        raise DataError(
+            f'{lists[0]}: distances that are no numbers above 0 ({shorten(raw[name][bad])}); give metres'
+        )
     extra = {c: raw[have[c]].to_numpy() if c in have else '' for c in ('room', 'label', 'group')}
-    table = pd.DataFrame({'file': raw[name].str.strip(), 'distance_m': metres.astype(float), **extra})
+    table = pd.DataFrame(
+        {'file': raw[name].str.strip(), 'distance_m': metres.astype(float), **extra}
+    )
     out = [f for f in table.file if os.path.isabs(f) or '..' in Path(f).parts]
-    if out: raise DataError(f'{lists[0]}: files outside its folder ({shorten(out)}); move the list to a folder above them')
+    if out:
+        raise DataError(
+            f'{lists[0]}: files outside its folder ({shorten(out)}); move the list to a folder above them'
+        )
     return table, lists[0].parent
 
-def align_direct_sound(h,  # Impulse response, shape (n,)
-                       ):  # The same, float32, its direct sound on sample LEAD
+def align_direct_sound(
+    h,  # Impulse response, shape (n,)
+):  # The same, float32, its direct sound on sample LEAD
     "Cut the travel time off a measured response."
-    first = int(np.argmax(np.abs(h) > .1 * np.abs(h).max()))
+    first = int(np.argmax(np.abs(h) > 0.1 * np.abs(h).max()))
     return np.pad(h, (LEAD, 0))[first:].astype('float32')
 
 # %% ../nbs/10_distance.ipynb #de237f1d
-def read_responses(path,                 # A folder of impulse responses with a CSV, or that CSV
-                   *, sr=16000,          # Wanted sampling rate in Hz
-                   allow_missing=False,  # Go on with the files that can be read
-                   ):                    # `ImpulseResponses`
+def read_responses(
+    path,  # A folder of impulse responses with a CSV, or that CSV
+    *,
+    sr=16000,  # Wanted sampling rate in Hz
+    allow_missing=False,  # Go on with the files that can be read
+):  # `ImpulseResponses`
     "Measured impulse responses with known distance."
     table, folder = distance_table(path)
     made, failed = [], []
@@ -338,98 +486,171 @@ def read_responses(path,                 # A folder of impulse responses with a 
         except AudioError as e:
             failed.append(str(e))
             continue
-        made.append((h, {'room': row.room or 'room', 'distance_m': row.distance_m, 'rt60': estimate_rt60(h, sr=sr), 'drr': direct_to_reverberant(h, sr=sr)}))
-    if failed and not (allow_missing and made): raise DataError(f'{path}: {len(failed)} of {len(table)} files cannot be used ({failed[0]}); mend or remove them, or go on without with allow_missing=True')
+        made.append(
+            (
+                h,
+                {
+                    'room': row.room or 'room',
+                    'distance_m': row.distance_m,
+                    'rt60': estimate_rt60(h, sr=sr),
+                    'drr': direct_to_reverberant(h, sr=sr),
+                },
+            )
+        )
+    if failed and not (allow_missing and made):
+        raise DataError(
+            f'{path}: {len(failed)} of {len(table)} files cannot be used ({failed[0]}); mend or remove them, or go on without with allow_missing=True'
+        )
     return ImpulseResponses.of(made, sr)
 
 # %% ../nbs/10_distance.ipynb #1e9c5c68
-def microphone_gain(freqs,  # Hz, shape (n,)
-                    rng,    # numpy Generator
-                    ):      # Amplitudes, shape (n,)
+def microphone_gain(
+    freqs,  # Hz, shape (n,)
+    rng,  # numpy Generator
+):  # Amplitudes, shape (n,)
     "The response of a microphone by chance: bumps of 1.5 dB, a slope of up to 1.5 dB an octave, a low cut."
     octave = np.clip(np.log2(np.maximum(freqs, 1) / 1000), -4, 4)
-    db = np.interp(octave, np.arange(-4, 5), rng.normal(0, 1.5, 9)) + rng.uniform(-1.5, 1.5) * octave
+    db = (
+        np.interp(octave, np.arange(-4, 5), rng.normal(0, 1.5, 9)) + rng.uniform(-1.5, 1.5) * octave
+    )
     return 10 ** (db / 20) / np.sqrt(1 + (rng.uniform(30, 200) / np.maximum(freqs, 1)) ** 4)
 
-def simulate_recording(y,                # Dry sound, shape (n,)
-                       h,                # Impulse response, direct sound on sample LEAD
-                       *, sr,            # Sampling rate of both in Hz
-                       rng,              # numpy Generator: start, microphone, noise, gain
-                       seconds,          # Length of the recording in s
-                       start=None,       # Where it starts, in s on the clock of the dry sound; None: drawn
-                       snr=(5, 40),      # Noise lies so many dB below the sound
-                       peak=(-40, 0),    # Largest sample in dB
-                       ):                # Samples, float32
+def simulate_recording(
+    y,  # Dry sound, shape (n,)
+    h,  # Impulse response, direct sound on sample LEAD
+    *,
+    sr,  # Sampling rate of both in Hz
+    rng,  # numpy Generator: start, microphone, noise, gain
+    seconds,  # Length of the recording in s
+    start=None,  # Where it starts, in s on the clock of the dry sound; None: drawn
+    snr=(5, 40),  # Noise lies so many dB below the sound
+    peak=(-40, 0),  # Largest sample in dB
+):  # Samples, float32
     "A sound in a room, as a recorder of unknown gain and start has it."
     from scipy.fft import irfft, next_fast_len, rfft
+
     size = seconds_to_samples(seconds, sr=sr)
-    at = int(rng.integers(-sr // 2, max(min(len(y), sr) // 10, len(y) - size) + 1)) if start is None else seconds_to_samples(start, sr=sr)
+    at = (
+        int(rng.integers(-sr // 2, max(min(len(y), sr) // 10, len(y) - size) + 1))
+        if start is None
+        else seconds_to_samples(start, sr=sr)
+    )
     first = max(0, at - len(h) + 1)
-    dry = np.asarray(y[first:max(first + 1, at + size)], 'float32')
+    dry = np.asarray(y[first : max(first + 1, at + size)], 'float32')
     n = next_fast_len(len(dry) + len(h) - 1, real=True)
     gain = microphone_gain(np.fft.rfftfreq(n, 1 / sr), rng).astype('float32')
     wet = irfft(rfft(dry, n) * rfft(np.asarray(h, 'float32'), n) * gain, n)
     before, after = max(0, -at), max(0, at - first)
     out = np.zeros(size, 'float32')
-    out[before:] = np.pad(wet[after:after + size - before], (0, max(0, size - before - len(wet) + after)))
-    power = np.mean(np.square(out[before:][:max(1, len(y) - max(0, at))]))
-    out += colored_noise(size, sr=sr, rng=rng, slope=rng.uniform(-6, 0), low=30) * np.sqrt(power) * 10 ** (-rng.uniform(*snr) / 20)
+    out[before:] = np.pad(
+        wet[after : after + size - before], (0, max(0, size - before - len(wet) + after))
+    )
+    power = np.mean(np.square(out[before:][: max(1, len(y) - max(0, at))]))
+    out += (
+        colored_noise(size, sr=sr, rng=rng, slope=rng.uniform(-6, 0), low=30)
+        * np.sqrt(power)
+        * 10 ** (-rng.uniform(*snr) / 20)
+    )
     return out * np.float32(10 ** (rng.uniform(*peak) / 20) / max(np.abs(out).max(), 1e-12))
 
 # %% ../nbs/10_distance.ipynb #69689c89
 @dataclass(frozen=True, eq=False)
 class Sounds:
     "Dry sounds to be put into rooms."
-    samples: list          # float32, shape (n,) each
-    table: pd.DataFrame    # A row each: label, group, with the data set's name before it, and fname
+
+    samples: list  # float32, shape (n,) each
+    table: pd.DataFrame  # A row each: label, group, with the data set's name before it, and fname
     skipped: pd.DataFrame  # fname and reason of those that could not be read
-    sr: float              # Sampling rate in Hz
+    sr: float  # Sampling rate in Hz
 
-    def __len__(self): return len(self.samples)
+    def __len__(self):
+        return len(self.samples)
 
-def dry_sounds(clips,          # `Clips`, or several
-               *, sr=16000,    # Wanted sampling rate in Hz
-               seconds=5.,     # At most so much of each, from its start
-               top_db=40,      # What lies further below the loudest is silence, and cut off both ends
-               progress=True,  # Show a bar
-               ):              # `Sounds`
+def dry_sounds(
+    clips,  # `Clips`, or several
+    *,
+    sr=16000,  # Wanted sampling rate in Hz
+    seconds=5.0,  # At most so much of each, from its start
+    top_db=40,  # What lies further below the loudest is silence, and cut off both ends
+    progress=True,  # Show a bar
+):  # `Sounds`
     "The clips of data sets, trimmed to what sounds."
     from tqdm import tqdm
+
     rows, samples, skipped = [], [], []
-    todo = [(c.name, path, row) for c in ([clips] if isinstance(clips, Clips) else clips) for path, row in zip(c.paths, c.table.itertuples())]
+    todo = [
+        (c.name, path, row)
+        for c in ([clips] if isinstance(clips, Clips) else clips)
+        for path, row in zip(c.paths, c.table.itertuples())
+    ]
     for name, path, row in tqdm(todo, unit='clip', disable=not progress):
-        try: y = trim_silence(load_audio(path, sr=sr)[0], sr=sr, top_db=top_db)
-        except AudioError as e: skipped.append({'fname': row.Index, 'reason': str(e)})
+        try:
+            y = trim_silence(load_audio(path, sr=sr)[0], sr=sr, top_db=top_db)
+        except AudioError as e:
+            skipped.append({'fname': row.Index, 'reason': str(e)})
         else:
-            samples.append(np.ascontiguousarray(y[:seconds_to_samples(seconds, sr=sr)]))
+            samples.append(np.ascontiguousarray(y[: seconds_to_samples(seconds, sr=sr)]))
             rows.append({'label': row.label, 'group': f'{name} {row.group}', 'fname': row.Index})
-    if not samples: raise DataError(f'none of the {len(todo)} clips can be read ({shorten([s["reason"] for s in skipped], 1)}); give others')
-    return Sounds(samples, pd.DataFrame(rows), pd.DataFrame(skipped, columns=['fname', 'reason']), sr)
+    if not samples:
+        raise DataError(
+            f'none of the {len(todo)} clips can be read ({shorten([s["reason"] for s in skipped], 1)}); give others'
+        )
+    return Sounds(
+        samples, pd.DataFrame(rows), pd.DataFrame(skipped, columns=['fname', 'reason']), sr
+    )
 
 # %% ../nbs/10_distance.ipynb #28a3bd19
-def simulate_dataset(clips,          # `Clips`
-                     responses,      # `ImpulseResponses`, at the rate the clips shall have
-                     out,            # Folder to write
-                     *, seed=0,      # Of everything random
-                     tail=.5,        # Seconds kept after the end of each clip
-                     snr=(5, 40),    # Noise lies so many dB below the sound
-                     progress=True,  # Show a bar
-                     ):              # `Clips` of the same labels, splits, folds and groups, in the folder
+def simulate_dataset(
+    clips,  # `Clips`
+    responses,  # `ImpulseResponses`, at the rate the clips shall have
+    out,  # Folder to write
+    *,
+    seed=0,  # Of everything random
+    tail=0.5,  # Seconds kept after the end of each clip
+    snr=(5, 40),  # Noise lies so many dB below the sound
+    progress=True,  # Show a bar
+):  # `Clips` of the same labels, splits, folds and groups, in the folder
     "Put each clip of a data set into one of the rooms, and keep the distance in a table."
     from tqdm import tqdm
+
     out, rows = Path(out), []
-    if out.exists() and any(out.iterdir()): raise DataError(f'{out}: is not empty; name a new folder')
-    for i, (path, row) in enumerate(tqdm(list(zip(clips.paths, clips.table.itertuples())), unit='clip', disable=not progress)):
+    if out.exists() and any(out.iterdir()):
+        raise DataError(f'{out}: is not empty; name a new folder')
+    for i, (path, row) in enumerate(
+        tqdm(list(zip(clips.paths, clips.table.itertuples())), unit='clip', disable=not progress)
+    ):
         rng = np.random.default_rng([seed, i])
         k = int(rng.integers(len(responses)))
-        try: y, _ = load_audio(path, sr=responses.sr)
-        except AudioError: continue
-        wet = simulate_recording(y, responses[k], sr=responses.sr, rng=rng, seconds=len(y) / responses.sr + tail, start=0, snr=snr, peak=(-30, -1))
+        try:
+            y, _ = load_audio(path, sr=responses.sr)
+        except AudioError:
+            continue
+        wet = simulate_recording(
+            y,
+            responses[k],
+            sr=responses.sr,
+            rng=rng,
+            seconds=len(y) / responses.sr + tail,
+            start=0,
+            snr=snr,
+            peak=(-30, -1),
+        )
         file = out / 'audio' / f'{Path(row.Index).with_suffix("").as_posix().replace("/", "_")}.wav'
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(wav_bytes(wet, sr=int(responses.sr)))
-        rows.append({'file': file.relative_to(out).as_posix(), 'label': row.label, 'split': row.split, 'fold': '' if pd.isna(row.fold) else row.fold,
-                     'verified': row.verified, 'group': row.group, 'license': row.license, **responses.table.iloc[k][['distance_m', 'room', 'rt60', 'drr']]})
-    if not rows: raise DataError(f'{clips.name}: none of its clips can be read')
+        rows.append(
+            {
+                'file': file.relative_to(out).as_posix(),
+                'label': row.label,
+                'split': row.split,
+                'fold': '' if pd.isna(row.fold) else row.fold,
+                'verified': row.verified,
+                'group': row.group,
+                'license': row.license,
+                **responses.table.iloc[k][['distance_m', 'room', 'rt60', 'drr']],
+            }
+        )
+    if not rows:
+        raise DataError(f'{clips.name}: none of its clips can be read')
     pd.DataFrame(rows).to_csv(out / 'recordings.csv', index=False)
     return replace(load_clips(out), labels=clips.labels)

@@ -30,138 +30,191 @@ from .dataset import DataError, cache_dir, shorten, load_clips
 @dataclass(frozen=True)
 class Remote:
     "A file to fetch."
-    key: str               # Its name
-    url: str               # Its address
-    size: int = None       # Bytes; None when the server doesn't say
-    md5: str = None        # 32 hexadecimal digits; None when the server doesn't say
 
-def receive(remote,   # Remote
-            part,     # File that holds what has arrived; the rest is appended
-            ):
+    key: str  # Its name
+    url: str  # Its address
+    size: int = None  # Bytes; None when the server doesn't say
+    md5: str = None  # 32 hexadecimal digits; None when the server doesn't say
+
+def receive(
+    remote,  # Remote
+    part,  # File that holds what has arrived; the rest is appended
+):
     "One attempt to get the rest of a file."
     have = part.stat().st_size if part.exists() and remote.md5 else 0
     headers = {'Accept-Encoding': 'identity'} | ({'Range': f'bytes={have}-'} if have else {})
     with requests.get(remote.url, headers=headers, stream=True, timeout=(10, 60)) as answer:
         check_status(answer)
-        goes_on = answer.status_code == 206 and answer.headers.get('Content-Range', '').startswith(f'bytes {have}-')
-        if answer.status_code == 206 and not goes_on: part.unlink()
-        if answer.status_code not in (200, 206) or (answer.status_code == 206 and not goes_on): raise requests.ConnectionError('an answer to another question')
+        goes_on = answer.status_code == 206 and answer.headers.get('Content-Range', '').startswith(
+            f'bytes {have}-'
+        )
+        if answer.status_code == 206 and not goes_on:
+            part.unlink()
+        if answer.status_code not in (200, 206) or (answer.status_code == 206 and not goes_on):
+            raise requests.ConnectionError('an answer to another question')
         start = have if goes_on else 0
         total = remote.size or start + int(answer.headers.get('Content-Length', 0))
-        with open(part, 'ab' if goes_on else 'wb') as f, \
-             tqdm(desc=remote.key, total=total or None, initial=start, unit='B', unit_scale=True) as bar:
-            for chunk in answer.iter_content(1 << 15): bar.update(f.write(chunk))
-    if part.stat().st_size < total: raise requests.ConnectionError('the line broke')
+        with (
+            open(part, 'ab' if goes_on else 'wb') as f,
+            tqdm(
+                desc=remote.key, total=total or None, initial=start, unit='B', unit_scale=True
+            ) as bar,
+        ):
+            for chunk in answer.iter_content(1 << 15):
+                bar.update(f.write(chunk))
+    if part.stat().st_size < total:
+        raise requests.ConnectionError('the line broke')
 
 # %% ../nbs/02a_download.ipynb #711d3225
-def check_status(answer,   # requests.Response
-                 ):
+def check_status(
+    answer,  # requests.Response
+):
     "Nothing for a good answer, DataError for a hopeless one, ConnectionError for one to try again."
     said = f'{answer.status_code} {answer.reason}'
-    if answer.status_code >= 500 or answer.status_code in (408, 416, 429): raise requests.ConnectionError(said)
-    if answer.status_code >= 400: raise DataError(f'{answer.url}: the server says {said}')
+    if answer.status_code >= 500 or answer.status_code in (408, 416, 429):
+        raise requests.ConnectionError(said)
+    if answer.status_code >= 400:
+        raise DataError(f'{answer.url}: the server says {said}')
 
 # %% ../nbs/02a_download.ipynb #9d4b68a5
-def retry(attempt,            # Function without arguments
-          *,
-          wait,               # First pause in seconds
-          arrived=lambda: 0,  # Function that tells how much there is; more of it resets the count
-          tries=5,            # Attempts in a row without progress
-          ):                  # What `attempt` returns
+def retry(
+    attempt,  # Function without arguments
+    *,
+    wait,  # First pause in seconds
+    arrived=lambda: 0,  # Function that tells how much there is; more of it resets the count
+    tries=5,  # Attempts in a row without progress
+):  # What `attempt` returns
     "Call until it gets through, with growing pauses."
     left, have = tries, arrived()
     while True:
-        try: return attempt()
+        try:
+            return attempt()
         except requests.RequestException as e:
             now = arrived()
             left = tries if now > have else left - 1
             have = max(have, now)
-            if not left: raise
+            if not left:
+                raise
             pause = min(60, wait * 2 ** (tries - left))
             print(f'{short_reason(e)}; trying again in {pause:.0f} s', file=sys.stderr)
             time.sleep(pause)
 
-def short_reason(e,   # An exception of requests
-                 ):   # A few words
+def short_reason(
+    e,  # An exception of requests
+):  # A few words
     "The reason without the addresses and objects that requests puts around it."
     return str(e) if len(str(e)) < 60 else type(e).__name__
 
 # %% ../nbs/02a_download.ipynb #725e7fec
-def fetch(remote,   # Remote
-          folder,   # Folder for the file
-          *,
-          wait=1.,  # First pause after a break, in seconds
-          ):        # Path of the file, complete and checked
+def fetch(
+    remote,  # Remote
+    folder,  # Folder for the file
+    *,
+    wait=1.0,  # First pause after a break, in seconds
+):  # Path of the file, complete and checked
     "A file, going on where a broken download stopped."
     path, part = Path(folder) / remote.key, Path(folder) / f'{remote.key}.part'
-    def arrived(): return part.stat().st_size if part.exists() else 0
-    if remote.size is not None and arrived() > remote.size: part.unlink()
+
+    def arrived():
+        return part.stat().st_size if part.exists() else 0
+
+    if remote.size is not None and arrived() > remote.size:
+        part.unlink()
     missing, free = (remote.size or 0) - arrived(), shutil.disk_usage(folder).free
     if missing > free:
-        raise DataError(f'{folder}: {remote.key} needs {missing / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free; make room')
-    if remote.size is None or arrived() < remote.size: retry(lambda: receive(remote, part), wait=wait, arrived=arrived)
+        raise DataError(
+            f'{folder}: {remote.key} needs {missing / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free; make room'
+        )
+    if remote.size is None or arrived() < remote.size:
+        retry(lambda: receive(remote, part), wait=wait, arrived=arrived)
     if remote.md5:
-        with open(part, 'rb') as f: md5 = hashlib.file_digest(f, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        with open(part, 'rb') as f:
+            md5 = hashlib.file_digest(f, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         if md5 != remote.md5:
             part.unlink()
-            raise DataError(f'{remote.url}: arrived damaged (MD5 {md5}, announced {remote.md5}) and was deleted; call again to get it again')
+            raise DataError(
+                f'{remote.url}: arrived damaged (MD5 {md5}, announced {remote.md5}) and was deleted; call again to get it again'
+            )
     os.replace(part, path)
     return path
 
 # %% ../nbs/02a_download.ipynb #02b1c0b4
-def safe_members(z,         # zipfile.ZipFile
-                 *,
-                 strip=0,   # Leading folders to leave out of the names
-                 ):         # Dictionary: relative path → ZipInfo, the last in the file first
+def safe_members(
+    z,  # zipfile.ZipFile
+    *,
+    strip=0,  # Leading folders to leave out of the names
+):  # Dictionary: relative path → ZipInfo, the last in the file first
     "The files in a zip, or DataError when one of them is not what a data set would hold."
     members = {}
     for info in sorted(z.infolist(), key=lambda i: i.header_offset, reverse=True):
         kind, path = stat.S_IFMT(info.external_attr >> 16), PurePosixPath(info.filename)
-        odd = ('leads out of the folder' if path.is_absolute() or '..' in path.parts or set(':\\') & set(info.filename) else
-               'is no ordinary file' if kind not in (0, stat.S_IFREG, stat.S_IFDIR) else
-               'is encrypted' if info.flag_bits & 1 else None)
+        odd = (
+            'leads out of the folder'
+            if path.is_absolute() or '..' in path.parts or set(':\\') & set(info.filename)
+            else 'is no ordinary file'
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR)
+            else 'is encrypted'
+            if info.flag_bits & 1
+            else None
+        )
         path = PurePosixPath(*path.parts[strip:])
-        if not odd and not info.is_dir() and str(path) in members: odd = 'is there twice'
-        if odd: raise DataError(f'{z.filename}: {info.filename!r} {odd}; this is not the published archive, delete it')
-        if not info.is_dir(): members[str(path)] = info
+        if not odd and not info.is_dir() and str(path) in members:
+            odd = 'is there twice'
+        if odd:
+            raise DataError(
+                f'{z.filename}: {info.filename!r} {odd}; this is not the published archive, delete it'
+            )
+        if not info.is_dir():
+            members[str(path)] = info
     size, packed = sum(i.file_size for i in members.values()), os.path.getsize(z.filename)
-    if size > 1e6 + 200 * packed: raise DataError(f'{z.filename}: claims to hold {size / 1e6:,.0f} MB in {packed / 1e6:.3f}; this is not the published archive, delete it')
+    if size > 1e6 + 200 * packed:
+        raise DataError(
+            f'{z.filename}: claims to hold {size / 1e6:,.0f} MB in {packed / 1e6:.3f}; this is not the published archive, delete it'
+        )
     return members
 
 # %% ../nbs/02a_download.ipynb #105f5943
-def same_content(path,   # A file, or nothing
-                 info,   # zipfile.ZipInfo
-                 ):      # Whether the file is the member, by size and CRC-32
+def same_content(
+    path,  # A file, or nothing
+    info,  # zipfile.ZipInfo
+):  # Whether the file is the member, by size and CRC-32
     "Is this member already outside?"
-    if not path.is_file() or path.stat().st_size != info.file_size: return False
+    if not path.is_file() or path.stat().st_size != info.file_size:
+        return False
     crc = 0
     with open(path, 'rb') as f:
-        while block := f.read(1 << 20): crc = zlib.crc32(block, crc)
+        while block := f.read(1 << 20):
+            crc = zlib.crc32(block, crc)
     return crc == info.CRC
 
-def extract(z,      # zipfile.ZipFile
-            info,   # zipfile.ZipInfo
-            path,   # File to write
-            ):
+def extract(
+    z,  # zipfile.ZipFile
+    info,  # zipfile.ZipInfo
+    path,  # File to write
+):
     "One member, under its name only when it is whole."
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + '.part')
-    with z.open(info) as source, open(part, 'wb') as f: shutil.copyfileobj(source, f, 1 << 20)
+    with z.open(info) as source, open(part, 'wb') as f:
+        shutil.copyfileobj(source, f, 1 << 20)
     os.replace(part, path)
 
 # %% ../nbs/02a_download.ipynb #c3bab39e
-def unpack(path,      # A zip file; it is gone afterwards
-           dest,      # Folder to unpack into
-           *,
-           strip=0,   # Leading folders to leave out of the names
-           ):
+def unpack(
+    path,  # A zip file; it is gone afterwards
+    dest,  # Folder to unpack into
+    *,
+    strip=0,  # Leading folders to leave out of the names
+):
     "Unpack from the end, cutting the archive shorter as its members come out; can be killed and called again."
     path, dest, aside = Path(path), Path(dest), Path(f'{path}.contents')
     try:
         with open(path, 'r+b') as f:
-            if aside.exists():                         # a second call: the table of contents back in its place
+            if aside.exists():  # a second call: the table of contents back in its place
                 start, table = aside.read_bytes().split(b'\n', 1)
-                f.seek(int(start)); f.write(table); f.truncate()
+                f.seek(int(start))
+                f.write(table)
+                f.truncate()
             with zipfile.ZipFile(f) as z:
                 z.filename = os.fspath(path)
                 members = safe_members(z, strip=strip)
@@ -169,93 +222,147 @@ def unpack(path,      # A zip file; it is gone afterwards
                     f.seek(z.start_dir)
                     Path(f'{aside}.part').write_bytes(f'{z.start_dir}\n'.encode() + f.read())
                     os.replace(f'{aside}.part', aside)
-                for name, info in tqdm(members.items(), desc=f'unpacking {path.name}', unit=' files'):
-                    if not same_content(dest / name, info): extract(z, info, dest / name)
+                for name, info in tqdm(
+                    members.items(), desc=f'unpacking {path.name}', unit=' files'
+                ):
+                    if not same_content(dest / name, info):
+                        extract(z, info, dest / name)
                     f.truncate(info.header_offset)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as e:
-        for p in (path, aside): p.unlink(missing_ok=True)
-        raise DataError(f'{path}: is damaged ({e}) and was deleted; call again to get it again') from None
-    for p in (aside, path): p.unlink()
+        for p in (path, aside):
+            p.unlink(missing_ok=True)
+        raise DataError(
+            f'{path}: is damaged ({e}) and was deleted; call again to get it again'
+        ) from None
+    for p in (aside, path):
+        p.unlink()
 
 # %% ../nbs/02a_download.ipynb #2a127749
 @dataclass(frozen=True)
 class Source:
     "Where a data set comes from."
-    url: str      # Zenodo's list of files, or the archive itself
-    page: str     # Where a person finds it
-    clips: int    # How many clips it has
-    strip: int    # Leading folders in the archive to leave out
+
+    url: str  # Zenodo's list of files, or the archive itself
+    page: str  # Where a person finds it
+    clips: int  # How many clips it has
+    strip: int  # Leading folders in the archive to leave out
 
 SOURCES = {
-    'fsdkaggle2018': Source('https://zenodo.org/api/records/2552860', 'https://zenodo.org/records/2552860', 9473 + 1600, 0),
-    'esc50': Source('https://github.com/karolpiczak/ESC-50/archive/refs/heads/master.zip', 'https://github.com/karolpiczak/ESC-50', 2000, 1)}
+    'fsdkaggle2018': Source(
+        'https://zenodo.org/api/records/2552860',
+        'https://zenodo.org/records/2552860',
+        9473 + 1600,
+        0,
+    ),
+    'esc50': Source(
+        'https://github.com/karolpiczak/ESC-50/archive/refs/heads/master.zip',
+        'https://github.com/karolpiczak/ESC-50',
+        2000,
+        1,
+    ),
+}
 
-def list_archives(source,   # Source
-                  *,
-                  wait=1.,  # First pause after a break, in seconds
-                  ):        # List of Remote, the smallest first
+def list_archives(
+    source,  # Source
+    *,
+    wait=1.0,  # First pause after a break, in seconds
+):  # List of Remote, the smallest first
     "The archives that make up a data set."
-    if source.url.endswith('.zip'): return [Remote('archive.zip', source.url)]
+    if source.url.endswith('.zip'):
+        return [Remote('archive.zip', source.url)]
+
     def attempt():
         answer = requests.get(source.url, timeout=(10, 60))
         check_status(answer)
         return answer.json()
-    try: found = [Remote(Path(f['key']).name, f['links']['self'], int(f['size']), f['checksum'].removeprefix('md5:'))
-                  for f in retry(attempt, wait=wait)['files'] if f['key'].endswith('.zip')]
-    except (KeyError, TypeError, ValueError) as e: raise DataError(f'{source.url}: answered with something else than a list of files') from e
-    if not found: raise DataError(f'{source.url}: lists no archives')
+
+    try:
+        found = [
+            Remote(
+                Path(f['key']).name,
+                f['links']['self'],
+                int(f['size']),
+                f['checksum'].removeprefix('md5:'),
+            )
+            for f in retry(attempt, wait=wait)['files']
+            if f['key'].endswith('.zip')
+        ]
+    except (KeyError, TypeError, ValueError) as e:
+        raise DataError(f'{source.url}: answered with something else than a list of files') from e
+    if not found:
+        raise DataError(f'{source.url}: lists no archives')
     return sorted(found, key=lambda r: r.size)
 
 # %% ../nbs/02a_download.ipynb #358a7154
-def is_complete(dest,     # A folder
-                source,   # Source
-                ):        # Whether all of the data set is there
+def is_complete(
+    dest,  # A folder
+    source,  # Source
+):  # Whether all of the data set is there
     "All clips listed, all files there, each with a readable header."
-    if any(Path(dest).glob('*.zip.*')): return False                    # still on its way, or half unpacked
-    try: clips = load_clips(dest)
-    except DataError: return False
+    if any(Path(dest).glob('*.zip.*')):
+        return False  # still on its way, or half unpacked
+    try:
+        clips = load_clips(dest)
+    except DataError:
+        return False
     return len(clips) == source.clips and bool(clips.table.seconds.notna().all())
 
-def get_archives(dest,     # Folder
-                 source,   # Source
-                 *,
-                 wait,     # First pause after a break, in seconds
-                 ):
+def get_archives(
+    dest,  # Folder
+    source,  # Source
+    *,
+    wait,  # First pause after a break, in seconds
+):
     "Fetch and unpack what is not there yet."
     note = dest / '.soundtag_download.json'
     done = json.loads(note.read_text()) if note.exists() else []
     for remote in list_archives(source, wait=wait):
-        if remote.key in done: continue
+        if remote.key in done:
+            continue
         path = dest / remote.key
         unpack(path if path.exists() else fetch(remote, dest, wait=wait), dest, strip=source.strip)
         done.append(remote.key)
         Path(f'{note}.part').write_text(json.dumps(done))
         os.replace(f'{note}.part', note)
     note.unlink()
-    if not is_complete(dest, source): raise DataError(f'{dest}: everything was unpacked, and clips are missing or damaged; call again to get them again')
+    if not is_complete(dest, source):
+        raise DataError(
+            f'{dest}: everything was unpacked, and clips are missing or damaged; call again to get them again'
+        )
 
 # %% ../nbs/02a_download.ipynb #b5e477c0
-def download(name,           # fsdkaggle2018 or esc50
-             dest=None,      # Folder; None: one in the cache
-             *,
-             source=None,    # Source to use instead of the public one
-             wait=1.,        # First pause after a break, in seconds; the next ones double
-             ):              # The folder
+def download(
+    name,  # fsdkaggle2018 or esc50
+    dest=None,  # Folder; None: one in the cache
+    *,
+    source=None,  # Source to use instead of the public one
+    wait=1.0,  # First pause after a break, in seconds; the next ones double
+):  # The folder
     "Get a data set from its public archive; call again after any interruption."
-    if name not in SOURCES: raise DataError(f'{name}: can\'t be downloaded; choose {" or ".join(SOURCES)}')
+    if name not in SOURCES:
+        raise DataError(f'{name}: can\'t be downloaded; choose {" or ".join(SOURCES)}')
     source, dest = source or SOURCES[name], Path(dest or cache_dir() / name)
     by_hand = f'or get it by hand from {source.page} and unpack it into {dest}'
     try:
         dest.mkdir(parents=True, exist_ok=True)
         with FileLock(dest / '.soundtag_download.lock', timeout=0):
-            if is_complete(dest, source): print(f'{dest}: {name} is already there')
-            else: get_archives(dest, source, wait=wait)
-    except Timeout: raise DataError(f'{dest}: another download into this folder is running; wait for it') from None
+            if is_complete(dest, source):
+                print(f'{dest}: {name} is already there')
+            else:
+                get_archives(dest, source, wait=wait)
+    except Timeout:
+        raise DataError(
+            f'{dest}: another download into this folder is running; wait for it'
+        ) from None
     except requests.RequestException as e:
-        raise DataError(f'{source.url}: no connection ({short_reason(e)}); call again to go on, {by_hand}') from None
+        raise DataError(
+            f'{source.url}: no connection ({short_reason(e)}); call again to go on, {by_hand}'
+        ) from None
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(f'{dest}: the disk is full; make room and call again, what has arrived is kept') from None
+            raise DataError(
+                f'{dest}: the disk is full; make room and call again, what has arrived is kept'
+            ) from None
         raise DataError(f'{dest}: can\'t be written ({e.strerror}); name another folder') from None
     (dest / '.soundtag_download.lock').unlink(missing_ok=True)
     return dest

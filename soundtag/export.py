@@ -22,41 +22,53 @@ from .synthesis import INSTRUMENTS
 from .tagging import ModelError, load_tagger, read_json, read_model, read_run
 
 # %% ../nbs/09a_export.ipynb #ade82f30
-def end_to_end_model(run,  # Folder of a run
-                     ):    # Keras model: samples, shape (batch, samples), to probabilities, shape (batch, labels)
+def end_to_end_model(
+    run,  # Folder of a run
+):  # Keras model: samples, shape (batch, samples), to probabilities, shape (batch, labels)
     "All of a run in one model: features, networks, their geometric mean."
     import soundtag.model
     import keras
     from keras import ops
-    tagger, features = read_run(run), from_settings(read_json(run, 'config.json')['recipe']['features'])
+
+    tagger, features = (
+        read_run(run),
+        from_settings(read_json(run, 'config.json')['recipe']['features']),
+    )
     models = [read_model(p) for p in sorted(Path(run).glob('best_*.keras'))]
     size = seconds_to_samples(tagger.seconds, sr=tagger.sr) if models[0].input_shape[2] else None
-    for k, m in enumerate(models): m.name = f'fold_{k}'
+    for k, m in enumerate(models):
+        m.name = f'fold_{k}'
     audio = keras.Input((size,), name='audio')
     x = soundtag.model.FeatureLayer(features, dtype='float32', name='features')(audio)
     p = [m(x) for m in models]
-    if len(p) > 1: p = [ops.softmax(sum(ops.log(ops.maximum(q, 1e-12)) for q in p) / len(p))]
+    if len(p) > 1:
+        p = [ops.softmax(sum(ops.log(ops.maximum(q, 1e-12)) for q in p) / len(p))]
     return keras.Model(audio, p[0], name='soundtag')
 
 # %% ../nbs/09a_export.ipynb #01af657f
-def metadata_json(tagger,  # `Tagger`
-                  **more,  # Other entries: where it comes from, its licence
-                  ):       # Text, JSON
+def metadata_json(
+    tagger,  # `Tagger`
+    **more,  # Other entries: where it comes from, its licence
+):  # Text, JSON
     "What an exported file says about itself."
     names = 'labels', 'sr', 'seconds', 'short', 'silence', 'temperature', 'unknown', 'thresholds'
     return json.dumps({n: getattr(tagger, n) for n in names} | more)
 
-def append_json(path, # A .keras or .tflite file
-                text, # What shall be told, JSON
-                ):
+def append_json(
+    path,  # A .keras or .tflite file
+    text,  # What shall be told, JSON
+):
     "Put soundtag.json into the zip archive at the end of a file, which is begun if there is none."
-    with zipfile.ZipFile(path, 'a') as z: z.writestr('soundtag.json', text)
+    with zipfile.ZipFile(path, 'a') as z:
+        z.writestr('soundtag.json', text)
 
 # %% ../nbs/09a_export.ipynb #af475678
-def to_float16(proto,  # An `onnx.ModelProto`, changed in place
-               ):      # `proto`
+def to_float16(
+    proto,  # An `onnx.ModelProto`, changed in place
+):  # `proto`
     "Keep the kernels of convolutions as float16, to be turned into float32 when the model is loaded."
     from onnx import TensorProto, helper, numpy_helper
+
     kernels = {n.input[1] for n in proto.graph.node if n.op_type == 'Conv'}
     for i, t in enumerate(t for t in proto.graph.initializer if t.name in kernels):
         w, name = numpy_helper.to_array(t).astype('float16'), t.name
@@ -64,30 +76,39 @@ def to_float16(proto,  # An `onnx.ModelProto`, changed in place
         proto.graph.node.insert(i, helper.make_node('Cast', [t.name], [name], to=TensorProto.FLOAT))
     return proto
 
-def write_onnx(model,       # Keras model on samples
-               path,        # Where the file shall be
-               text,        # What it tells about itself, JSON
-               *, half=False, # Weights in 2 bytes instead of 4
-               ):
+def write_onnx(
+    model,  # Keras model on samples
+    path,  # Where the file shall be
+    text,  # What it tells about itself, JSON
+    *,
+    half=False,  # Weights in 2 bytes instead of 4
+):
     "A Keras model as an ONNX file."
-    try: import onnx
-    except ImportError: raise ModelError(f'{path}: takes onnx and tf2onnx; pip install "soundtag[export]"') from None
-    model.predict(np.zeros((1, model.input_shape[1] or 44100), 'float32'), verbose=0)      # Keras exports what has been called
+    try:
+        import onnx
+    except ImportError:
+        raise ModelError(
+            f'{path}: takes onnx and tf2onnx; pip install "soundtag[export]"'
+        ) from None
+    model.predict(
+        np.zeros((1, model.input_shape[1] or 44100), 'float32'), verbose=0
+    )  # Keras exports what has been called
     model.export(path, format='onnx', verbose=False)
     proto = onnx.load(path)
-    if half: to_float16(proto)
+    if half:
+        to_float16(proto)
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, {'soundtag': text})
     proto.producer_name, proto.doc_string, proto.graph.name = 'soundtag', '', 'soundtag'
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
 
-def write_tflite(model, path, text): # As `write_onnx`
+def write_tflite(model, path, text):  # As `write_onnx`
     "A Keras model as a LiteRT file."
     model.export(path, format='litert', verbose=False)
     append_json(path, text)
 
-def write_keras(model, path, text): # As `write_onnx`
+def write_keras(model, path, text):  # As `write_onnx`
     "A Keras model on samples as Keras has it."
     model.save(path)
     append_json(path, text)
@@ -95,36 +116,53 @@ def write_keras(model, path, text): # As `write_onnx`
 # %% ../nbs/09a_export.ipynb #578a21fb
 TOLERANCE = 1e-3  # Largest difference of a probability between a run and its export
 
-def trial_sounds(tagger,  # `Tagger`
-                 ):       # Samples, float32, shape (12, samples)
+def trial_sounds(
+    tagger,  # `Tagger`
+):  # Samples, float32, shape (12, samples)
     "One window of each synthetic instrument."
     size = seconds_to_samples(tagger.seconds, sr=tagger.sr)
-    return np.stack([np.resize(mini_clip(name, 1, 0, seed=0, sr=tagger.sr), size) for name in INSTRUMENTS]).astype('float32')
+    return np.stack(
+        [np.resize(mini_clip(name, 1, 0, seed=0, sr=tagger.sr), size) for name in INSTRUMENTS]
+    ).astype('float32')
 
-def largest_difference(tagger, # `Tagger`
-                       other,  # Another of the same labels
-                       ):      # A number
+def largest_difference(
+    tagger,  # `Tagger`
+    other,  # Another of the same labels
+):  # A number
     "How far two taggers are apart, at most, on the trial sounds."
     y = trial_sounds(tagger)
     return float(np.abs(tagger.predict(y) - other.predict(y)).max())
 
-def export(run,            # Folder of a run
-           out,            # File to write, ending in .onnx, .tflite or .keras
-           *, half=False,  # ONNX with weights of 2 bytes
-           calibration={}, # Fields of `Tagger` to set: temperature, unknown, thresholds
-           **more,         # What else the file shall tell, such as its licence
-           ):              # (`out`, the largest difference that was found)
+def export(
+    run,  # Folder of a run
+    out,  # File to write, ending in .onnx, .tflite or .keras
+    *,
+    half=False,  # ONNX with weights of 2 bytes
+    calibration={},  # Fields of `Tagger` to set: temperature, unknown, thresholds
+    **more,  # What else the file shall tell, such as its licence
+):  # (`out`, the largest difference that was found)
     "Write a run as one file that takes raw audio, once its answers are found to be the run's."
     from dataclasses import replace
+
     out, tagger = Path(out), replace(read_run(run), **calibration)
     writers = {'.onnx': write_onnx, '.tflite': write_tflite, '.keras': write_keras}
-    if out.suffix not in writers: raise ModelError(f'{out}: ends in no format we write; choose {", ".join(writers)}')
-    if half and out.suffix != '.onnx': raise ModelError(f'{out}: half=True is for .onnx')
+    if out.suffix not in writers:
+        raise ModelError(f'{out}: ends in no format we write; choose {", ".join(writers)}')
+    if half and out.suffix != '.onnx':
+        raise ModelError(f'{out}: half=True is for .onnx')
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix='.export-') as folder:
         part = Path(folder) / out.name
-        writers[out.suffix](end_to_end_model(run), part, metadata_json(tagger, **more), **({'half': True} if half else {}))
+        writers[out.suffix](
+            end_to_end_model(run),
+            part,
+            metadata_json(tagger, **more),
+            **({'half': True} if half else {}),
+        )
         apart = largest_difference(tagger, load_tagger(part))
-        if not apart <= TOLERANCE: raise ModelError(f'{out}: not written, its probabilities would be {apart:.2g} from those of {run}; try another format')
+        if not apart <= TOLERANCE:
+            raise ModelError(
+                f'{out}: not written, its probabilities would be {apart:.2g} from those of {run}; try another format'
+            )
         os.replace(part, out)
     return out, apart

@@ -19,258 +19,478 @@ from .audio import PALETTE
 from .augmentation import Augment
 from .dataset import make_folds
 from .model import count_macs
-from .results import accuracy, fold_scores, load_run, map_at_3, format_percent, mean_std, write_metrics
-from .training import (NETWORKS, RECIPES, load_results, data_of, assign_folds, geometric_mean, get_recipe, load_run_data, split_rows, train_folds, fit_and_predict,
-                               versions, write_file)
+from soundtag.results import (
+    accuracy,
+    fold_scores,
+    load_run,
+    map_at_3,
+    format_percent,
+    mean_std,
+    write_metrics,
+)
+from soundtag.training import (
+    NETWORKS,
+    RECIPES,
+    load_results,
+    data_of,
+    assign_folds,
+    geometric_mean,
+    get_recipe,
+    load_run_data,
+    split_rows,
+    train_folds,
+    fit_and_predict,
+    versions,
+    write_file,
+)
 
 # %% ../nbs/08b_gap.ipynb #325d618a
-def build_steps(recipe,  # `Recipe` to begin with
-                changes, # Name of a step → the settings it changes
-                ):       # Name → `Recipe`, in order
+def build_steps(
+    recipe,  # `Recipe` to begin with
+    changes,  # Name of a step → the settings it changes
+):  # Name → `Recipe`, in order
     "Recipes that each differ from the one before by one change."
     steps = {}
-    for name, change in changes.items(): steps[name] = recipe = replace(recipe, name=name, **change)
+    for name, change in changes.items():
+        steps[name] = recipe = replace(recipe, name=name, **change)
     return steps
 
-def ablation_steps(steps=400, # Of learning, for the later recipes
-                   ):         # Name → `Recipe`
+def ablation_steps(
+    steps=400,  # Of learning, for the later recipes
+):  # Name → `Recipe`
     "From the post's recipe to `strong`, where all labels are believed."
     post, strong = RECIPES['post'], RECIPES['strong']
     a, shift = strong.augment, Augment(time_shift=strong.augment.time_shift)
     colour = replace(shift, gain=a.gain, tilt=a.tilt)
     mixed = replace(colour, mixup=a.mixup)
-    masked = replace(mixed, time_mask=.12, freq_mask=.16)
+    masked = replace(mixed, time_mask=0.12, freq_mask=0.16)
     moved = replace(masked, freq_shift=a.freq_shift)
-    half = replace(a, freq_mixstyle=0.)
-    return {'post': post} | build_steps(post, {
-        'fixed schedule': {'watch': 'none'}, 'a new window each epoch': {'seconds': None, 'window': 2., 'short': 'pad'}, 'settled means': {'settle': strong.settle},
-        'one mean a coefficient': {'standardize': (0, 2)}, 'log-mel': {'features': strong.features}, 'five windows averaged': {'crops': 5}, 'windows of 4 s': {'window': 4.},
-        'silence left out': {'silence': strong.silence}, 'repeated, not padded': {'short': 'repeat'}, 'pooled, not flattened': {'network': 'pooled_cnn'},
-        'the larger network': {'network': 'strong_cnn'}, 'more steps': {'batch_size': 32, 'epochs': 1, 'least_steps': steps},
-        'AdamW and a cosine': {'cosine': True, 'learning_rate': strong.learning_rate, 'weight_decay': strong.weight_decay}, 'time shift': {'augment': shift},
-        'gain and tilt': {'augment': colour}, 'mixup': {'augment': mixed}, 'masks': {'augment': masked}, 'label smoothing': {'label_smoothing': strong.label_smoothing},
-        'shorter windows, too': {'shorter': strong.shorter}, 'frequency shift': {'augment': moved}, 'cutmix': {'augment': replace(moved, cutmix=a.cutmix)}, 'no masks': {'augment': replace(half, unmixed=0.)},
-        'windows of 5 s': {'window': strong.window}, 'half unmixed': {'augment': half}, 'another microphone': {'augment': a}})
+    half = replace(a, freq_mixstyle=0.0)
+    return {'post': post} | build_steps(
+        post,
+        {
+            'fixed schedule': {'watch': 'none'},
+            'a new window each epoch': {'seconds': None, 'window': 2.0, 'short': 'pad'},
+            'settled means': {'settle': strong.settle},
+            'one mean a coefficient': {'standardize': (0, 2)},
+            'log-mel': {'features': strong.features},
+            'five windows averaged': {'crops': 5},
+            'windows of 4 s': {'window': 4.0},
+            'silence left out': {'silence': strong.silence},
+            'repeated, not padded': {'short': 'repeat'},
+            'pooled, not flattened': {'network': 'pooled_cnn'},
+            'the larger network': {'network': 'strong_cnn'},
+            'more steps': {'batch_size': 32, 'epochs': 1, 'least_steps': steps},
+            'AdamW and a cosine': {
+                'cosine': True,
+                'learning_rate': strong.learning_rate,
+                'weight_decay': strong.weight_decay,
+            },
+            'time shift': {'augment': shift},
+            'gain and tilt': {'augment': colour},
+            'mixup': {'augment': mixed},
+            'masks': {'augment': masked},
+            'label smoothing': {'label_smoothing': strong.label_smoothing},
+            'shorter windows, too': {'shorter': strong.shorter},
+            'frequency shift': {'augment': moved},
+            'cutmix': {'augment': replace(moved, cutmix=a.cutmix)},
+            'no masks': {'augment': replace(half, unmixed=0.0)},
+            'windows of 5 s': {'window': strong.window},
+            'half unmixed': {'augment': half},
+            'another microphone': {'augment': a},
+        },
+    )
 
 # %% ../nbs/08b_gap.ipynb #47b8d733
-def scored_fold(data,    # `Prepared`, training clips alone
-                fold,    # Fold of each clip
-                k,       # The one to score
-                recipe,  # A `Recipe`
-                seed,    # The run's
-                ):       # What became of it
+def scored_fold(
+    data,  # `Prepared`, training clips alone
+    fold,  # Fold of each clip
+    k,  # The one to score
+    recipe,  # A `Recipe`
+    seed,  # The run's
+):  # What became of it
     "Train one network from scratch, and score it on the fold it has not seen."
     train, _, scored = split_rows(fold, k, recipe.watch)
-    y, (p, _, seconds) = data.targets.argmax(1), fit_and_predict(data, fold, k, recipe, recipe.watch, seed)
-    return {'fold': int(k), 'clips': len(scored), 'accuracy': accuracy(y[scored], p[scored]), 'map3': map_at_3(y[scored], p[scored]),
-            'train_accuracy': accuracy(y[train], p[train]), 'seconds': round(seconds, 1)}
+    y, (p, _, seconds) = (
+        data.targets.argmax(1),
+        fit_and_predict(data, fold, k, recipe, recipe.watch, seed),
+    )
+    return {
+        'fold': int(k),
+        'clips': len(scored),
+        'accuracy': accuracy(y[scored], p[scored]),
+        'map3': map_at_3(y[scored], p[scored]),
+        'train_accuracy': accuracy(y[train], p[train]),
+        'seconds': round(seconds, 1),
+    }
 
-def benchmark_steps(clips,         # `Clips`; the training ones count
-                    *, steps=None, # Name → `Recipe`; None: `ablation_steps`
-                    out=None,      # JSON file to write, which may hold other results; one begun is gone on with
-                    seed=0,        # Of everything random
-                    cache=None,    # Folder of the feature store; None: the user's cache
-                    progress=True, # Print a line a step
-                    ):             # Results; `steps` has an entry a step, `scores` what each is worth
+def benchmark_steps(
+    clips,  # `Clips`; the training ones count
+    *,
+    steps=None,  # Name → `Recipe`; None: `ablation_steps`
+    out=None,  # JSON file to write, which may hold other results; one begun is gone on with
+    seed=0,  # Of everything random
+    cache=None,  # Folder of the feature store; None: the user's cache
+    progress=True,  # Print a line a step
+):  # Results; `steps` has an entry a step, `scores` what each is worth
     "Train and score each fold of each step."
     clips, book, steps = clips.train, load_results(out), steps or ablation_steps()
-    result = {'what': 'accuracy step by step from the recipe post to strong', 'data': data_of(clips), 'seeds': [seed], 'versions': versions(), 'steps': {}}
+    result = {
+        'what': 'accuracy step by step from the recipe post to strong',
+        'data': data_of(clips),
+        'seeds': [seed],
+        'versions': versions(),
+        'steps': {},
+    }
     begun = book.get(clips.name, {})
-    if all(begun.get(n) == result[n] for n in ('data', 'seeds', 'versions')): result['steps'] = begun['steps']
+    if all(begun.get(n) == result[n] for n in ('data', 'seeds', 'versions')):
+        result['steps'] = begun['steps']
     for name, recipe in steps.items():
         entry = result['steps'].get(name)
-        if entry is None or entry['recipe'] != recipe.settings: entry = result['steps'][name] = {'recipe': recipe.settings, 'folds': []}
+        if entry is None or entry['recipe'] != recipe.settings:
+            entry = result['steps'][name] = {'recipe': recipe.settings, 'folds': []}
         data = load_run_data(clips, recipe, seed, cache, progress)
         fold = assign_folds(data.clips, 5, 'auto', recipe.watch, seed).to_numpy()
-        for k in sorted(set(fold))[len(entry['folds']):]:
+        for k in sorted(set(fold))[len(entry['folds']) :]:
             entry['folds'].append(scored_fold(data, fold, k, recipe, seed))
-            if out: write_file(out, json.dumps(book | {clips.name: result}, indent=1))
-        if progress: print(f"{clips.name}, {name}:", ', '.join(f'{format_percent(mean_std(f[key] for f in entry["folds"]))} {what}' for key, what in (('accuracy', 'held out'), ('train_accuracy', 'taught'))), flush=True)
+            if out:
+                write_file(out, json.dumps(book | {clips.name: result}, indent=1))
+        if progress:
+            print(
+                f"{clips.name}, {name}:",
+                ', '.join(
+                    f'{format_percent(mean_std(f[key] for f in entry["folds"]))} {what}'
+                    for key, what in (('accuracy', 'held out'), ('train_accuracy', 'taught'))
+                ),
+                flush=True,
+            )
     result['scores'] = step_scores({name: result['steps'][name] for name in steps})
-    if out: write_file(out, json.dumps(book | {clips.name: result}, indent=1) + '\n')
+    if out:
+        write_file(out, json.dumps(book | {clips.name: result}, indent=1) + '\n')
     return result
 
 # %% ../nbs/08b_gap.ipynb #47b8d735
-def step_scores(steps, # Name → {'folds': what `scored_fold` gave, a dict a fold}, in order
-                ):     # Name → measure → `mean_std` over the folds; 'gain' is that over the step before, fold by fold
+def step_scores(
+    steps,  # Name → {'folds': what `scored_fold` gave, a dict a fold}, in order
+):  # Name → measure → `mean_std` over the folds; 'gain' is that over the step before, fold by fold
     "What each step is worth."
     told, before = {}, None
     for name, entry in steps.items():
-        told[name] = {key: mean_std(f[key] for f in entry['folds']) for key in ('accuracy', 'map3', 'train_accuracy', 'seconds')}
-        if before: told[name]['gain'] = mean_std(np.subtract(told[name]['accuracy']['folds'], before))
+        told[name] = {
+            key: mean_std(f[key] for f in entry['folds'])
+            for key in ('accuracy', 'map3', 'train_accuracy', 'seconds')
+        }
+        if before:
+            told[name]['gain'] = mean_std(np.subtract(told[name]['accuracy']['folds'], before))
         before = told[name]['accuracy']['folds']
     return told
 
 # %% ../nbs/08b_gap.ipynb #5d13bff7
-def model_cost(recipe,   # A `Recipe`
-               n_labels, # Labels to tell apart
-               ):        # {'parameters', 'multiply_adds'}
+def model_cost(
+    recipe,  # A `Recipe`
+    n_labels,  # Labels to tell apart
+):  # {'parameters', 'multiply_adds'}
     "What one answer of a recipe's network costs, about all that it hears at once."
-    network = NETWORKS[recipe.network](n_labels, input_shape=(recipe.features.n_coef, recipe.frames_of(recipe.window or recipe.seconds), 1))
+    network = NETWORKS[recipe.network](
+        n_labels,
+        input_shape=(recipe.features.n_coef, recipe.frames_of(recipe.window or recipe.seconds), 1),
+    )
     return {'parameters': network.count_params(), 'multiply_adds': count_macs(network)}
 
-def true_labels(run,   # A `Run`
-                clips, # The `Clips` it was trained on
-                ):     # True label index of each training clip, in the order of the run's answers
+def true_labels(
+    run,  # A `Run`
+    clips,  # The `Clips` it was trained on
+):  # True label index of each training clip, in the order of the run's answers
     "What its answers are compared with."
     return clips.subset(list(run.folds.index)).table['label'].map(run.labels.index).to_numpy(int)
 
-def over_seeds(runs, # Finished `Run`s, which differ in their seed alone
-               told, # Content of the metrics.json of each
-               y,    # True label index of each training clip
-               ):    # Measure → {'mean', 'sd', 'seeds'}; 'together' → measure → spread over the folds; 'seconds', a row a seed
+def over_seeds(
+    runs,  # Finished `Run`s, which differ in their seed alone
+    told,  # Content of the metrics.json of each
+    y,  # True label index of each training clip
+):  # Measure → {'mean', 'sd', 'seeds'}; 'together' → measure → spread over the folds; 'seconds', a row a seed
     "The mean of a measure in each run, their mean and spread, and what the runs say together."
-    each = {name: [t['metrics'][name]['mean'] for t in told] for name in ('accuracy', 'top3', 'map3', 'train_accuracy_at_rest')}
+    each = {
+        name: [t['metrics'][name]['mean'] for t in told]
+        for name in ('accuracy', 'top3', 'map3', 'train_accuracy_at_rest')
+    }
     sd = lambda v: float(np.std(v, ddof=1)) if len(v) > 1 else None
-    return {name: {'mean': float(np.mean(v)), 'sd': sd(v), 'seeds': v} for name, v in each.items()} | {
-        'together': fold_scores(y, geometric_mean([r.oof for r in runs]), runs[0].folds.to_numpy()), 'seconds': [t['seconds'] for t in told]}
+    return {
+        name: {'mean': float(np.mean(v)), 'sd': sd(v), 'seeds': v} for name, v in each.items()
+    } | {
+        'together': fold_scores(y, geometric_mean([r.oof for r in runs]), runs[0].folds.to_numpy()),
+        'seconds': [t['seconds'] for t in told],
+    }
 
-def with_folds(clips, # `Clips`
-               seed,  # Of the shuffle
-               ):     # `Clips`, whose folds no later seed changes
+def with_folds(
+    clips,  # `Clips`
+    seed,  # Of the shuffle
+):  # `Clips`, whose folds no later seed changes
     "A data set that has five folds of its own, if it had none before."
-    return replace(clips, table=clips.table.assign(fold=make_folds(clips, seed=seed).astype('Int64')))
+    return replace(
+        clips, table=clips.table.assign(fold=make_folds(clips, seed=seed).astype('Int64'))
+    )
 
-def benchmark_accuracy(clips,                # `Clips`
-                       *, out=None,          # JSON file to write
-                       recipe='strong',      # A `Recipe`, or a name in `RECIPES`
-                       seeds=(0, 1, 2),      # A run each; the first deals the folds of all, where the data set has none
-                       runs='runs/accuracy', # Where the runs go; those begun there are gone on with
-                       cache=None,           # Folder of the feature store; None: the user's cache
-                       progress=True,        # Show bars
-                       ):                    # metrics.json of the first seed, and the seeds beside each other
+def benchmark_accuracy(
+    clips,  # `Clips`
+    *,
+    out=None,  # JSON file to write
+    recipe='strong',  # A `Recipe`, or a name in `RECIPES`
+    seeds=(0, 1, 2),  # A run each; the first deals the folds of all, where the data set has none
+    runs='runs/accuracy',  # Where the runs go; those begun there are gone on with
+    cache=None,  # Folder of the feature store; None: the user's cache
+    progress=True,  # Show bars
+):  # metrics.json of the first seed, and the seeds beside each other
     "Train a recipe with several seeds, and measure every run."
     recipe, done, told = get_recipe(recipe), [], []
     data, clips = data_of(clips), with_folds(clips, seeds[0])
     for seed in seeds:
-        run = load_run(train_folds(clips, recipe, out=Path(runs) / f'{clips.name}-{recipe.name}-{seed}', seed=seed, cache=cache, progress=progress))
-        done.append(run); told.append(write_metrics(run, clips, cache=cache))
+        run = load_run(
+            train_folds(
+                clips,
+                recipe,
+                out=Path(runs) / f'{clips.name}-{recipe.name}-{seed}',
+                seed=seed,
+                cache=cache,
+                progress=progress,
+            )
+        )
+        done.append(run)
+        told.append(write_metrics(run, clips, cache=cache))
         y = true_labels(run, clips)
-        result = told[0] | {'data': data, 'seeds': list(seeds[:len(done)]), 'network': model_cost(recipe, len(run.labels)), 'over_seeds': over_seeds(done, told, y)}
-        if out: write_file(out, json.dumps(result, indent=1) + '\n')
+        result = told[0] | {
+            'data': data,
+            'seeds': list(seeds[: len(done)]),
+            'network': model_cost(recipe, len(run.labels)),
+            'over_seeds': over_seeds(done, told, y),
+        }
+        if out:
+            write_file(out, json.dumps(result, indent=1) + '\n')
     return result
 
 # %% ../nbs/08b_gap.ipynb #47b8d737
-def plot_steps(walked, # Data set → what `benchmark_steps` gave
-               ):      # A matplotlib figure
+def plot_steps(
+    walked,  # Data set → what `benchmark_steps` gave
+):  # A matplotlib figure
     "Accuracy on clips held out and on clips taught after each step, and how long a training took."
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
+
     names = list(next(iter(walked.values()))['scores'])
-    fig, axes = plt.subplots(1, len(walked) + 1, sharey=True, figsize=(3 * len(walked) + 3.6, 1 + .24 * len(names)), width_ratios=[3] * len(walked) + [1.5])
+    fig, axes = plt.subplots(
+        1,
+        len(walked) + 1,
+        sharey=True,
+        figsize=(3 * len(walked) + 3.6, 1 + 0.24 * len(names)),
+        width_ratios=[3] * len(walked) + [1.5],
+    )
     for ax, (title, r), mark in zip(axes, walked.items(), Line2D.filled_markers):
-        mean, sd = ({key: [s[key][what] for s in r['scores'].values()] for key in ('accuracy', 'train_accuracy', 'seconds')} for what in ('mean', 'sd'))
-        held, taught, rows = 100 * np.array(mean['accuracy']), 100 * np.array(mean['train_accuracy']), np.arange(len(mean['accuracy']))
+        mean, sd = (
+            {
+                key: [s[key][what] for s in r['scores'].values()]
+                for key in ('accuracy', 'train_accuracy', 'seconds')
+            }
+            for what in ('mean', 'sd')
+        )
+        held, taught, rows = (
+            100 * np.array(mean['accuracy']),
+            100 * np.array(mean['train_accuracy']),
+            np.arange(len(mean['accuracy'])),
+        )
         ax.hlines(rows, held, taught, color='#dddddd', zorder=0)
-        ax.plot(taught, rows, 'o', color=PALETTE[0], markerfacecolor='none', label='taught, at rest')
-        ax.errorbar(held, rows, xerr=100 * np.array(sd['accuracy']), fmt='o', color=PALETTE[1], capsize=2, label='held out, ± sd over the folds')
+        ax.plot(
+            taught, rows, 'o', color=PALETTE[0], markerfacecolor='none', label='taught, at rest'
+        )
+        ax.errorbar(
+            held,
+            rows,
+            xerr=100 * np.array(sd['accuracy']),
+            fmt='o',
+            color=PALETTE[1],
+            capsize=2,
+            label='held out, ± sd over the folds',
+        )
         ax.set(title=title, xlabel='accuracy [%]', xlim=(0, 104))
         axes[-1].plot(np.array(mean['seconds']) / 60, rows, mark, color='#555555', label=title)
     axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
     axes[0].legend(loc='lower left')
     axes[-1].set(xlabel='a training [min]', xlim=(0, None))
-    if len(walked) > 1: axes[-1].legend(loc='upper right')
+    if len(walked) > 1:
+        axes[-1].legend(loc='upper right')
     return fig
 
 # %% ../nbs/08b_gap.ipynb #304ccf42
-def add_label_noise(data,   # `Prepared`, training clips alone
-                    share,  # Of the labels that are replaced, at most 0.5
-                    seed,   # Of the lot
-                    ):      # The same with wrong targets; those clips and as many right ones are unverified
+def add_label_noise(
+    data,  # `Prepared`, training clips alone
+    share,  # Of the labels that are replaced, at most 0.5
+    seed,  # Of the lot
+):  # The same with wrong targets; those clips and as many right ones are unverified
     "Replace labels by others, and tell nobody which."
-    if not 0 <= share <= .5: raise ValueError(f'share={share}: give 0 to 0.5, as there are to be as many right clips among the unverified')
+    if not 0 <= share <= 0.5:
+        raise ValueError(
+            f'share={share}: give 0 to 0.5, as there are to be as many right clips among the unverified'
+        )
     labels, number = data.targets.shape[1], round(share * len(data.train))
     rng, targets = np.random.default_rng([seed, number]), data.targets.copy()
     order = rng.permutation(data.train)
     wrong = order[:number]
-    targets[wrong] = np.eye(labels, dtype=targets.dtype)[(targets[wrong].argmax(1) + rng.integers(1, labels, number)) % labels]
-    table = data.clips.table.assign(verified=~np.isin(np.arange(len(targets)), order[:2 * number]))
+    targets[wrong] = np.eye(labels, dtype=targets.dtype)[
+        (targets[wrong].argmax(1) + rng.integers(1, labels, number)) % labels
+    ]
+    table = data.clips.table.assign(verified=~np.isin(np.arange(len(targets)), order[: 2 * number]))
     return replace(data, targets=targets, clips=replace(data.clips, table=table))
 
 WAYS = 'believed', 'left out', 'doubted'  # What to do about unverified labels
 
-def noisy_fold(data,   # What `add_label_noise` gave
-               y,      # True label index of each clip
-               fold,   # Fold of each clip
-               k,      # The one to score
-               recipe, # A `Recipe`, whose `doubt` counts where labels are doubted
-               way,    # One of `WAYS`
-               seed,   # The run's
-               ):      # Accuracy on the scored clips, by their true labels
+def noisy_fold(
+    data,  # What `add_label_noise` gave
+    y,  # True label index of each clip
+    fold,  # Fold of each clip
+    k,  # The one to score
+    recipe,  # A `Recipe`, whose `doubt` counts where labels are doubted
+    way,  # One of `WAYS`
+    seed,  # The run's
+):  # Accuracy on the scored clips, by their true labels
     "Learn from labels some of which are wrong."
     scored = split_rows(fold, k, recipe.watch)[2]
-    p, _, _ = fit_and_predict(data, fold, k, recipe if way == 'doubted' else replace(recipe, doubt=0.), recipe.watch, seed, leave=data.unverified if way == 'left out' else ())
+    p, _, _ = fit_and_predict(
+        data,
+        fold,
+        k,
+        recipe if way == 'doubted' else replace(recipe, doubt=0.0),
+        recipe.watch,
+        seed,
+        leave=data.unverified if way == 'left out' else (),
+    )
     return accuracy(y[scored], p[scored])
 
 # %% ../nbs/08b_gap.ipynb #54141a40
-def recovered_share(shares, # Share of wrong labels, as text → way → seed → accuracy of each fold; '0' → believed
-                    ):      # Share → way → part of what believing costs that the way makes good; None where it costs nothing
+def recovered_share(
+    shares,  # Share of wrong labels, as text → way → seed → accuracy of each fold; '0' → believed
+):  # Share → way → part of what believing costs that the way makes good; None where it costs nothing
     "What doubting, and leaving out, are worth."
-    mean = {share: {way: float(np.mean(list(seeds.values()))) for way, seeds in ways.items()} for share, ways in shares.items()}
+    mean = {
+        share: {way: float(np.mean(list(seeds.values()))) for way, seeds in ways.items()}
+        for share, ways in shares.items()
+    }
     clean = mean.pop('0')['believed']
-    return {share: {way: (a - ways['believed']) / cost if (cost := clean - ways['believed']) > 0 else None for way, a in ways.items() if way != 'believed'} for share, ways in mean.items()}
+    return {
+        share: {
+            way: (a - ways['believed']) / cost if (cost := clean - ways['believed']) > 0 else None
+            for way, a in ways.items()
+            if way != 'believed'
+        }
+        for share, ways in mean.items()
+    }
 
-def benchmark_noise(clips,              # `Clips`; the training ones count, and their labels count as right
-                    *, out=None,        # JSON file to write, which may hold other data sets' results; one begun is gone on with
-                    recipe='strong',    # A `Recipe` with a fixed schedule, or a name in `RECIPES`
-                    shares=(.2, .4),    # Of labels that are made wrong
-                    seeds=(0, 1),       # Of everything random; the folds are dealt by the first
-                    cache=None,         # Folder of the feature store; None: the user's cache
-                    progress=True,      # Print a line a way
-                    ):                  # Results; `shares` has the accuracy of each fold by share, way and seed
+def benchmark_noise(
+    clips,  # `Clips`; the training ones count, and their labels count as right
+    *,
+    out=None,  # JSON file to write, which may hold other data sets' results; one begun is gone on with
+    recipe='strong',  # A `Recipe` with a fixed schedule, or a name in `RECIPES`
+    shares=(0.2, 0.4),  # Of labels that are made wrong
+    seeds=(0, 1),  # Of everything random; the folds are dealt by the first
+    cache=None,  # Folder of the feature store; None: the user's cache
+    progress=True,  # Print a line a way
+):  # Results; `shares` has the accuracy of each fold by share, way and seed
     "What wrong labels cost, and what can be done about it."
     clips, recipe, book = clips.train, get_recipe(recipe), load_results(out)
-    result = {'what': 'accuracy when a share of the training labels is wrong', 'data': data_of(clips), 'recipe': recipe.settings, 'seeds': list(seeds), 'versions': versions(), 'shares': {}}
+    result = {
+        'what': 'accuracy when a share of the training labels is wrong',
+        'data': data_of(clips),
+        'recipe': recipe.settings,
+        'seeds': list(seeds),
+        'versions': versions(),
+        'shares': {},
+    }
     begun = book.get(clips.name, {})
-    if all(begun.get(n) == result[n] for n in ('data', 'recipe', 'seeds', 'versions')): result['shares'] = begun['shares']
+    if all(begun.get(n) == result[n] for n in ('data', 'recipe', 'seeds', 'versions')):
+        result['shares'] = begun['shares']
     data = load_run_data(clips, recipe, seeds[0], cache, progress)
-    y, fold = data.targets.argmax(1), assign_folds(data.clips, 5, 'auto', recipe.watch, seeds[0]).to_numpy()
-    for seed, (share, way) in product(seeds, [(0, 'believed'), *((s, w) for s in shares for w in WAYS)]):
-        spoiled, done = add_label_noise(data, share, seed), result['shares'].setdefault(str(share), {}).setdefault(way, {}).setdefault(str(seed), [])
-        for k in sorted(set(fold))[len(done):]:
+    y, fold = (
+        data.targets.argmax(1),
+        assign_folds(data.clips, 5, 'auto', recipe.watch, seeds[0]).to_numpy(),
+    )
+    for seed, (share, way) in product(
+        seeds, [(0, 'believed'), *((s, w) for s in shares for w in WAYS)]
+    ):
+        spoiled, done = (
+            add_label_noise(data, share, seed),
+            result['shares']
+            .setdefault(str(share), {})
+            .setdefault(way, {})
+            .setdefault(str(seed), []),
+        )
+        for k in sorted(set(fold))[len(done) :]:
             done.append(noisy_fold(spoiled, y, fold, k, recipe, way, seed))
-            if out: write_file(out, json.dumps(book | {clips.name: result}, indent=1))
-        if progress: print(f'{clips.name}, seed {seed}, {share:.0%} of the labels wrong, unverified ones {way}: {np.mean(done):.1%} held out', flush=True)
+            if out:
+                write_file(out, json.dumps(book | {clips.name: result}, indent=1))
+        if progress:
+            print(
+                f'{clips.name}, seed {seed}, {share:.0%} of the labels wrong, unverified ones {way}: {np.mean(done):.1%} held out',
+                flush=True,
+            )
     result['won_back'] = recovered_share(result['shares'])
-    if out: write_file(out, json.dumps(book | {clips.name: result}, indent=1))
+    if out:
+        write_file(out, json.dumps(book | {clips.name: result}, indent=1))
     return result
 
 # %% ../nbs/08b_gap.ipynb #5b0c7e12
-def clips_for(curve,    # Dicts with 'clips' and 'accuracy', as in `benchmark_curve`
-              accuracy, # The one that is wanted, 0 to 1
-              ):        # Number of clips to learn from; None where more clips do not help
+def clips_for(
+    curve,  # Dicts with 'clips' and 'accuracy', as in `benchmark_curve`
+    accuracy,  # The one that is wanted, 0 to 1
+):  # Number of clips to learn from; None where more clips do not help
     "How many clips it takes, if the error goes on falling by a power of their number."
-    n, wrong = np.log([r['clips'] for r in curve]), np.log([1 - r['accuracy']['mean'] for r in curve])
+    n, wrong = (
+        np.log([r['clips'] for r in curve]),
+        np.log([1 - r['accuracy']['mean'] for r in curve]),
+    )
     slope, level = np.polyfit(n, wrong, 1)
     return float(np.exp((np.log(1 - accuracy) - level) / slope)) if slope < 0 else None
 
-def fold_run(clips,   # `Clips`; the training ones count
-             recipe,  # A `Recipe`
-             folds,   # How many; the data set's own where it has as many, else such that clips of one recording stay together
-             runs,    # Folder for it
-             **kept,  # seed, cache and progress
-             ):       # Path of the run
+def fold_run(
+    clips,  # `Clips`; the training ones count
+    recipe,  # A `Recipe`
+    folds,  # How many; the data set's own where it has as many, else such that clips of one recording stay together
+    runs,  # Folder for it
+    **kept,  # seed, cache and progress
+):  # Path of the run
     "One of the runs of a learning curve."
     kind = 'auto' if clips.train.table.fold.nunique() == folds else 'grouped'
-    return train_folds(clips, recipe, folds, Path(runs) / f'{clips.name}-{recipe.name}-{folds}', kind=kind, **kept)
+    return train_folds(
+        clips, recipe, folds, Path(runs) / f'{clips.name}-{recipe.name}-{folds}', kind=kind, **kept
+    )
 
-def benchmark_curve(clips,             # `Clips`; the training ones count
-                    *, out=None,       # JSON file to write, which may hold other data sets' results
-                    recipe='strong',   # A `Recipe`, or a name in `RECIPES`
-                    epochs=None,       # As `get_recipe`
-                    folds=(2, 3, 5),   # How many there are in each run, as `fold_run`
-                    runs='runs/curve', # Where the runs go; those begun there are gone on with
-                    seed=0,            # Of everything random
-                    cache=None,        # Folder of the feature store; None: the user's cache
-                    progress=True,     # Show bars
-                    ):                 # Results; `curve` has a row a run
+def benchmark_curve(
+    clips,  # `Clips`; the training ones count
+    *,
+    out=None,  # JSON file to write, which may hold other data sets' results
+    recipe='strong',  # A `Recipe`, or a name in `RECIPES`
+    epochs=None,  # As `get_recipe`
+    folds=(2, 3, 5),  # How many there are in each run, as `fold_run`
+    runs='runs/curve',  # Where the runs go; those begun there are gone on with
+    seed=0,  # Of everything random
+    cache=None,  # Folder of the feature store; None: the user's cache
+    progress=True,  # Show bars
+):  # Results; `curve` has a row a run
     "Accuracy over the number of clips to learn from."
     recipe, book, rows = get_recipe(recipe, epochs), load_results(out), []
     for n in folds:
         run = load_run(fold_run(clips, recipe, n, runs, seed=seed, cache=cache, progress=progress))
         y = true_labels(run, clips)
-        rows.append({'folds': n, 'clips': len(y) * (n - 1) / n} | fold_scores(y, run.oof, run.folds.to_numpy()))
-        result = {'what': 'accuracy over the number of clips to learn from', 'data': data_of(clips), 'recipe': recipe.settings, 'seeds': [seed], 'versions': versions(), 'curve': rows}
-        if out: write_file(out, json.dumps(book | {clips.name: result}, indent=1) + '\n')
+        rows.append(
+            {'folds': n, 'clips': len(y) * (n - 1) / n}
+            | fold_scores(y, run.oof, run.folds.to_numpy())
+        )
+        result = {
+            'what': 'accuracy over the number of clips to learn from',
+            'data': data_of(clips),
+            'recipe': recipe.settings,
+            'seeds': [seed],
+            'versions': versions(),
+            'curve': rows,
+        }
+        if out:
+            write_file(out, json.dumps(book | {clips.name: result}, indent=1) + '\n')
     return result

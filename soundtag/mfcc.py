@@ -33,15 +33,18 @@ from .dataset import cache_dir
 
 # %% ../nbs/04_mfcc.ipynb #b3637385
 @lru_cache(maxsize=32)
-def frame_window(window,      # Name of a window, as `scipy.signal.get_window` knows it
-                 win_length,  # Its length in samples
-                 n_fft,       # Samples a frame; the window sits in its middle
-                 dtype,       # float32, or float64 where it matters
-                 ):           # Shape (n_fft,), read-only
+def frame_window(
+    window,  # Name of a window, as `scipy.signal.get_window` knows it
+    win_length,  # Its length in samples
+    n_fft,  # Samples a frame; the window sits in its middle
+    dtype,  # float32, or float64 where it matters
+):  # Shape (n_fft,), read-only
     "The periodic window that fades each frame in and out."
-    if window == 'hann': w = .5 - .5 * np.cos(2 * np.pi * np.arange(win_length) / win_length)
+    if window == 'hann':
+        w = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(win_length) / win_length)
     else:
         from scipy.signal import get_window
+
         w = get_window(window, win_length)
     before = (n_fft - win_length) // 2
     w = np.pad(w, (before, n_fft - win_length - before)).astype(dtype)
@@ -52,17 +55,19 @@ def frame_window(window,      # Name of a window, as `scipy.signal.get_window` k
 @dataclass(frozen=True, kw_only=True)
 class Frames:
     "How a sound is cut into frames; names and defaults are librosa's."
-    sr: float                 # Sampling rate in Hz
-    n_fft: int = 2048         # Samples a frame
-    hop_length: int = 512     # Samples from frame to frame
-    win_length: int = None    # Samples of the window; None: n_fft
-    window: str = 'hann'      # Shape of the window
-    center: bool = True       # Frame t is centred on sample t · hop_length
+
+    sr: float  # Sampling rate in Hz
+    n_fft: int = 2048  # Samples a frame
+    hop_length: int = 512  # Samples from frame to frame
+    win_length: int = None  # Samples of the window; None: n_fft
+    window: str = 'hann'  # Shape of the window
+    center: bool = True  # Frame t is centred on sample t · hop_length
     pad_mode: str = 'constant'  # How the ends are padded when centred, as `numpy.pad`
 
     def __post_init__(self):
         for name in ('sr', 'n_fft', 'hop_length'):
-            if not getattr(self, name) > 0: raise ValueError(f'{name}={getattr(self, name)}: give a number above 0')
+            if not getattr(self, name) > 0:
+                raise ValueError(f'{name}={getattr(self, name)}: give a number above 0')
         if not 0 < (self.win_length or self.n_fft) <= self.n_fft:
             raise ValueError(f'win_length={self.win_length}: give 1 to n_fft={self.n_fft} samples')
 
@@ -72,37 +77,50 @@ class Frames:
 
     def times(self, frames):
         "The middle of each of `frames` frames in s, on the samples' own clock."
-        return (np.arange(frames) * self.hop_length + (0 if self.center else self.n_fft // 2)) / self.sr
+        return (
+            np.arange(frames) * self.hop_length + (0 if self.center else self.n_fft // 2)
+        ) / self.sr
 
     def starts(self, y):
         "Samples, padded as `pad_mode` says, and the index at which each frame starts; before 0 there is silence."
         n, first = self.frames(len(y)), -(self.n_fft // 2) * self.center
         if n < 1 or not len(y):
-            raise ValueError(f'{len(y)} samples are too few for a frame of {self.n_fft}; give more, or center=True')
-        if first and self.pad_mode != 'constant': y, first = np.pad(y, -first, mode=self.pad_mode), 0
+            raise ValueError(
+                f'{len(y)} samples are too few for a frame of {self.n_fft}; give more, or center=True'
+            )
+        if first and self.pad_mode != 'constant':
+            y, first = np.pad(y, -first, mode=self.pad_mode), 0
         return y, first + self.hop_length * np.arange(n)
 
 # %% ../nbs/04_mfcc.ipynb #2a0ebf8c
-def hz_to_mel(hz,  # Frequency in Hz
-              ):   # Position on the mel scale
+def hz_to_mel(
+    hz,  # Frequency in Hz
+):  # Position on the mel scale
     "Slaney's mel scale: 15 mels a kHz up to 1 kHz, then 27 mels for each factor of 6.4."
     hz = np.asarray(hz, float)
-    return np.where(hz < 1000, hz * 3 / 200, 15 + 27 * np.log(np.maximum(hz, 1000) / 1000) / np.log(6.4))
+    return np.where(
+        hz < 1000, hz * 3 / 200, 15 + 27 * np.log(np.maximum(hz, 1000) / 1000) / np.log(6.4)
+    )
 
-def mel_to_hz(mel,  # Position on the mel scale
-              ):    # Frequency in Hz
+def mel_to_hz(
+    mel,  # Position on the mel scale
+):  # Frequency in Hz
     "The inverse of `hz_to_mel`."
     mel = np.asarray(mel, float)
-    return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp(np.log(6.4) * (np.maximum(mel, 15) - 15) / 27))
+    return np.where(
+        mel < 15, mel * 200 / 3, 1000 * np.exp(np.log(6.4) * (np.maximum(mel, 15) - 15) / 27)
+    )
 
 # %% ../nbs/04_mfcc.ipynb #13169cda
 @lru_cache(maxsize=32)
-def mel_filters(*, sr,    # Sampling rate in Hz
-                n_fft,    # Samples a frame
-                n_mels,   # Number of filters
-                fmin,     # Lower edge of the lowest filter in Hz
-                fmax,     # Upper edge of the highest filter in Hz
-                ):        # Weights, float32, shape (n_mels, 1 + n_fft // 2), read-only
+def mel_filters(
+    *,
+    sr,  # Sampling rate in Hz
+    n_fft,  # Samples a frame
+    n_mels,  # Number of filters
+    fmin,  # Lower edge of the lowest filter in Hz
+    fmax,  # Upper edge of the highest filter in Hz
+):  # Weights, float32, shape (n_mels, 1 + n_fft // 2), read-only
     "Triangles between neighbouring mel frequencies, each of area one in Hz."
     edges = mel_to_hz(np.linspace(hz_to_mel(fmin), hz_to_mel(fmax), n_mels + 2))
     low, mid, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
@@ -114,23 +132,27 @@ def mel_filters(*, sr,    # Sampling rate in Hz
 
 # %% ../nbs/04_mfcc.ipynb #d6832b5a
 @lru_cache(maxsize=32)
-def dct_matrix(n_out,  # Rows to keep
-               n,      # Length of the input
-               ):      # Float32, shape (n_out, n), read-only
+def dct_matrix(
+    n_out,  # Rows to keep
+    n,  # Length of the input
+):  # Float32, shape (n_out, n), read-only
     "The first rows of the orthonormal DCT-II."
-    rows = np.cos(np.pi / n * np.outer(np.arange(n_out), np.arange(n) + .5)) * np.sqrt(2 / n)
+    rows = np.cos(np.pi / n * np.outer(np.arange(n_out), np.arange(n) + 0.5)) * np.sqrt(2 / n)
     rows[0] /= np.sqrt(2)
     rows = rows.astype('float32')
     rows.flags.writeable = False
     return rows
 
 # %% ../nbs/04_mfcc.ipynb #89956cfa
-def librosa_loop(clips,           # Clips
-                 *, sr,           # Sampling rate in Hz
-                 n_mfcc=40,       # Coefficients kept, the post's
-                 ):               # List of MFCCs, shape (n_mfcc, frames) each
+def librosa_loop(
+    clips,  # Clips
+    *,
+    sr,  # Sampling rate in Hz
+    n_mfcc=40,  # Coefficients kept, the post's
+):  # List of MFCCs, shape (n_mfcc, frames) each
     "What the post does: librosa, a file at a time, each of them whole."
     import librosa
+
     features = []
     for path in clips.paths:
         y, _ = librosa.load(path, sr=sr)
@@ -138,12 +160,14 @@ def librosa_loop(clips,           # Clips
     return features
 
 # %% ../nbs/04_mfcc.ipynb #d0f46aeb
-def time_in_turn(jobs,    # {name: function without arguments}
-                 rounds,  # How often each is run
-                 clock=time.process_time,  # Processor time: other programs on the machine count less
-                 ):       # {name: array of s, one a round}
+def time_in_turn(
+    jobs,  # {name: function without arguments}
+    rounds,  # How often each is run
+    clock=time.process_time,  # Processor time: other programs on the machine count less
+):  # {name: array of s, one a round}
     "Run all jobs in turn, again and again, so that each meets the same conditions."
-    for job in jobs.values(): job()
+    for job in jobs.values():
+        job()
     taken = {name: np.empty(rounds) for name in jobs}
     for r in range(rounds):
         for name, job in jobs.items():
@@ -152,9 +176,10 @@ def time_in_turn(jobs,    # {name: function without arguments}
             taken[name][r] = clock() - start
     return taken
 
-def ratio(a,  # s, one a round
-          b,  # s, one a round
-          ):  # {'median', 'min', 'max'} of a / b
+def ratio(
+    a,  # s, one a round
+    b,  # s, one a round
+):  # {'median', 'min', 'max'} of a / b
     "How many times b fits into a, with its spread over the rounds."
     r = np.asarray(a) / np.asarray(b)
     return {'median': float(np.median(r)), 'min': float(r.min()), 'max': float(r.max())}
@@ -163,56 +188,68 @@ def ratio(a,  # s, one a round
 @lru_cache(maxsize=1)
 def fft_engine():  # Function (frames, float32, shape (k, n_fft); out, complex64, shape (k, 1 + n_fft // 2)) -> spectra
     "The fastest float32 real FFT that is installed: Intel's with one thread, else SciPy's."
-    try: import mkl, mkl_fft
+    try:
+        import mkl, mkl_fft
     except ImportError:
         from scipy.fft import rfft
+
         return lambda x, out: rfft(x)
+
     def rfft_mkl(x, out):
         threads = mkl.set_num_threads_local(1)
-        try: return mkl_fft.rfft(x, out=out)
-        finally: mkl.set_num_threads_local(threads)
+        try:
+            return mkl_fft.rfft(x, out=out)
+        finally:
+            mkl.set_num_threads_local(threads)
+
     return rfft_mkl
 
 # %% ../nbs/04_mfcc.ipynb #1f8f4dac
 @lru_cache(maxsize=None)
-def _jit(loop,  # A Python function of NumPy arrays
-         ):     # The same, in machine code; it lets other threads run meanwhile
+def _jit(
+    loop,  # A Python function of NumPy arrays
+):  # The same, in machine code; it lets other threads run meanwhile
     "Compile a loop with numba when it is first needed, and keep the result on disk."
     from numba import njit
+
     return njit(nogil=True, cache=True, fastmath={'reassoc', 'contract', 'nsz'})(loop)
 
 # %% ../nbs/04_mfcc.ipynb #ae106ee2
-def windowed_frames(y,       # Samples, float32, shape (n,)
-                    window,  # Shape (n_fft,)
-                    starts,  # First sample of each frame, int64; negative before the beginning
-                    out,     # Filled with the frames, shape (frames, n_fft)
-                    ):
+def windowed_frames(
+    y,  # Samples, float32, shape (n,)
+    window,  # Shape (n_fft,)
+    starts,  # First sample of each frame, int64; negative before the beginning
+    out,  # Filled with the frames, shape (frames, n_fft)
+):
     "Cut frames and multiply each by the window; outside of `y` there is silence."
     for t in range(len(starts)):
         a = min(max(0, -starts[t]), len(window))
         b = max(a, min(len(window), len(y) - starts[t]))
         out[t, :a] = 0
         out[t, b:] = 0
-        piece, fade, frame = y[starts[t] + a:starts[t] + b], window[a:b], out[t, a:b]
-        for i in range(len(frame)): frame[i] = piece[i] * fade[i]
+        piece, fade, frame = y[starts[t] + a : starts[t] + b], window[a:b], out[t, a:b]
+        for i in range(len(frame)):
+            frame[i] = piece[i] * fade[i]
 
 # %% ../nbs/04_mfcc.ipynb #a48cd3f8
-def mel_bands(weights,  # Filters, shape (n_mels, bins)
-              ):        # First bin of each filter; number of its weights, a multiple of 8; all weights in a row
+def mel_bands(
+    weights,  # Filters, shape (n_mels, bins)
+):  # First bin of each filter; number of its weights, a multiple of 8; all weights in a row
     "The filters without their zeros."
     used = [np.flatnonzero(w) for w in weights]
     first = np.array([u[0] if len(u) else 0 for u in used], 'uint64')
     width = np.array([-(-(u[-1] + 1 - u[0]) // 8) * 8 if len(u) else 0 for u in used], 'uint64')
     padded = np.pad(weights, ((0, 0), (0, 8)))
-    return first, width, np.concatenate([w[a:a + n] for w, a, n in zip(padded, first, width)])
+    return first, width, np.concatenate([w[a : a + n] for w, a, n in zip(padded, first, width)])
 
-def mel_power(spectra,  # Complex64, shape (frames, bins)
-              first,    # First bin of each filter, uint64
-              width,    # Number of weights of each filter, uint64
-              weights,  # All weights in a row, float32
-              out,      # Filled with the power in each filter, float32, shape (frames, n_mels)
-              energy,   # Filled with the power of each frame, float32, shape (frames,)
-              ):
+def mel_power(
+    spectra,  # Complex64, shape (frames, bins)
+    first,  # First bin of each filter, uint64
+    width,  # Number of weights of each filter, uint64
+    weights,  # All weights in a row, float32
+    out,  # Filled with the power in each filter, float32, shape (frames, n_mels)
+    energy,  # Filled with the power of each frame, float32, shape (frames,)
+):
     "Squared magnitude, summed under each triangle."
     power = np.zeros(spectra.shape[1] + 8, np.float32)
     for t in range(len(spectra)):
@@ -224,17 +261,19 @@ def mel_power(spectra,  # Complex64, shape (frames, bins)
         start = np.uint64(0)
         for m in range(len(first)):
             total = np.float32(0)
-            for i in range(width[m]): total += weights[start + i] * power[first[m] + i]
+            for i in range(width[m]):
+                total += weights[start + i] * power[first[m] + i]
             out[t, m] = total
             start += width[m]
 
 # %% ../nbs/04_mfcc.ipynb #190ed4c1
 _buffers = threading.local()
 
-def _buffer(name,   # What for; one array a name and thread
-            shape,  # Wanted shape
-            dtype,  # Wanted type
-            ):      # Array with anything in it, until the next call with this name
+def _buffer(
+    name,  # What for; one array a name and thread
+    shape,  # Wanted shape
+    dtype,  # Wanted type
+):  # Array with anything in it, until the next call with this name
     "Memory that is asked for once: fresh memory costs as much as an FFT of what it holds."
     size, have = math.prod(shape), getattr(_buffers, name, None)
     if have is None or have.size < size:
@@ -243,62 +282,81 @@ def _buffer(name,   # What for; one array a name and thread
     return have[:size].reshape(shape)
 
 # %% ../nbs/04_mfcc.ipynb #6e94bce5
-def rounding_limits(weights,  # Filters, shape (n_mels, bins)
-                    ):        # Share of a frame's power for each filter, float32
+def rounding_limits(
+    weights,  # Filters, shape (n_mels, bins)
+):  # Share of a frame's power for each filter, float32
     "How quiet a filter's output must be for the rounding of float32 to show in it."
     weights = weights.astype(float)
     total = weights.sum(1)
-    narrow = np.divide((weights ** 2).sum(1), total, out=np.zeros_like(total), where=total > 0)
+    narrow = np.divide((weights**2).sum(1), total, out=np.zeros_like(total), where=total > 0)
     return (4e-5 / weights.shape[1] * narrow).astype('float32')
 
-def _below_rounding(power,   # Power in each filter, float32, shape (frames, n_mels)
-                    energy,  # Power of each frame, float32, shape (frames,)
-                    limits,  # `rounding_limits`
-                    floor,   # Power below which nothing is told apart
-                    out,     # Filled with True where a frame should be computed again, in float64, shape (frames,)
-                    ):
+def _below_rounding(
+    power,  # Power in each filter, float32, shape (frames, n_mels)
+    energy,  # Power of each frame, float32, shape (frames,)
+    limits,  # `rounding_limits`
+    floor,  # Power below which nothing is told apart
+    out,  # Filled with True where a frame should be computed again, in float64, shape (frames,)
+):
     "Frames with a filter that is above the floor, and yet so quiet that the rounding of the rest drowns it."
     for t in range(len(power)):
         count, row = 0, power[t]
-        for m in range(len(limits)): count += (row[m] > floor) & (row[m] < limits[m] * energy[t])
+        for m in range(len(limits)):
+            count += (row[m] > floor) & (row[m] < limits[m] * energy[t])
         out[t] = count > 0
 
 # %% ../nbs/04_mfcc.ipynb #c8f78741
-BLOCK = 2 ** 19  # Samples of frames worked on at once: with their spectra 4 MB, a few seconds of sound
+BLOCK = (
+    2**19
+)  # Samples of frames worked on at once: with their spectra 4 MB, a few seconds of sound
 
-def spectra(cut,      # `Frames`
-            y,        # Samples, float32, shape (n,)
-            starts,   # First sample of each frame, int64
-            dtype='float32',  # Precision
-            ):        # Generator of (slice of rows, spectra of these rows); each block overwrites the last
+def spectra(
+    cut,  # `Frames`
+    y,  # Samples, float32, shape (n,)
+    starts,  # First sample of each frame, int64
+    dtype='float32',  # Precision
+):  # Generator of (slice of rows, spectra of these rows); each block overwrites the last
     "The spectra of frames, block by block."
-    fft, window = fft_engine(), frame_window(cut.window, cut.win_length or cut.n_fft, cut.n_fft, dtype)
+    fft, window = (
+        fft_engine(),
+        frame_window(cut.window, cut.win_length or cut.n_fft, cut.n_fft, dtype),
+    )
     size = min(len(starts), max(1, BLOCK // cut.n_fft))
     frames = _buffer(f'frames {dtype}', (size, cut.n_fft), dtype)
-    out = _buffer(f'spectra {dtype}', (size, 1 + cut.n_fft // 2), np.result_type(dtype, 'complex64'))
+    out = _buffer(
+        f'spectra {dtype}', (size, 1 + cut.n_fft // 2), np.result_type(dtype, 'complex64')
+    )
     for a in range(0, len(starts), size):
         k = min(size, len(starts) - a)
-        _jit(windowed_frames)(y, window, starts[a:a + k], frames[:k])
+        _jit(windowed_frames)(y, window, starts[a : a + k], frames[:k])
         yield slice(a, a + k), fft(frames[:k], out[:k])
 
 # %% ../nbs/04_mfcc.ipynb #9612df4b
 @dataclass(frozen=True, kw_only=True)
 class STFT(Frames):
     "Short-time Fourier transform, as `librosa.stft`, and what all our features share."
-    dtype, n_coef = np.dtype('complex64'), property(lambda self: 1 + self.n_fft // 2)
-    settings = property(lambda self: {'name': type(self).__name__} | {f.name: getattr(self, f.name) for f in fields(self)})
 
-    def __reduce__(self): return from_settings, (self.settings,)      # to other processes go the settings alone
+    dtype, n_coef = np.dtype('complex64'), property(lambda self: 1 + self.n_fft // 2)
+    settings = property(
+        lambda self: (
+            {'name': type(self).__name__} | {f.name: getattr(self, f.name) for f in fields(self)}
+        )
+    )
+
+    def __reduce__(self):
+        return from_settings, (self.settings,)  # to other processes go the settings alone
 
     def fill(self, y, out):
         "Features of samples of shape (n,) into rows of shape (frames, n_coef)."
-        for rows, block in spectra(self, *self.starts(y)): out[rows] = block
+        for rows, block in spectra(self, *self.starts(y)):
+            out[rows] = block
 
     def rows(self, y):
         "Features with the frames first, as the store keeps them: samples of shape (..., n) give (..., frames, n_coef)."
         y = np.ascontiguousarray(y, 'float32')
         out = np.empty((*y.shape[:-1], max(0, self.frames(y.shape[-1])), self.n_coef), self.dtype)
-        for i in np.ndindex(y.shape[:-1]): self.fill(y[i], out[i])
+        for i in np.ndindex(y.shape[:-1]):
+            self.fill(y[i], out[i])
         return out
 
     def __call__(self, y):
@@ -309,470 +367,708 @@ class STFT(Frames):
 @dataclass(frozen=True, kw_only=True)
 class Mel(STFT):
     "Mel power spectrogram, as `librosa.feature.melspectrogram`."
-    n_mels: int = 128      # Number of mel filters
-    fmin: float = 0.0      # Lowest frequency in Hz
-    fmax: float = None     # Highest frequency in Hz; None: half the sampling rate
+
+    n_mels: int = 128  # Number of mel filters
+    fmin: float = 0.0  # Lowest frequency in Hz
+    fmax: float = None  # Highest frequency in Hz; None: half the sampling rate
 
     def __post_init__(self):
         super().__post_init__()
-        if self.n_mels < 1: raise ValueError(f'n_mels={self.n_mels}: give 1 filter or more')
+        if self.n_mels < 1:
+            raise ValueError(f'n_mels={self.n_mels}: give 1 filter or more')
         if not 0 <= self.fmin < (self.fmax or self.sr / 2) <= self.sr / 2:
-            raise ValueError(f'fmin={self.fmin}, fmax={self.fmax}: give 0 <= fmin < fmax <= sr / 2 = {self.sr / 2}')
+            raise ValueError(
+                f'fmin={self.fmin}, fmax={self.fmax}: give 0 <= fmin < fmax <= sr / 2 = {self.sr / 2}'
+            )
 
     dtype, n_coef = np.dtype('float32'), property(lambda self: self.n_mels)
 
     @cached_property
-    def filters(self): return mel_filters(sr=self.sr, n_fft=self.n_fft, n_mels=self.n_mels, fmin=self.fmin, fmax=self.fmax or self.sr / 2)
+    def filters(self):
+        return mel_filters(
+            sr=self.sr,
+            n_fft=self.n_fft,
+            n_mels=self.n_mels,
+            fmin=self.fmin,
+            fmax=self.fmax or self.sr / 2,
+        )
+
     @cached_property
-    def tables(self): return mel_bands(self.filters), rounding_limits(self.filters)
+    def tables(self):
+        return mel_bands(self.filters), rounding_limits(self.filters)
 
     def power(self, y, starts, out, dtype='float32'):
         "The power in each filter into `out`; returns that of the whole frames."
         energy = np.empty(len(out), 'float32')
-        for rows, block in spectra(self, y, starts, dtype): _jit(mel_power)(block, *self.tables[0], out[rows], energy[rows])
+        for rows, block in spectra(self, y, starts, dtype):
+            _jit(mel_power)(block, *self.tables[0], out[rows], energy[rows])
         return energy
 
-    def fill(self, y, out): self.power(*self.starts(y), out)
+    def fill(self, y, out):
+        self.power(*self.starts(y), out)
 
 # %% ../nbs/04_mfcc.ipynb #e1815152
 @dataclass(frozen=True, kw_only=True)
 class LogMel(Mel):
     "The same in dB, as librosa's `power_to_db`, each clip by its own maximum."
-    ref: float = 1.0       # Power of 0 dB
-    amin: float = 1e-10    # Smallest power told apart
-    top_db: float = 80.0   # Range kept below each clip's maximum in dB; None: all
+
+    ref: float = 1.0  # Power of 0 dB
+    amin: float = 1e-10  # Smallest power told apart
+    top_db: float = 80.0  # Range kept below each clip's maximum in dB; None: all
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.amin > 0: raise ValueError(f'amin={self.amin}: give a power above 0')
+        if not self.amin > 0:
+            raise ValueError(f'amin={self.amin}: give a power above 0')
 
     def fill(self, y, out, fine=True):
         y, starts = self.starts(y)
         energy, again = self.power(y, starts, out), np.zeros(len(out), bool)
-        floor = np.float32(max(self.amin, out.max() / 10 ** (self.top_db / 10) if self.top_db is not None else 0))
-        if fine: _jit(_below_rounding)(out, energy, self.tables[1], floor, again)
+        floor = np.float32(
+            max(self.amin, out.max() / 10 ** (self.top_db / 10) if self.top_db is not None else 0)
+        )
+        if fine:
+            _jit(_below_rounding)(out, energy, self.tables[1], floor, again)
         if again.any():
             exact = np.empty((again.sum(), self.n_mels), 'float32')
             self.power(y, starts[again], exact, 'float64')
             out[again] = exact
         np.log(np.maximum(out, floor, out=out), out=out)
         out *= np.float32(10 / np.log(10))
-        if self.ref != 1: out -= np.float32(10 * np.log10(max(self.amin, self.ref)))
+        if self.ref != 1:
+            out -= np.float32(10 * np.log10(max(self.amin, self.ref)))
 
 # %% ../nbs/04_mfcc.ipynb #50fef7d1
-def _apply_dct(x,      # Float32, shape (frames, n)
-               table,  # Float32, shape (n_out, n)
-               out,    # Filled with every row times every row, shape (frames, n_out)
-               ):
+def _apply_dct(
+    x,  # Float32, shape (frames, n)
+    table,  # Float32, shape (n_out, n)
+    out,  # Filled with every row times every row, shape (frames, n_out)
+):
     "x times table transposed; BLAS would be faster by little, and start threads of its own."
     for t in range(len(x)):
         row = x[t]
         for c in range(len(table)):
             total, weights = np.float32(0), table[c]
-            for i in range(len(weights)): total += row[i] * weights[i]
+            for i in range(len(weights)):
+                total += row[i] * weights[i]
             out[t, c] = total
 
 # %% ../nbs/04_mfcc.ipynb #744741e7
 @dataclass(frozen=True, kw_only=True)
 class MFCC(LogMel):
     "Mel-frequency cepstral coefficients, as `librosa.feature.mfcc`."
+
     n_mfcc: int = 20  # Coefficients kept
 
     def __post_init__(self):
         super().__post_init__()
-        if not 1 <= self.n_mfcc <= self.n_mels: raise ValueError(f'n_mfcc={self.n_mfcc}: give 1 to n_mels={self.n_mels}')
+        if not 1 <= self.n_mfcc <= self.n_mels:
+            raise ValueError(f'n_mfcc={self.n_mfcc}: give 1 to n_mels={self.n_mels}')
 
     n_coef = property(lambda self: self.n_mfcc)
     dct = property(lambda self: dct_matrix(self.n_mfcc, self.n_mels))
 
     def fill(self, y, out):
         mel = _buffer('mel', (len(out), self.n_mels), 'float32')
-        super().fill(y, mel, fine=False)      # each coefficient is a sum over all filters: what drowns one does not move it
+        super().fill(
+            y, mel, fine=False
+        )  # each coefficient is a sum over all filters: what drowns one does not move it
         _jit(_apply_dct)(mel, self.dct, out)
 
 # %% ../nbs/04_mfcc.ipynb #1ab08a64
 FEATURES = {c.__name__: c for c in (STFT, Mel, LogMel, MFCC)}  # What a configuration may name
 
-def from_settings(settings,  # What a feature object's `settings` gave
-                  ):         # An equal feature object
+def from_settings(
+    settings,  # What a feature object's `settings` gave
+):  # An equal feature object
     "The feature object that a configuration describes."
     settings = dict(settings)
     name = settings.pop('name', None)
-    if name not in FEATURES: raise ValueError(f'features {name!r}: give one of {", ".join(FEATURES)}')
+    if name not in FEATURES:
+        raise ValueError(f'features {name!r}: give one of {", ".join(FEATURES)}')
     unknown = set(settings) - {f.name for f in fields(FEATURES[name])}
-    if unknown: raise ValueError(f'{name} has no setting {", ".join(sorted(unknown))}')
+    if unknown:
+        raise ValueError(f'{name} has no setting {", ".join(sorted(unknown))}')
     return FEATURES[name](**settings)
 
 # %% ../nbs/04_mfcc.ipynb #c7b4a2f4
 class StoreError(OSError):
     "Preparation that cannot go on: what happened, and the cure. What was computed is kept."
 
-def stat_signature(path,  # A file
-                   ):     # Size in bytes, times of modification and of change in ns, inode
+def stat_signature(
+    path,  # A file
+):  # Size in bytes, times of modification and of change in ns, inode
     "What changes whenever a file does, without reading it."
     s = os.stat(path)
     return [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
 
 # %% ../nbs/04_mfcc.ipynb #b51defff
-def compute_clip(path,      # A sound file
-                 known,     # Hash of its content when last seen, or None
-                 *, features,  # A feature object
-                 seconds,   # Length to cut or pad to in s; None: as it is
-                 seed,      # Of the random offset
-                 ):         # (signature, content hash, rows, or None when the content is the known one), or a text: why it failed
+def compute_clip(
+    path,  # A sound file
+    known,  # Hash of its content when last seen, or None
+    *,
+    features,  # A feature object
+    seconds,  # Length to cut or pad to in s; None: as it is
+    seed,  # Of the random offset
+):  # (signature, content hash, rows, or None when the content is the known one), or a text: why it failed
     "One clip from file to features, in a worker."
     try:
         signature = stat_signature(path)
-        time.sleep(min(.02, max(0, .02 + signature[2] / 1e9 - time.time())))  # so that a later write gets a later time
-        with open(path, 'rb') as f: content = hashlib.file_digest(f, 'sha256').hexdigest()[:32]
-        if content == known: return signature, content, None
+        time.sleep(
+            min(0.02, max(0, 0.02 + signature[2] / 1e9 - time.time()))
+        )  # so that a later write gets a later time
+        with open(path, 'rb') as f:
+            content = hashlib.file_digest(f, 'sha256').hexdigest()[:32]
+        if content == known:
+            return signature, content, None
         y, _ = load_audio(path, sr=features.sr)
         if seconds is not None:
             rng = np.random.default_rng([seed, int(content, 16)])
             y = fix_length(y, seconds_to_samples(seconds, sr=features.sr), rng=rng)
         return signature, content, features.rows(y)
-    except OSError as e: return f'{path}: cannot be read ({e.strerror}); check the path and its permissions'
-    except ValueError as e: return str(e)
+    except OSError as e:
+        return f'{path}: cannot be read ({e.strerror}); check the path and its permissions'
+    except ValueError as e:
+        return str(e)
 
 # %% ../nbs/04_mfcc.ipynb #9fe57e09
 PROCESSES_FROM = 1000  # Clips to compute, from which on the start of worker processes pays
 
-def compute_clips(tasks,       # Pairs: sound file, known content hash or None
-                  *, n_jobs,   # Workers; None: every core
-                  progress,    # Show a bar with rate and time left
-                  **settings,  # For `compute_clip`
-                  ):           # Generator of its results, in order
+def compute_clips(
+    tasks,  # Pairs: sound file, known content hash or None
+    *,
+    n_jobs,  # Workers; None: every core
+    progress,  # Show a bar with rate and time left
+    **settings,  # For `compute_clip`
+):  # Generator of its results, in order
     "Clips in parallel, eight a task, by joblib and whatever backend its `parallel_config` names."
     from joblib import Parallel, delayed
     from tqdm import tqdm
-    def batch(some): return [compute_clip(*task, **settings) for task in some]
-    batches = [tasks[a:a + 8] for a in range(0, len(tasks), 8)]
-    run = Parallel(n_jobs=-1 if n_jobs is None else n_jobs, return_as='generator',
-                   prefer='threads' if len(tasks) < PROCESSES_FROM else 'processes')
+
+    def batch(some):
+        return [compute_clip(*task, **settings) for task in some]
+
+    batches = [tasks[a : a + 8] for a in range(0, len(tasks), 8)]
+    run = Parallel(
+        n_jobs=-1 if n_jobs is None else n_jobs,
+        return_as='generator',
+        prefer='threads' if len(tasks) < PROCESSES_FROM else 'processes',
+    )
     with tqdm(total=len(tasks), unit='clip', disable=not progress) as bar:
         for results in run(delayed(batch)(b) for b in batches):
             yield from results
             bar.update(len(results))
 
 # %% ../nbs/04_mfcc.ipynb #919233e2
-def write_all(file,  # File opened unbuffered
-              data,  # Bytes
-              ):
+def write_all(
+    file,  # File opened unbuffered
+    data,  # Bytes
+):
     "Write every byte, also where the system takes them in pieces."
     data = memoryview(data).cast('B')
-    while len(data): data = data[file.write(data):]
+    while len(data):
+        data = data[file.write(data) :]
 
-def read_index(path,  # The index file of a store
-               rows,  # Rows that the data file holds
-               ):     # {path: (signature, content)}, {content: (start, frames)}, rows and bytes that are good
+def read_index(
+    path,  # The index file of a store
+    rows,  # Rows that the data file holds
+):  # {path: (signature, content)}, {content: (start, frames)}, rows and bytes that are good
     "The index as far as it is whole: a line cut off by a kill ends it."
     by_path, by_content, end, size = {}, {}, 0, 0
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
         try:
             name, signature, content, start, frames = json.loads(line)
-            if start + frames > rows or not line.endswith(b'\n'): break
-        except (ValueError, TypeError): break
+            if start + frames > rows or not line.endswith(b'\n'):
+                break
+        except (ValueError, TypeError):
+            break
         by_path[name], by_content[content] = (signature, content), (start, frames)
         end, size = max(end, start + frames), size + len(line)
     return by_path, by_content, end, size
 
 # %% ../nbs/04_mfcc.ipynb #82edf6e8
-COMMIT_EVERY = 1.  # Seconds of work that a kill may cost
+COMMIT_EVERY = 1.0  # Seconds of work that a kill may cost
 
 class StoreWriter:
     "Appends features to a store; what is there when the index names it stays there."
-    def __init__(self, folder, # Folder of the store
-                 row_bytes,    # Bytes a row
-                 ):
+
+    def __init__(
+        self,
+        folder,  # Folder of the store
+        row_bytes,  # Bytes a row
+    ):
         self.row_bytes, self.lines, self.written = row_bytes, [], time.monotonic()
-        self.data, self.index = [open(folder / name, 'ab', buffering=0) for name in ('features.dat', 'index.jsonl')]
-        self.by_path, self.by_content, self.end, size = read_index(folder / 'index.jsonl', self.data.tell() // row_bytes)
+        self.data, self.index = [
+            open(folder / name, 'ab', buffering=0) for name in ('features.dat', 'index.jsonl')
+        ]
+        self.by_path, self.by_content, self.end, size = read_index(
+            folder / 'index.jsonl', self.data.tell() // row_bytes
+        )
         self.data.truncate(self.end * row_bytes)
         self.index.truncate(size)
 
-    def add(self, name, signature, content, rows):      # content that is there already gets a line only
+    def add(self, name, signature, content, rows):  # content that is there already gets a line only
         if content not in self.by_content:
             write_all(self.data, np.ascontiguousarray(rows))
             self.by_content[content] = self.end, len(rows)
             self.end += len(rows)
         self.by_path[name] = signature, content
         self.lines.append(json.dumps([name, signature, content, *self.by_content[content]]) + '\n')
-        if time.monotonic() - self.written > COMMIT_EVERY: self.commit()
+        if time.monotonic() - self.written > COMMIT_EVERY:
+            self.commit()
 
     def commit(self):
         "First the rows reach the disk, then the lines that point at them."
-        self.data.truncate(self.end * self.row_bytes)     # less what a full disk cut off
+        self.data.truncate(self.end * self.row_bytes)  # less what a full disk cut off
         os.fsync(self.data.fileno())
         write_all(self.index, ''.join(self.lines).encode())
         self.lines, self.written = [], time.monotonic()
 
     def close(self):
-        with self.data, self.index: self.commit()
+        with self.data, self.index:
+            self.commit()
 
 # %% ../nbs/04_mfcc.ipynb #7017b30b
-def store_folder(cache,       # Folder of all stores; None: `cache_dir()`
-                 name,        # Of the data set
-                 **settings,  # Everything the features depend on but the sounds
-                 ):           # Path of a folder that exists
+def store_folder(
+    cache,  # Folder of all stores; None: `cache_dir()`
+    name,  # Of the data set
+    **settings,  # Everything the features depend on but the sounds
+):  # Path of a folder that exists
     "A folder for each data set and setting, with the settings in it to read."
     text = json.dumps(settings | {'layout': 1}, indent=1, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
-    folder = Path(cache or cache_dir() / 'features') / f'{re.sub("[^A-Za-z0-9._-]", "_", name)}-{key}'
+    folder = (
+        Path(cache or cache_dir() / 'features') / f'{re.sub("[^A-Za-z0-9._-]", "_", name)}-{key}'
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / 'settings.json').exists():
             temp = folder / f'settings.{os.getpid()}.{threading.get_ident()}.tmp'
             temp.write_text(text, encoding='utf-8')
             os.replace(temp, folder / 'settings.json')
-    except OSError as e: raise StoreError(f'{folder}: cannot be written ({e.strerror}); name another place by SOUNDTAG_CACHE') from e
+    except OSError as e:
+        raise StoreError(
+            f'{folder}: cannot be written ({e.strerror}); name another place by SOUNDTAG_CACHE'
+        ) from e
     return folder
 
 # %% ../nbs/04_mfcc.ipynb #65fcd443
-def stale_clips(clips,    # Clips
-                by_path,  # The index: {path: (signature, content)}
-                ):        # List of (path in the table, path, known content or None)
+def stale_clips(
+    clips,  # Clips
+    by_path,  # The index: {path: (signature, content)}
+):  # List of (path in the table, path, known content or None)
     "Clips that are new, or whose file has changed since."
     stale = []
     for name in clips.table.path:
         path = os.path.join(clips.root, name)
         signature, content = by_path.get(name, (None, None))
         try:
-            if signature == stat_signature(path): continue
-        except OSError: pass          # computing it will say why
+            if signature == stat_signature(path):
+                continue
+        except OSError:
+            pass  # computing it will say why
         stale.append((name, path, content))
     return stale
 
 # %% ../nbs/04_mfcc.ipynb #aefd6a60
 @contextmanager
-def _locked_writer(folder,    # Folder of a store
-                   progress,  # Say so when another process is at it
-                   row_bytes, # Bytes a row
-                   ):         # StoreWriter
+def _locked_writer(
+    folder,  # Folder of a store
+    progress,  # Say so when another process is at it
+    row_bytes,  # Bytes a row
+):  # StoreWriter
     "The right to write into a store, one process at a time; trouble becomes one clear StoreError."
     from filelock import FileLock, Timeout
+
     lock, kept = FileLock(folder / 'lock', timeout=0), 'what was computed is kept'
     try:
-        try: lock.acquire()
+        try:
+            lock.acquire()
         except Timeout:
-            if progress: print(f'{folder.name}: another process is preparing it, waiting for it', file=sys.stderr)
+            if progress:
+                print(
+                    f'{folder.name}: another process is preparing it, waiting for it',
+                    file=sys.stderr,
+                )
             lock.acquire(timeout=-1)
-        with closing(StoreWriter(folder, row_bytes)) as writer: yield writer
+        with closing(StoreWriter(folder, row_bytes)) as writer:
+            yield writer
     except BrokenProcessPool:
-        raise StoreError(f'a worker process was killed, most likely for want of memory; {kept}: go on with fewer workers, n_jobs=1') from None
+        raise StoreError(
+            f'a worker process was killed, most likely for want of memory; {kept}: go on with fewer workers, n_jobs=1'
+        ) from None
     except OSError as e:
-        raise StoreError(f'{folder}: cannot be written ({e.strerror}); {kept}: make room or name another place by SOUNDTAG_CACHE, and go on') from e
-    finally: lock.release()
+        raise StoreError(
+            f'{folder}: cannot be written ({e.strerror}); {kept}: make room or name another place by SOUNDTAG_CACHE, and go on'
+        ) from e
+    finally:
+        lock.release()
 
 # %% ../nbs/04_mfcc.ipynb #da86d2d9
 class FeatureStore:
     "Features of a data set, read from disk as they are asked for."
-    def __init__(self, folder, # Folder of the store
-                 features,     # The feature object it was made with
-                 clips,        # Clips, in the order of the rows
-                 skipped,      # DataFrame fname, path, reason of those left out
-                 places,       # First row and number of frames of each clip
-                 ):
+
+    def __init__(
+        self,
+        folder,  # Folder of the store
+        features,  # The feature object it was made with
+        clips,  # Clips, in the order of the rows
+        skipped,  # DataFrame fname, path, reason of those left out
+        places,  # First row and number of frames of each clip
+    ):
         self.folder, self.features, self.clips, self.skipped = folder, features, clips, skipped
         self.start, self.frames = np.array(places, int).reshape(-1, 2).T
-        data = np.memmap(folder / 'features.dat', features.dtype, 'r') if len(clips) else np.empty(0, features.dtype)
+        data = (
+            np.memmap(folder / 'features.dat', features.dtype, 'r')
+            if len(clips)
+            else np.empty(0, features.dtype)
+        )
         self.rows = np.asarray(data).reshape(-1, features.n_coef)
 
-    def __len__(self): return len(self.frames)
+    def __len__(self):
+        return len(self.frames)
 
     def get(self, i):
         "All of clip `i`: a view, shape (n_coef, frames)."
-        return self.rows[self.start[i]:self.start[i] + self.frames[i]].T
+        return self.rows[self.start[i] : self.start[i] + self.frames[i]].T
 
     def crop(self, i, start, frames):
         "`frames` frames of clip `i` from `start` on: a view, shape (n_coef, frames)."
         if not 0 <= start <= start + frames <= self.frames[i]:
-            raise IndexError(f'frames {start} to {start + frames} of {self.clips.table.index[i]}, which has {self.frames[i]}')
-        return self.rows[self.start[i] + start:self.start[i] + start + frames].T
+            raise IndexError(
+                f'frames {start} to {start + frames} of {self.clips.table.index[i]}, which has {self.frames[i]}'
+            )
+        return self.rows[self.start[i] + start : self.start[i] + start + frames].T
 
     def array(self):
         "All clips, shape (n, n_coef, frames, 1): a view where they lie one after the other, else a copy."
         lengths = sorted(set(self.frames.tolist()))
-        if len(lengths) != 1: raise ValueError(f'{len(self)} clips of {len(lengths)} lengths make no array; prepare them with seconds=…')
-        if np.all(np.diff(self.start) == lengths[0]): rows = self.rows[self.start[0]:self.start[-1] + lengths[0]]
-        else: rows = np.concatenate([self.rows[a:a + lengths[0]] for a in self.start])
+        if len(lengths) != 1:
+            raise ValueError(
+                f'{len(self)} clips of {len(lengths)} lengths make no array; prepare them with seconds=…'
+            )
+        if np.all(np.diff(self.start) == lengths[0]):
+            rows = self.rows[self.start[0] : self.start[-1] + lengths[0]]
+        else:
+            rows = np.concatenate([self.rows[a : a + lengths[0]] for a in self.start])
         return rows.reshape(len(self), lengths[0], -1).swapaxes(1, 2)[..., None]
 
 # %% ../nbs/04_mfcc.ipynb #60d28840
-def prepare_data(clips,          # Clips
-                 features,       # A feature object
-                 *,
-                 seconds=None,   # Cut or pad each clip to this many s at a random offset; None: whole clips
-                 seed=0,         # Of the random offsets
-                 cache=None,     # Folder of the stores; None: SOUNDTAG_CACHE, else the user's cache
-                 n_jobs=None,    # Workers; None: every core
-                 progress=True,  # Show a bar while computing
-                 ):              # FeatureStore
+def prepare_data(
+    clips,  # Clips
+    features,  # A feature object
+    *,
+    seconds=None,  # Cut or pad each clip to this many s at a random offset; None: whole clips
+    seed=0,  # Of the random offsets
+    cache=None,  # Folder of the stores; None: SOUNDTAG_CACHE, else the user's cache
+    n_jobs=None,  # Workers; None: every core
+    progress=True,  # Show a bar while computing
+):  # FeatureStore
     "Features of all clips, computed where they are not in the store yet."
     settings = dict(features=features.settings, seconds=seconds, seed=seed)
-    folder, row_bytes = store_folder(cache, clips.name, **settings), features.n_coef * features.dtype.itemsize
+    folder, row_bytes = (
+        store_folder(cache, clips.name, **settings),
+        features.n_coef * features.dtype.itemsize,
+    )
     data, failed = folder / 'features.dat', {}
-    by_path, by_content, *_ = read_index(folder / 'index.jsonl', data.stat().st_size // row_bytes if data.exists() else 0)
+    by_path, by_content, *_ = read_index(
+        folder / 'index.jsonl', data.stat().st_size // row_bytes if data.exists() else 0
+    )
     if stale_clips(clips, by_path):
         with _locked_writer(folder, progress, row_bytes) as writer:
             stale = stale_clips(clips, writer.by_path)
-            results = compute_clips([s[1:] for s in stale], n_jobs=n_jobs, progress=progress, **settings | {'features': features})
+            results = compute_clips(
+                [s[1:] for s in stale],
+                n_jobs=n_jobs,
+                progress=progress,
+                **settings | {'features': features},
+            )
             for (name, *_), result in zip(stale, results):
-                if isinstance(result, str): failed[name] = result
-                else: writer.add(name, *result)
+                if isinstance(result, str):
+                    failed[name] = result
+                else:
+                    writer.add(name, *result)
             by_path, by_content = writer.by_path, writer.by_content
     bad = clips.table.path.isin(list(failed)).to_numpy()
-    skipped = pd.DataFrame({'fname': clips.table.index[bad], 'path': clips.table.path[bad].to_numpy(), 'reason': [failed[p] for p in clips.table.path[bad]]})
+    skipped = pd.DataFrame(
+        {
+            'fname': clips.table.index[bad],
+            'path': clips.table.path[bad].to_numpy(),
+            'reason': [failed[p] for p in clips.table.path[bad]],
+        }
+    )
     kept = clips.subset(~bad) if bad.any() else clips
-    return FeatureStore(folder, features, kept, skipped, [by_content[by_path[p][1]] for p in kept.table.path])
+    return FeatureStore(
+        folder, features, kept, skipped, [by_content[by_path[p][1]] for p in kept.table.path]
+    )
 
 # %% ../nbs/04_mfcc.ipynb #06cd47ad
-def bare_ffts(n_fft,  # Samples a frame
-              ):      # {name: function of frames, float32, shape (k, n_fft)}, {name: why it is left out}
+def bare_ffts(
+    n_fft,  # Samples a frame
+):  # {name: function of frames, float32, shape (k, n_fft)}, {name: why it is left out}
     "Every float32 real FFT that is installed, one thread each."
-    def numpy(): return np.fft.rfft
-    def scipy(): from scipy.fft import rfft; return rfft
-    def mkl_fft(): from mkl_fft import rfft; return rfft
-    def ducc0(): from ducc0.fft import r2c; return lambda x: r2c(x, axes=(1,))
+
+    def numpy():
+        return np.fft.rfft
+
+    def scipy():
+        from scipy.fft import rfft
+
+        return rfft
+
+    def mkl_fft():
+        from mkl_fft import rfft
+
+        return rfft
+
+    def ducc0():
+        from ducc0.fft import r2c
+
+        return lambda x: r2c(x, axes=(1,))
+
     def pyfftw():
         from pyfftw import empty_aligned
         from pyfftw.builders import rfft
+
         plans = {}
+
         def run(x):
-            if len(x) not in plans: plans[len(x)] = rfft(empty_aligned(x.shape, 'float32'), threads=1)
+            if len(x) not in plans:
+                plans[len(x)] = rfft(empty_aligned(x.shape, 'float32'), threads=1)
             return plans[len(x)](x)
+
         return run
+
     return installed([numpy, scipy, mkl_fft, ducc0, pyfftw])
 
-def installed(makers,  # Functions that import what they need and return something to time
-              ):       # {name: what it returned}, {name: why it is left out}
+def installed(
+    makers,  # Functions that import what they need and return something to time
+):  # {name: what it returned}, {name: why it is left out}
     "What can be had here, and what cannot."
     found, missing = {}, {}
     for make in makers:
-        try: found[make.__name__] = make()
-        except ModuleNotFoundError as e: missing[make.__name__] = f'{e.name} is not installed'
-        except Exception as e: missing[make.__name__] = f'does not run here: {type(e).__name__}'
+        try:
+            found[make.__name__] = make()
+        except ModuleNotFoundError as e:
+            missing[make.__name__] = f'{e.name} is not installed'
+        except Exception as e:
+            missing[make.__name__] = f'does not run here: {type(e).__name__}'
     return found, missing
 
 # %% ../nbs/04_mfcc.ipynb #b46d7e35
 PEERS = ('librosa', 'keras_log_mel', 'torchaudio', 'kapre', 'essentia')
 
-def feature_peers(f,  # An MFCC object
-                  peers=PEERS,  # Names of those wanted
-                  ):  # {name: function of samples, float32, shape (n,)}, {name: why it is left out}
+def feature_peers(
+    f,  # An MFCC object
+    peers=PEERS,  # Names of those wanted
+):  # {name: function of samples, float32, shape (n,)}, {name: why it is left out}
     "The same features, or their nearest, by the libraries people use."
     cut = dict(n_fft=f.n_fft, hop_length=f.hop_length)
+
     def librosa():
         from librosa.feature import mfcc
+
         return lambda y: mfcc(y=y, sr=f.sr, n_mfcc=f.n_mfcc, **cut)
+
     def keras_log_mel():
         from keras.layers import MelSpectrogram
-        layer = MelSpectrogram(fft_length=f.n_fft, sequence_stride=f.hop_length, sampling_rate=f.sr, num_mel_bins=f.n_mels)
+
+        layer = MelSpectrogram(
+            fft_length=f.n_fft,
+            sequence_stride=f.hop_length,
+            sampling_rate=f.sr,
+            num_mel_bins=f.n_mels,
+        )
         return lambda y: np.asarray(layer(y[None]))
+
     def torchaudio():
         import torch
         from torchaudio.transforms import MFCC as layer
+
         torch.set_num_threads(1)
         mfcc = layer(f.sr, f.n_mfcc, melkwargs=cut | {'n_mels': f.n_mels, 'pad_mode': 'constant'})
         return lambda y: mfcc(torch.from_numpy(y)).numpy()
+
     def kapre():
         from kapre.composed import get_melspectrogram_layer
-        layer = get_melspectrogram_layer(n_fft=f.n_fft, hop_length=f.hop_length, sample_rate=f.sr, n_mels=f.n_mels, return_decibel=True)
+
+        layer = get_melspectrogram_layer(
+            n_fft=f.n_fft,
+            hop_length=f.hop_length,
+            sample_rate=f.sr,
+            n_mels=f.n_mels,
+            return_decibel=True,
+        )
         return lambda y: np.asarray(layer(y[None, :, None]))
+
     def essentia():
         from essentia import standard as es
+
         window, spectrum = es.Windowing(type='hann', size=f.n_fft), es.Spectrum(size=f.n_fft)
-        mfcc = es.MFCC(inputSize=1 + f.n_fft // 2, sampleRate=f.sr, numberBands=f.n_mels, numberCoefficients=f.n_mfcc, highFrequencyBound=f.sr / 2)
-        return lambda y: np.array([mfcc(spectrum(window(x)))[1] for x in es.FrameGenerator(y, frameSize=f.n_fft, hopSize=f.hop_length)])
-    return installed([make for make in (librosa, keras_log_mel, torchaudio, kapre, essentia) if make.__name__ in peers])
+        mfcc = es.MFCC(
+            inputSize=1 + f.n_fft // 2,
+            sampleRate=f.sr,
+            numberBands=f.n_mels,
+            numberCoefficients=f.n_mfcc,
+            highFrequencyBound=f.sr / 2,
+        )
+        return lambda y: np.array(
+            [
+                mfcc(spectrum(window(x)))[1]
+                for x in es.FrameGenerator(y, frameSize=f.n_fft, hopSize=f.hop_length)
+            ]
+        )
+
+    return installed(
+        [
+            make
+            for make in (librosa, keras_log_mel, torchaudio, kapre, essentia)
+            if make.__name__ in peers
+        ]
+    )
 
 # %% ../nbs/04_mfcc.ipynb #58d73779
-def benchmark_one_core(clips,    # Clips
-                       f,        # An MFCC object
-                       *, sample,  # Clips taken
-                       rounds,   # Rounds over them
-                       peers,    # Names of other libraries, of `feature_peers`
-                       ):        # Part of a result: ratios, milliseconds a clip, skipped
+def benchmark_one_core(
+    clips,  # Clips
+    f,  # An MFCC object
+    *,
+    sample,  # Clips taken
+    rounds,  # Rounds over them
+    peers,  # Names of other libraries, of `feature_peers`
+):  # Part of a result: ratios, milliseconds a clip, skipped
     "MFCCs of 2 s clips on one core: ours, the bare FFT of the same frames, and the peers."
     from threadpoolctl import threadpool_limits
+
     rng = np.random.default_rng(0)
     every = max(1, len(clips) // sample)
-    sounds = [fix_length(load_audio(p, sr=f.sr)[0], 2 * f.sr, rng=rng) for p in clips.paths[::every][:sample]]
+    sounds = [
+        fix_length(load_audio(p, sr=f.sr)[0], 2 * f.sr, rng=rng)
+        for p in clips.paths[::every][:sample]
+    ]
     frames = [np.empty((f.frames(len(y)), f.n_fft), 'float32') for y in sounds]
     window = frame_window(f.window, f.win_length or f.n_fft, f.n_fft, 'float32')
-    for y, x in zip(sounds, frames): _jit(windowed_frames)(y, window, f.starts(y)[1], x)
+    for y, x in zip(sounds, frames):
+        _jit(windowed_frames)(y, window, f.starts(y)[1], x)
     (ffts, no_fft), (others, no_peer) = bare_ffts(f.n_fft), feature_peers(f, peers)
     jobs = {'ours': lambda: [f(y) for y in sounds]}
     jobs |= {name: lambda run=run: [run(y) for y in sounds] for name, run in others.items()}
     jobs |= {f'FFT {name}': lambda run=run: [run(x) for x in frames] for name, run in ffts.items()}
-    with threadpool_limits(1): taken = time_in_turn(jobs, rounds)
+    with threadpool_limits(1):
+        taken = time_in_turn(jobs, rounds)
     fastest = min((n for n in taken if n.startswith('FFT')), key=lambda n: np.median(taken[n]))
-    return {'ratios': {f'{name} / ours': ratio(taken[name], taken['ours']) for name in others} | {'ours / fastest FFT': ratio(taken['ours'], taken[fastest])},
-            'milliseconds': {name: float(1000 * np.median(t) / len(sounds)) for name, t in taken.items()},
-            'fastest FFT': fastest[4:], 'skipped': no_fft | no_peer}
+    return {
+        'ratios': {f'{name} / ours': ratio(taken[name], taken['ours']) for name in others}
+        | {'ours / fastest FFT': ratio(taken['ours'], taken[fastest])},
+        'milliseconds': {
+            name: float(1000 * np.median(t) / len(sounds)) for name, t in taken.items()
+        },
+        'fastest FFT': fastest[4:],
+        'skipped': no_fft | no_peer,
+    }
 
 # %% ../nbs/04_mfcc.ipynb #5edcc594
-def step_shares(clips,  # Clips
-                f,      # An MFCC object
-                ):      # {step: ms a clip}, of processor time, in one thread
+def step_shares(
+    clips,  # Clips
+    f,  # An MFCC object
+):  # {step: ms a clip}, of processor time, in one thread
     "Where the time of one clip goes."
     import tempfile
-    taken = dict.fromkeys(('read and hash', 'decode', 'features', 'write'), 0.)
+
+    taken = dict.fromkeys(('read and hash', 'decode', 'features', 'write'), 0.0)
     with tempfile.TemporaryFile(buffering=0) as out:
         for path in clips.paths:
             times = [time.thread_time()]
-            with open(path, 'rb') as file: hashlib.file_digest(file, 'sha256')
+            with open(path, 'rb') as file:
+                hashlib.file_digest(file, 'sha256')
             times.append(time.thread_time())
             y, _ = load_audio(path, sr=f.sr)
             times.append(time.thread_time())
             rows = f.rows(y)
             times.append(time.thread_time())
             write_all(out, rows)
-            for step, t in zip(taken, np.diff([*times, time.thread_time()])): taken[step] += 1000 * t / len(clips)
+            for step, t in zip(taken, np.diff([*times, time.thread_time()])):
+                taken[step] += 1000 * t / len(clips)
     return taken
 
 # %% ../nbs/04_mfcc.ipynb #6a4bc687
-def benchmark_preparation(clips,    # Clips
-                          f,        # An MFCC object
-                          *, n_jobs,  # Workers of ours; the post has one
-                          rounds,   # How often everything is prepared
-                          ):        # Part of a result: ratios, milliseconds a clip, steps
+def benchmark_preparation(
+    clips,  # Clips
+    f,  # An MFCC object
+    *,
+    n_jobs,  # Workers of ours; the post has one
+    rounds,  # How often everything is prepared
+):  # Part of a result: ratios, milliseconds a clip, steps
     "Whole clips of a whole data set: our cold and warm preparation against the post's loop."
     import tempfile
     from threadpoolctl import threadpool_limits
+
     with tempfile.TemporaryDirectory() as temp, threadpool_limits(1):
         number = iter(range(100))
-        def prepare(folder, **how): return prepare_data(clips, f, cache=Path(temp) / folder, n_jobs=n_jobs, progress=False)
-        jobs = {'the post': lambda: librosa_loop(clips, sr=f.sr, n_mfcc=f.n_mfcc), 'ours, cold': lambda: prepare(f'cold {next(number)}'),
-                'ours, warm': lambda: prepare('warm')}
+
+        def prepare(folder, **how):
+            return prepare_data(clips, f, cache=Path(temp) / folder, n_jobs=n_jobs, progress=False)
+
+        jobs = {
+            'the post': lambda: librosa_loop(clips, sr=f.sr, n_mfcc=f.n_mfcc),
+            'ours, cold': lambda: prepare(f'cold {next(number)}'),
+            'ours, warm': lambda: prepare('warm'),
+        }
         taken = time_in_turn(jobs, rounds, clock=time.perf_counter)
         steps = step_shares(clips, f)
-    return {'ratios': {f'the post / {name}': ratio(taken['the post'], taken[name]) for name in list(taken)[1:]},
-            'milliseconds': {name: float(1000 * np.median(t) / len(clips)) for name, t in taken.items()}, 'steps': steps}
+    return {
+        'ratios': {
+            f'the post / {name}': ratio(taken['the post'], taken[name]) for name in list(taken)[1:]
+        },
+        'milliseconds': {
+            name: float(1000 * np.median(t) / len(clips)) for name, t in taken.items()
+        },
+        'steps': steps,
+    }
 
 # %% ../nbs/04_mfcc.ipynb #028d5d16
-def benchmark_features(clips,         # Clips
-                       *,
-                       features=None, # An MFCC object; None: the post's
-                       out=None,      # JSON file to write
-                       sample=40,     # Clips of the comparison on one core
-                       rounds=7,      # Rounds of the comparison on one core
-                       peers=PEERS,   # Other libraries to compare with, where installed
-                       prepare_rounds=7,  # Rounds of the whole preparation
-                       n_jobs=2,      # Workers of the preparation
-                       ):             # A result in the form of all files in nbs/results
+def benchmark_features(
+    clips,  # Clips
+    *,
+    features=None,  # An MFCC object; None: the post's
+    out=None,  # JSON file to write
+    sample=40,  # Clips of the comparison on one core
+    rounds=7,  # Rounds of the comparison on one core
+    peers=PEERS,  # Other libraries to compare with, where installed
+    prepare_rounds=7,  # Rounds of the whole preparation
+    n_jobs=2,  # Workers of the preparation
+):  # A result in the form of all files in nbs/results
     "How fast features are made here: ours, the post's way, other libraries, and the FFT alone."
     import platform
     from importlib.metadata import version
+
     f = features or MFCC(sr=44100, n_mfcc=40)
-    whole = benchmark_preparation(clips, f, n_jobs=n_jobs, rounds=prepare_rounds)      # before the peers come with threads of their own
+    whole = benchmark_preparation(
+        clips, f, n_jobs=n_jobs, rounds=prepare_rounds
+    )  # before the peers come with threads of their own
     core = benchmark_one_core(clips, f, sample=sample, rounds=rounds, peers=peers)
-    names = ['numpy', 'scipy', 'numba', 'soundfile', 'librosa'] + [n for n in ('mkl_fft', 'keras') if n in ' '.join(core['milliseconds'])]
-    result = {'what': 'speed of features and of their preparation', 'recipe': {'features': f.settings, 'n_jobs': n_jobs}, 'seeds': [0],
-              'data': {'name': clips.name, 'fingerprint': clips.fingerprint, 'clips': len(clips), 'labels': len(clips.labels)},
-              'versions': {'python': platform.python_version()} | {n: version(n) for n in names},
-              'ratios': core['ratios'] | whole['ratios'], 'metrics': {}, 'baselines': {},
-              'one_core_ms': core['milliseconds'], 'preparation_ms': whole['milliseconds'], 'steps_ms': whole['steps'],
-              'fastest_fft': core['fastest FFT'], 'skipped': core['skipped']}
+    names = ['numpy', 'scipy', 'numba', 'soundfile', 'librosa'] + [
+        n for n in ('mkl_fft', 'keras') if n in ' '.join(core['milliseconds'])
+    ]
+    result = {
+        'what': 'speed of features and of their preparation',
+        'recipe': {'features': f.settings, 'n_jobs': n_jobs},
+        'seeds': [0],
+        'data': {
+            'name': clips.name,
+            'fingerprint': clips.fingerprint,
+            'clips': len(clips),
+            'labels': len(clips.labels),
+        },
+        'versions': {'python': platform.python_version()} | {n: version(n) for n in names},
+        'ratios': core['ratios'] | whole['ratios'],
+        'metrics': {},
+        'baselines': {},
+        'one_core_ms': core['milliseconds'],
+        'preparation_ms': whole['milliseconds'],
+        'steps_ms': whole['steps'],
+        'fastest_fft': core['fastest FFT'],
+        'skipped': core['skipped'],
+    }
     if out:
         temp = Path(f'{out}.tmp')
         temp.write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')

@@ -17,7 +17,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-if 'tensorflow' not in sys.modules: os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # read once, when TensorFlow is imported
+if 'tensorflow' not in sys.modules:
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # read once, when TensorFlow is imported
 
 import keras
 import numpy as np
@@ -30,19 +31,33 @@ from .mfcc import MFCC, LogMel, from_settings, prepare_data
 from .normalization import audio_norm, feature_stats
 
 # %% ../nbs/06_model.ipynb #b95d9030
-def check_labels(n_labels, # Number of labels a network shall tell apart
-                 ):        # None
+def check_labels(
+    n_labels,  # Number of labels a network shall tell apart
+):  # None
     "Raise ValueError unless there is something to choose from."
-    if n_labels < 2: raise ValueError(f'n_labels={n_labels}: a network needs 2 labels or more to choose from; add clips of another label')
+    if n_labels < 2:
+        raise ValueError(
+            f'n_labels={n_labels}: a network needs 2 labels or more to choose from; add clips of another label'
+        )
 
 # %% ../nbs/06_model.ipynb #58c20351
-def post_cnn(n_labels,                   # Number of labels
-             *, input_shape=(40, 173, 1) # MFCC coefficients, frames, channels; the default is 2 s at 44.1 kHz and hop 512
-             ):                          # Uncompiled `keras.Model`: standardised features in, label probabilities out
+def post_cnn(
+    n_labels,  # Number of labels
+    *,
+    input_shape=(
+        40,
+        173,
+        1,
+    ),  # MFCC coefficients, frames, channels; the default is 2 s at 44.1 kHz and hop 512
+):  # Uncompiled `keras.Model`: standardised features in, label probabilities out
     "The post's 2-D CNN on MFCCs: four convolution blocks, one dense layer, softmax."
     check_labels(n_labels)
-    if len(input_shape) != 3 or any(n is None or n < 16 for n in input_shape[:2]):
-        raise ValueError(f'input_shape={input_shape}: post_cnn takes (coefficients, frames, channels) with 16 coefficients and frames or more, as it halves both four times')
+    if len(input_shape) != 3 or any(
+        n is None or n < 16 for n in input_shape[:2]
+    ):
+        raise ValueError(
+            f'input_shape={input_shape}: post_cnn takes (coefficients, frames, channels) with 16 coefficients and frames or more, as it halves both four times'
+        )
     x = inputs = keras.Input(input_shape, name='features')
     for _ in range(4):
         x = layers.Conv2D(32, (4, 10), padding='same')(x)
@@ -50,128 +65,213 @@ def post_cnn(n_labels,                   # Number of labels
         x = layers.MaxPooling2D()(x)
     x = layers.Dense(64)(layers.Flatten()(x))
     x = layers.Activation('relu')(layers.BatchNormalization()(x))
-    return keras.Model(inputs, layers.Dense(n_labels, activation='softmax', dtype='float32')(x), name='post_cnn')
+    return keras.Model(
+        inputs,
+        layers.Dense(n_labels, activation='softmax', dtype='float32')(x),
+        name='post_cnn',
+    )
 
 # %% ../nbs/06_model.ipynb #41553d1c
-def raw_cnn(n_labels,               # Number of labels
-            *, input_shape=(32000, 1) # Samples, channels; the default is 2 s at 16 kHz
-            ):                      # Uncompiled `keras.Model`: samples in -0.5…0.5 in, label probabilities out
+def raw_cnn(
+    n_labels,  # Number of labels
+    *,
+    input_shape=(32000, 1),  # Samples, channels; the default is 2 s at 16 kHz
+):  # Uncompiled `keras.Model`: samples in -0.5…0.5 in, label probabilities out
     "The 1-D CNN on raw audio of the Kaggle kernel: four pairs of convolutions, maximum over time, two dense layers."
     check_labels(n_labels)
     if len(input_shape) != 2 or any(n is not None and n < 1616 for n in input_shape[:1]):
-        raise ValueError(f'input_shape={input_shape}: raw_cnn takes (samples, channels) with 1616 samples or more')
+        raise ValueError(
+            f'input_shape={input_shape}: raw_cnn takes (samples, channels) with 1616 samples or more'
+        )
     x = inputs = keras.Input(input_shape, name='samples')
     for filters, size, pool in ((16, 9, 16), (32, 3, 4), (32, 3, 4), (256, 3, None)):
-        for _ in range(2): x = layers.Conv1D(filters, size, activation='relu')(x)
+        for _ in range(2):
+            x = layers.Conv1D(filters, size, activation='relu')(x)
         x = layers.MaxPooling1D(pool)(x) if pool else layers.GlobalMaxPooling1D()(x)
-        x = layers.Dropout(.1 if pool else .2)(x)
-    for units in (64, 1028): x = layers.Dense(units, activation='relu')(x)
+        x = layers.Dropout(0.1 if pool else 0.2)(x)
+    for units in (64, 1028):
+        x = layers.Dense(units, activation='relu')(x)
     return keras.Model(inputs, layers.Dense(n_labels, activation='softmax')(x), name='raw_cnn')
 
 # %% ../nbs/06_model.ipynb #c711e9e4
-def strong_cnn(n_labels,                  # Number of labels
-               *, input_shape=(64, 201, 1) # Mel bands, frames, channels; the default is 4 s at a hop of 20 ms
-               ):                         # Uncompiled `keras.Model`: standardised log-mel in, label probabilities out
+def strong_cnn(
+    n_labels,  # Number of labels
+    *,
+    input_shape=(64, 201, 1),  # Mel bands, frames, channels; the default is 4 s at a hop of 20 ms
+):  # Uncompiled `keras.Model`: standardised log-mel in, label probabilities out
     "Pairs of 3 × 3 convolutions with ever more maps, pooled over all time."
     check_labels(n_labels)
     if len(input_shape) != 3 or any(n is not None and n < 16 for n in input_shape[:2]):
-        raise ValueError(f'input_shape={input_shape}: strong_cnn takes (bands, frames, channels) with 16 or more of the first two')
+        raise ValueError(
+            f'input_shape={input_shape}: strong_cnn takes (bands, frames, channels) with 16 or more of the first two'
+        )
+
     def normed(x, width, size, strides=1):
         x = layers.Conv2D(width, size, strides=strides, padding='same', use_bias=False)(x)
-        return layers.ReLU()(layers.BatchNormalization(momentum=.9)(x))
+        return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+
     x = inputs = keras.Input(input_shape, name='features')
     x = normed(x, 32, 5, strides=2)
     for block, width in enumerate((48, 96, 192)):
         x = layers.MaxPooling2D((2, 2) if block else (1, 2))(x)
-        for _ in range(2): x = normed(x, width, 3)
+        for _ in range(2):
+            x = normed(x, width, 3)
     x = layers.AveragePooling2D((x.shape[1], 1))(x)
     x = layers.Add()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
-    return keras.Model(inputs, layers.Dense(n_labels, activation='softmax', dtype='float32')(x), name='strong_cnn')
+    return keras.Model(
+        inputs, layers.Dense(n_labels, activation='softmax', dtype='float32')(x), name='strong_cnn'
+    )
 
 # %% ../nbs/06_model.ipynb #17ce71d7
-def pooled_cnn(n_labels,                   # Number of labels
-               *, input_shape=(40, 173, 1) # As `post_cnn`
-               ):                          # Uncompiled `keras.Model`
+def pooled_cnn(
+    n_labels,  # Number of labels
+    *,
+    input_shape=(40, 173, 1),  # As `post_cnn`
+):  # Uncompiled `keras.Model`
     "The post's convolutions, averaged over all places instead of flattened."
     flattened = post_cnn(n_labels, input_shape=input_shape)
     places = next(l.input for l in flattened.layers if isinstance(l, layers.Flatten))
     x = layers.Dense(64)(layers.GlobalAveragePooling2D()(places))
     x = layers.Activation('relu')(layers.BatchNormalization()(x))
-    return keras.Model(flattened.inputs, layers.Dense(n_labels, activation='softmax', dtype='float32')(x), name='pooled_cnn')
+    return keras.Model(
+        flattened.inputs,
+        layers.Dense(n_labels, activation='softmax', dtype='float32')(x),
+        name='pooled_cnn',
+    )
 
 # %% ../nbs/06_model.ipynb #6b0d1c52
-def cnn6(n_labels,                   # Number of labels
-         *, input_shape=(64, 501, 1) # Mel bands, frames, channels; the default is 5 s at a hop of 10 ms
-         ):                          # Uncompiled `keras.Model`: standardised log-mel in, label probabilities out
+def cnn6(
+    n_labels,  # Number of labels
+    *,
+    input_shape=(64, 501, 1),  # Mel bands, frames, channels; the default is 5 s at a hop of 10 ms
+):  # Uncompiled `keras.Model`: standardised log-mel in, label probabilities out
     "CNN6 of PANNs: four 5 × 5 convolutions, pooled over all time."
     check_labels(n_labels)
     if len(input_shape) != 3 or any(n is not None and n < 16 for n in input_shape[:2]):
-        raise ValueError(f'input_shape={input_shape}: cnn6 takes (bands, frames, channels) with 16 or more of the first two')
+        raise ValueError(
+            f'input_shape={input_shape}: cnn6 takes (bands, frames, channels) with 16 or more of the first two'
+        )
     x = inputs = keras.Input(input_shape, name='features')
     for width in (64, 128, 256, 512):
         x = layers.Conv2D(width, 5, padding='same', use_bias=False)(x)
-        x = layers.ReLU()(layers.BatchNormalization(momentum=.9)(x))
-        x = layers.Dropout(.2)(layers.AveragePooling2D(2)(x))
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+        x = layers.Dropout(0.2)(layers.AveragePooling2D(2)(x))
     x = layers.AveragePooling2D((x.shape[1], 1))(x)
     x = layers.Add()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
-    x = layers.Dense(512, activation='relu')(layers.Dropout(.5)(x))
-    return keras.Model(inputs, layers.Dense(n_labels, activation='softmax', dtype='float32')(layers.Dropout(.5)(x)), name='cnn6')
+    x = layers.Dense(512, activation='relu')(layers.Dropout(0.5)(x))
+    return keras.Model(
+        inputs,
+        layers.Dense(n_labels, activation='softmax', dtype='float32')(layers.Dropout(0.5)(x)),
+        name='cnn6',
+    )
 
-def acdnet(n_labels,               # Number of labels
-           *, input_shape=(30225, 1) # Samples, channels; the default is 1.5 s at 20 kHz
-           ):                      # Uncompiled `keras.Model`: samples in -1…1 in, label probabilities out
+def acdnet(
+    n_labels,  # Number of labels
+    *,
+    input_shape=(30225, 1),  # Samples, channels; the default is 1.5 s at 20 kHz
+):  # Uncompiled `keras.Model`: samples in -1…1 in, label probabilities out
     "ACDNet: convolutions along time that make a picture of the waveform, then a stack over rows and time."
     check_labels(n_labels)
-    if len(input_shape) != 2 or input_shape[0] is None or input_shape[0] < 6413: raise ValueError(f'input_shape={input_shape}: acdnet takes (samples, channels) with 6413 samples or more')
+    if len(input_shape) != 2 or input_shape[0] is None or input_shape[0] < 6413:
+        raise ValueError(
+            f'input_shape={input_shape}: acdnet takes (samples, channels) with 6413 samples or more'
+        )
+
     def normed(x, width, size, **how):
-        x = layers.Conv2D(width, size, use_bias=False, kernel_initializer='he_normal', kernel_regularizer=keras.regularizers.L2(2.5e-4), **how)(x)
-        return layers.ReLU()(layers.BatchNormalization(momentum=.9)(x))
+        x = layers.Conv2D(
+            width,
+            size,
+            use_bias=False,
+            kernel_initializer='he_normal',
+            kernel_regularizer=keras.regularizers.L2(2.5e-4),
+            **how,
+        )(x)
+        return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+
     inputs = keras.Input(input_shape, name='samples')
     x = layers.Reshape((1, *input_shape))(inputs)
-    for width, size in ((8, 9), (64, 5)): x = normed(x, width, (1, size), strides=(1, 2))
+    for width, size in ((8, 9), (64, 5)):
+        x = normed(x, width, (1, size), strides=(1, 2))
     x = layers.Permute((3, 2, 1))(layers.MaxPooling2D((1, 50))(x))
     for block, width in enumerate((32, 64, 128, 256, 512)):
-        for _ in range(2 if block else 1): x = normed(x, width, 3, padding='same')
+        for _ in range(2 if block else 1):
+            x = normed(x, width, 3, padding='same')
         x = layers.MaxPooling2D()(x)
-    x = normed(layers.Dropout(.2)(x), n_labels, 1)
+    x = normed(layers.Dropout(0.2)(x), n_labels, 1)
     x = layers.Flatten()(layers.AveragePooling2D(x.shape[1:3])(x))
-    return keras.Model(inputs, layers.Dense(n_labels, activation='softmax', dtype='float32', kernel_initializer='he_normal', kernel_regularizer=keras.regularizers.L2(2.5e-4))(x), name='acdnet')
+    return keras.Model(
+        inputs,
+        layers.Dense(
+            n_labels,
+            activation='softmax',
+            dtype='float32',
+            kernel_initializer='he_normal',
+            kernel_regularizer=keras.regularizers.L2(2.5e-4),
+        )(x),
+        name='acdnet',
+    )
 
 # %% ../nbs/06_model.ipynb #9a849676
-def count_macs(network, # A Keras model of convolutions and dense layers, its input of fixed size
-               ):       # Number of multiplications for one clip
+def count_macs(
+    network,  # A Keras model of convolutions and dense layers, its input of fixed size
+):  # Number of multiplications for one clip
     "The work of one answer: the weights of each kernel, at each place where it is laid."
-    return sum(math.prod(l.output.shape[1:-1]) * math.prod(l.kernel.shape) for l in network.layers if hasattr(l, 'kernel'))
+    return sum(
+        math.prod(l.output.shape[1:-1]) * math.prod(l.kernel.shape)
+        for l in network.layers
+        if hasattr(l, 'kernel')
+    )
 
 # %% ../nbs/06_model.ipynb #bd2228f2
 @keras.saving.register_keras_serializable(package='soundtag')
 class Standardize(layers.Layer):
     "Subtracts a mean and divides by a deviation, both kept as weights that are never trained."
-    def __init__(self, shape, # Shape of mean and deviation: one input's, with 1 where they are the same for all
-                 **kwargs):   # As every Keras layer
+
+    def __init__(
+        self,
+        shape,  # Shape of mean and deviation: one input's, with 1 where they are the same for all
+        **kwargs,
+    ):  # As every Keras layer
         super().__init__(**kwargs)
         self.shape = tuple(shape)
 
-    def get_config(self): return super().get_config() | {'shape': self.shape}
+    def get_config(self):
+        return super().get_config() | {'shape': self.shape}
 
     def build(self, input_shape):
-        self.mean = self.add_weight(shape=self.shape, initializer='zeros', trainable=False, name='mean')
-        self.std = self.add_weight(shape=self.shape, initializer='ones', trainable=False, name='std')
+        self.mean = self.add_weight(
+            shape=self.shape, initializer='zeros', trainable=False, name='mean'
+        )
+        self.std = self.add_weight(
+            shape=self.shape, initializer='ones', trainable=False, name='std'
+        )
 
-    def call(self, x): return (x - self.mean) / self.std
+    def call(self, x):
+        return (x - self.mean) / self.std
 
 # %% ../nbs/06_model.ipynb #27c8235e
-def standardized(network, # Model that expects standardised features
-                 mean,    # Mean of the training features, one input's shape with 1 where it was averaged over
-                 std,     # Standard deviation of the training features, same shape, above 0
-                 ):       # Model on raw features, with `mean` and `std` inside
+def standardized(
+    network,  # Model that expects standardised features
+    mean,  # Mean of the training features, one input's shape with 1 where it was averaged over
+    std,  # Standard deviation of the training features, same shape, above 0
+):  # Model on raw features, with `mean` and `std` inside
     "`network` behind a layer that subtracts `mean` and divides by `std`, so that a saved model needs no side file."
     shape = network.input_shape[1:]
-    mean, std = (np.reshape(a, np.shape(a)[-len(shape):]) for a in (mean, std))
-    if mean.shape != std.shape or len(mean.shape) != len(shape) or any(m not in (1, n) for m, n in zip(mean.shape, shape)):
-        raise ValueError(f'mean of shape {mean.shape} and std of shape {std.shape} do not fit features of shape {shape}; compute them on the same features')
-    if not (np.isfinite(mean).all() and np.isfinite(std).all()): raise ValueError('mean and std must be finite numbers; look for NaN in the features')
-    if not (std > 0).all(): raise ValueError(f'std: {np.sum(std <= 0)} of {std.size} values are not above 0; feature_stats gives 1 where a feature never varies')
+    mean, std = (np.reshape(a, np.shape(a)[-len(shape) :]) for a in (mean, std))
+    if (
+        mean.shape != std.shape
+        or len(mean.shape) != len(shape)
+        or any(m not in (1, n) for m, n in zip(mean.shape, shape))
+    ):
+        raise ValueError(
+            f'mean of shape {mean.shape} and std of shape {std.shape} do not fit features of shape {shape}; compute them on the same features'
+        )
+    if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+        raise ValueError('mean and std must be finite numbers; look for NaN in the features')
+    if not (std > 0).all():
+        raise ValueError(
+            f'std: {np.sum(std <= 0)} of {std.size} values are not above 0; feature_stats gives 1 where a feature never varies'
+        )
     inputs, layer = keras.Input(shape, name='features'), Standardize(mean.shape, name='standardize')
     model = keras.Model(inputs, network(layer(inputs)), name=f'standardized_{network.name}')
     layer.set_weights([mean, std])
@@ -180,42 +280,64 @@ def standardized(network, # Model that expects standardised features
 # %% ../nbs/06_model.ipynb #71b7a26e
 class AudioSequence(keras.utils.PyDataset):
     "Batches of raw audio read from disk as training goes on: samples (batch, samples, 1) in -0.5…0.5, and one-hot labels."
-    def __init__(self, clips,      # `Clips`
-                 *, sr,            # Sampling rate in Hz the network works at
-                 seconds,          # Length of every example in s; clips are cut or padded at a random offset
-                 batch_size=64,    # Clips a batch, the post's
-                 shuffle=True,     # New order and offsets in each epoch; False to score or to compare
-                 seed=0,           # Of order and offsets
-                 **workers):       # Keras's `workers`, `use_multiprocessing`, `max_queue_size`
+
+    def __init__(
+        self,
+        clips,  # `Clips`
+        *,
+        sr,  # Sampling rate in Hz the network works at
+        seconds,  # Length of every example in s; clips are cut or padded at a random offset
+        batch_size=64,  # Clips a batch, the post's
+        shuffle=True,  # New order and offsets in each epoch; False to score or to compare
+        seed=0,  # Of order and offsets
+        **workers,
+    ):  # Keras's `workers`, `use_multiprocessing`, `max_queue_size`
         super().__init__(**workers)
-        if not len(clips): raise ValueError(f'{clips.name}: no clips; a sequence needs 1 or more')
+        if not len(clips):
+            raise ValueError(f'{clips.name}: no clips; a sequence needs 1 or more')
         self.paths, self.size, self.sr = clips.paths, seconds_to_samples(seconds, sr=sr), sr
-        if self.size < 1 or batch_size < 1: raise ValueError(f'seconds={seconds}, batch_size={batch_size}: give more than 0 of both')
+        if self.size < 1 or batch_size < 1:
+            raise ValueError(
+                f'seconds={seconds}, batch_size={batch_size}: give more than 0 of both'
+            )
         self.targets = keras.utils.to_categorical(clips.y, len(clips.labels))
         self.batch_size, self.shuffle, self.seed, self.epoch = batch_size, shuffle, seed, 0
 
-    def __len__(self): return math.ceil(len(self.paths) / self.batch_size)
+    def __len__(self):
+        return math.ceil(len(self.paths) / self.batch_size)
 
-    def on_epoch_end(self): self.epoch += self.shuffle
+    def on_epoch_end(self):
+        self.epoch += self.shuffle
 
     @property
     def order(self):
         n = len(self.paths)
-        return np.random.default_rng([self.seed, self.epoch]).permutation(n) if self.shuffle else np.arange(n)
+        return (
+            np.random.default_rng([self.seed, self.epoch]).permutation(n)
+            if self.shuffle
+            else np.arange(n)
+        )
 
     def example(self, i):
         y, _ = load_audio(self.paths[i], sr=self.sr)
-        return audio_norm(fix_length(y, self.size, rng=np.random.default_rng([self.seed, self.epoch, i])))
+        return audio_norm(
+            fix_length(y, self.size, rng=np.random.default_rng([self.seed, self.epoch, i]))
+        )
 
     def __getitem__(self, batch):
-        rows = self.order[batch * self.batch_size:(batch + 1) * self.batch_size]
+        rows = self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
         return np.stack([self.example(i) for i in rows])[..., None], self.targets[rows]
 
 # %% ../nbs/06_model.ipynb #b06c67a5
-def _dft_tables(n_fft, # Samples a frame
-                ):     # Complex tables of the steps, shapes (known, new, summed), and the bin at each place of the result
+def _dft_tables(
+    n_fft,  # Samples a frame
+):  # Complex tables of the steps, shapes (known, new, summed), and the bin at each place of the result
     "The discrete Fourier transform of a real frame as a few products with small tables."
-    tables, k, size = [], np.zeros(1, int), 1      # frequencies told apart so far, of a transform of `size`
+    tables, k, size = (
+        [],
+        np.zeros(1, int),
+        1,
+    )  # frequencies told apart so far, of a transform of `size`
     while size < n_fft:
         rest = n_fft // size
         n = max((d for d in range(2, 17) if rest % d == 0), default=rest)
@@ -226,72 +348,111 @@ def _dft_tables(n_fft, # Samples a frame
     return tables, np.minimum(k, n_fft - k)
 
 # %% ../nbs/06_model.ipynb #52eae140
-def feature_tables(features, # `LogMel` or `MFCC`
-                   ):        # Arrays by name, float64: window, filters (n_mels, places), dct; and dft, pairs of cosines and sines
+def feature_tables(
+    features,  # `LogMel` or `MFCC`
+):  # Arrays by name, float64: window, filters (n_mels, places), dct; and dft, pairs of cosines and sines
     "What a layer needs to compute features by sums and products."
     width = features.win_length or features.n_fft
     before = (features.n_fft - width) // 2
     dft, bins = _dft_tables(features.n_fft)
     filters = np.zeros((features.n_mels, bins.size))
-    filters[:, np.unique(bins, return_index=True)[1]] = features.filters      # a bin that comes twice counts once
-    return {'window': np.pad(get_window(features.window, width), (before, features.n_fft - width - before)), 'filters': filters,
-            'dft': [(t.real, t.imag) for t in dft], 'dct': np.asarray(features.dct, 'float64') if isinstance(features, MFCC) else None}
+    filters[:, np.unique(bins, return_index=True)[1]] = (
+        features.filters
+    )  # a bin that comes twice counts once
+    return {
+        'window': np.pad(
+            get_window(features.window, width), (before, features.n_fft - width - before)
+        ),
+        'filters': filters,
+        'dft': [(t.real, t.imag) for t in dft],
+        'dct': np.asarray(features.dct, 'float64') if isinstance(features, MFCC) else None,
+    }
 
 # %% ../nbs/06_model.ipynb #0afaf781
-def _frame(y,    # Samples, shape (batch, samples)
-           n,    # Samples of a frame
-           hop,  # Samples from frame to frame
-           ):    # Shape (batch, n, frames)
+def _frame(
+    y,  # Samples, shape (batch, samples)
+    n,  # Samples of a frame
+    hop,  # Samples from frame to frame
+):  # Shape (batch, n, frames)
     "Overlapping frames of a signal, put together of whole hops."
     pieces = -(-n // hop)
     y = ops.pad(y, [[0, 0], [0, pieces * hop - n]])
     whole = ops.shape(y)[1] // hop
-    hops = ops.swapaxes(ops.reshape(y[:, :whole * hop], (-1, whole, hop)), 1, 2)
-    return ops.concatenate([hops[..., k:k + 1 - pieces or None] for k in range(pieces)], axis=1)[:, :n]
+    hops = ops.swapaxes(ops.reshape(y[:, : whole * hop], (-1, whole, hop)), 1, 2)
+    return ops.concatenate([hops[..., k : k + 1 - pieces or None] for k in range(pieces)], axis=1)[
+        :, :n
+    ]
 
-def mel_power(x,       # Windowed frames as columns, shape (batch, n_fft, frames)
-              dft,     # Pairs of cosines and sines, as in `feature_tables`
-              filters, # Mel filters, likewise
-              ):       # Power in each mel band, shape (batch, n_mels, frames)
+def mel_power(
+    x,  # Windowed frames as columns, shape (batch, n_fft, frames)
+    dft,  # Pairs of cosines and sines, as in `feature_tables`
+    filters,  # Mel filters, likewise
+):  # Power in each mel band, shape (batch, n_mels, frames)
     "Fourier transform, square and mel filters in `keras.ops`."
     re, im, left, frames = x, None, x.shape[1], ops.shape(x)[2]
     for cos, sin in dft:
         known, _, n = cos.shape
         left //= n
         re = ops.reshape(re, (-1, known, n, left * frames))
-        if im is None: re, im = ops.matmul(cos, re), ops.matmul(sin, re)
+        if im is None:
+            re, im = ops.matmul(cos, re), ops.matmul(sin, re)
         else:
             im = ops.reshape(im, (-1, known, n, left * frames))
-            re, im = ops.matmul(cos, re) - ops.matmul(sin, im), ops.matmul(sin, re) + ops.matmul(cos, im)
-    return ops.matmul(filters, ops.reshape(ops.square(re) + ops.square(im), (-1, filters.shape[1], frames)))
+            re, im = (
+                ops.matmul(cos, re) - ops.matmul(sin, im),
+                ops.matmul(sin, re) + ops.matmul(cos, im),
+            )
+    return ops.matmul(
+        filters, ops.reshape(ops.square(re) + ops.square(im), (-1, filters.shape[1], frames))
+    )
 
 # %% ../nbs/06_model.ipynb #c61f2ab5
 @keras.saving.register_keras_serializable(package='soundtag')
 class FeatureLayer(layers.Layer):
     "The features of chapter 04 as a layer: raw audio (batch, samples) → (batch, n_coef, frames, 1), on every Keras backend."
-    def __init__(self, features, # `LogMel` or `MFCC`, or the `settings` of one
-                 **kwargs):      # As every Keras layer; dtype is float64 unless given
+
+    def __init__(
+        self,
+        features,  # `LogMel` or `MFCC`, or the `settings` of one
+        **kwargs,
+    ):  # As every Keras layer; dtype is float64 unless given
         super().__init__(**{'dtype': 'float64'} | kwargs)
         self.features = f = from_settings(features) if isinstance(features, dict) else features
-        if not isinstance(f, LogMel): raise ValueError(f'FeatureLayer makes LogMel or MFCC features, got {f!r}')
-        if f.pad_mode not in ('constant', 'reflect', 'symmetric'): raise ValueError(f'pad_mode={f.pad_mode!r}: FeatureLayer pads by constant, reflect or symmetric')
+        if not isinstance(f, LogMel):
+            raise ValueError(f'FeatureLayer makes LogMel or MFCC features, got {f!r}')
+        if f.pad_mode not in ('constant', 'reflect', 'symmetric'):
+            raise ValueError(
+                f'pad_mode={f.pad_mode!r}: FeatureLayer pads by constant, reflect or symmetric'
+            )
 
-    def get_config(self): return super().get_config() | {'features': self.features.settings}
+    def get_config(self):
+        return super().get_config() | {'features': self.features.settings}
 
     def build(self, input_shape):
-        if len(input_shape) != 2 or input_shape[1] is not None and self.features.frames(input_shape[1]) < 1:
-            raise ValueError(f'FeatureLayer takes raw audio of shape (batch, samples), enough for a frame of {self.features.n_fft}, got {tuple(input_shape)}')
+        if (
+            len(input_shape) != 2
+            or input_shape[1] is not None
+            and self.features.frames(input_shape[1]) < 1
+        ):
+            raise ValueError(
+                f'FeatureLayer takes raw audio of shape (batch, samples), enough for a frame of {self.features.n_fft}, got {tuple(input_shape)}'
+            )
         number, tables = lambda a: np.asarray(a, self.compute_dtype), feature_tables(self.features)
         self.window, self.filters = number(tables['window'][:, None]), number(tables['filters'])
         self.dft = [(number(cos), number(sin)) for cos, sin in tables['dft']]
-        if isinstance(self.features, MFCC): self.dct, self.dct_sum = number(tables['dct']), number(tables['dct'].sum(1)[:, None])
+        if isinstance(self.features, MFCC):
+            self.dct, self.dct_sum = number(tables['dct']), number(tables['dct'].sum(1)[:, None])
 
     def call(self, y):
         f = self.features
-        if f.center: y = ops.pad(y, [[0, 0], [f.n_fft // 2, f.n_fft // 2]], mode=f.pad_mode)
+        if f.center:
+            y = ops.pad(y, [[0, 0], [f.n_fft // 2, f.n_fft // 2]], mode=f.pad_mode)
         mel = mel_power(_frame(y, f.n_fft, f.hop_length) * self.window, self.dft, self.filters)
-        out = ops.log(ops.maximum(mel, f.amin)) * (10 / math.log(10)) - 10 * math.log10(max(f.amin, f.ref))
-        if f.top_db is not None: out = ops.maximum(out, ops.max(out, axis=(1, 2), keepdims=True) - f.top_db)
+        out = ops.log(ops.maximum(mel, f.amin)) * (10 / math.log(10)) - 10 * math.log10(
+            max(f.amin, f.ref)
+        )
+        if f.top_db is not None:
+            out = ops.maximum(out, ops.max(out, axis=(1, 2), keepdims=True) - f.top_db)
         if isinstance(f, MFCC):
             level = ops.mean(out, axis=(1, 2), keepdims=True)
             out = ops.matmul(self.dct, out - level) + ops.multiply(level, self.dct_sum)
@@ -299,43 +460,60 @@ class FeatureLayer(layers.Layer):
 
 # %% ../nbs/06_model.ipynb #f0e1f5e5
 RAW_SR = 16000  # Hz; the rate of the kernel's network on raw audio
-INPUTS = {'raw': None, 'raw_generator': None,
-          'log_mel': LogMel(sr=44100, n_mels=64, hop_length=512),
-          'mfcc': MFCC(sr=44100, n_mfcc=40, hop_length=512)}
+INPUTS = {
+    'raw': None,
+    'raw_generator': None,
+    'log_mel': LogMel(sr=44100, n_mels=64, hop_length=512),
+    'mfcc': MFCC(sr=44100, n_mfcc=40, hop_length=512),
+}
 
 # %% ../nbs/06_model.ipynb #9897db5c
-def network_input(name,       # A name in `INPUTS`
-                  clips,      # `Clips`
-                  *, seconds, # Length of every example in s
-                  seed=0,     # Of the offsets
-                  ):          # float32 array, a row a clip, or an `AudioSequence`
+def network_input(
+    name,  # A name in `INPUTS`
+    clips,  # `Clips`
+    *,
+    seconds,  # Length of every example in s
+    seed=0,  # Of the offsets
+):  # float32 array, a row a clip, or an `AudioSequence`
     "The clips in the form that one of the approaches feeds to its network; one process, nothing cached."
-    if name == 'raw_generator': return AudioSequence(clips, sr=RAW_SR, seconds=seconds, seed=seed)
-    if name == 'raw': return AudioSequence(clips, sr=RAW_SR, seconds=seconds, batch_size=len(clips), shuffle=False, seed=seed)[0][0]
+    if name == 'raw_generator':
+        return AudioSequence(clips, sr=RAW_SR, seconds=seconds, seed=seed)
+    if name == 'raw':
+        return AudioSequence(
+            clips, sr=RAW_SR, seconds=seconds, batch_size=len(clips), shuffle=False, seed=seed
+        )[0][0]
     with tempfile.TemporaryDirectory() as cache:
-        store = prepare_data(clips, INPUTS[name], seconds=seconds, seed=seed, cache=cache, n_jobs=1, progress=False)
-        if len(store.skipped): raise ValueError(store.skipped.reason.iloc[0])
+        store = prepare_data(
+            clips, INPUTS[name], seconds=seconds, seed=seed, cache=cache, n_jobs=1, progress=False
+        )
+        if len(store.skipped):
+            raise ValueError(store.skipped.reason.iloc[0])
         return np.array(store.array())
 
 # %% ../nbs/06_model.ipynb #e03dedcc
-def input_network(X,        # Input, float32, shape (clips, samples, 1) or (clips, n_coef, frames, 1)
-                  n_labels, # Number of labels
-                  rows,     # Indices of the training rows
-                  ):        # Compiled `keras.Model`
+def input_network(
+    X,  # Input, float32, shape (clips, samples, 1) or (clips, n_coef, frames, 1)
+    n_labels,  # Number of labels
+    rows,  # Indices of the training rows
+):  # Compiled `keras.Model`
     "The network that goes with an input: `raw_cnn` on samples, standardised `post_cnn` on features."
-    if X.ndim == 3: model = raw_cnn(n_labels, input_shape=X.shape[1:])
-    else: model = standardized(post_cnn(n_labels, input_shape=X.shape[1:]), *feature_stats(X, rows))
+    if X.ndim == 3:
+        model = raw_cnn(n_labels, input_shape=X.shape[1:])
+    else:
+        model = standardized(post_cnn(n_labels, input_shape=X.shape[1:]), *feature_stats(X, rows))
     model.compile('adam', 'categorical_crossentropy', metrics=['accuracy'])
     return model
 
 # %% ../nbs/06_model.ipynb #db6fb121
-def input_accuracy(X,        # Input of the training clips, as `input_network` takes it
-                   y,        # Label indices
-                   n_labels, # Number of labels
-                   fold,     # Fold of each clip
-                   *, epochs,# Fixed, so that nothing is chosen on the scored fold
-                   seed=0,   # Of weights and order
-                   ):        # {'accuracy': …, 'train_accuracy': …}, each with mean, sd and folds
+def input_accuracy(
+    X,  # Input of the training clips, as `input_network` takes it
+    y,  # Label indices
+    n_labels,  # Number of labels
+    fold,  # Fold of each clip
+    *,
+    epochs,  # Fixed, so that nothing is chosen on the scored fold
+    seed=0,  # Of weights and order
+):  # {'accuracy': …, 'train_accuracy': …}, each with mean, sd and folds
     "Cross-validated accuracy of the network that goes with an input."
     scores = {'accuracy': [], 'train_accuracy': []}
     targets = keras.utils.to_categorical(y, n_labels)
@@ -346,15 +524,22 @@ def input_accuracy(X,        # Input of the training clips, as `input_network` t
         model = input_network(X, n_labels, train)
         model.fit(X[train], targets[train], batch_size=64, epochs=epochs, verbose=0)
         for name, rows in (('accuracy', held), ('train_accuracy', train)):
-            scores[name].append(float(np.mean(model.predict(X[rows], verbose=0).argmax(1) == y[rows])))
-    return {name: {'mean': float(np.mean(s)), 'sd': float(np.std(s, ddof=1)), 'folds': s} for name, s in scores.items()}
+            scores[name].append(
+                float(np.mean(model.predict(X[rows], verbose=0).argmax(1) == y[rows]))
+            )
+    return {
+        name: {'mean': float(np.mean(s)), 'sd': float(np.std(s, ddof=1)), 'folds': s}
+        for name, s in scores.items()
+    }
 
 # %% ../nbs/06_model.ipynb #b04882a0
-def time_inputs(clips,     # `Clips`
-                *, seconds,# Length of every example in s
-                rounds,    # Timed rounds, after one that is not
-                seed=0,    # Of the offsets
-                ):         # Name → network, parameters, shape, bytes held, and lists prepare_s and epoch_s, a number a round
+def time_inputs(
+    clips,  # `Clips`
+    *,
+    seconds,  # Length of every example in s
+    rounds,  # Timed rounds, after one that is not
+    seed=0,  # Of the offsets
+):  # Name → network, parameters, shape, bytes held, and lists prepare_s and epoch_s, a number a round
     "What each approach holds in memory, and what its preparation and an epoch take."
     rows, models = {}, {}
     targets = keras.utils.to_categorical(clips.y, len(clips.labels))
@@ -366,37 +551,87 @@ def time_inputs(clips,     # `Clips`
             array = X[0][0] if isinstance(X, AudioSequence) else X
             if not turn:
                 models[name] = input_network(array, len(clips.labels), np.arange(len(array)))
-                rows[name] = {'network': 'raw_cnn' if array.ndim == 3 else 'post_cnn', 'parameters': models[name].count_params(), 'shape': list(array.shape[1:]),
-                              'bytes': array.nbytes, 'prepare_s': [], 'epoch_s': []}
+                rows[name] = {
+                    'network': 'raw_cnn' if array.ndim == 3 else 'post_cnn',
+                    'parameters': models[name].count_params(),
+                    'shape': list(array.shape[1:]),
+                    'bytes': array.nbytes,
+                    'prepare_s': [],
+                    'epoch_s': [],
+                }
             start = time.perf_counter()
-            if array is X: models[name].fit(X, targets, batch_size=64, verbose=0)
-            else: models[name].fit(X, shuffle=False, verbose=0)
+            if array is X:
+                models[name].fit(X, targets, batch_size=64, verbose=0)
+            else:
+                models[name].fit(X, shuffle=False, verbose=0)
             taken = {'prepare_s': prepared, 'epoch_s': time.perf_counter() - start}
-            if turn: rows[name] = {what: row + [taken[what]] if what in taken else row for what, row in rows[name].items()}
+            if turn:
+                rows[name] = {
+                    what: row + [taken[what]] if what in taken else row
+                    for what, row in rows[name].items()
+                }
     return rows
 
 # %% ../nbs/06_model.ipynb #65545f4e
-def benchmark_inputs(clips,       # `Clips`; the training ones count
-                     *, out=None, # JSON file to write; None: none
-                     seconds=2.0, # Length of every example in s, the post's
-                     rounds=3,    # Timed rounds
-                     epochs=None, # Compare accuracy over folds after this many epochs, minutes; None: don't
-                     folds=5,     # How many, unless the data set has its own
-                     seed=0,      # Of everything random
-                     ):           # Results in the form of every benchmark: inputs, ratios to MFCC, and metrics if asked
+def benchmark_inputs(
+    clips,  # `Clips`; the training ones count
+    *,
+    out=None,  # JSON file to write; None: none
+    seconds=2.0,  # Length of every example in s, the post's
+    rounds=3,  # Timed rounds
+    epochs=None,  # Compare accuracy over folds after this many epochs, minutes; None: don't
+    folds=5,  # How many, unless the data set has its own
+    seed=0,  # Of everything random
+):  # Results in the form of every benchmark: inputs, ratios to MFCC, and metrics if asked
     "The approaches to network input side by side: memory, preparation, time of an epoch, parameters, accuracy."
     clips = clips.train
     rows = time_inputs(clips, seconds=seconds, rounds=rounds, seed=seed)
-    spread = lambda values: {'median': float(np.median(values)), 'min': float(np.min(values)), 'max': float(np.max(values))}
-    ratios = {f'{what} {name} / mfcc': spread(np.divide(row[what], rows['mfcc'][what])) for what in ('bytes', 'prepare_s', 'epoch_s') for name, row in rows.items()}
-    for row in rows.values(): row.update({what: spread(row[what]) for what in ('prepare_s', 'epoch_s')})
-    result = {'what': 'approaches to network input', 'data': {'name': clips.name, 'fingerprint': clips.fingerprint, 'clips': len(clips), 'labels': len(clips.labels)},
-              'recipe': {'seconds': seconds, 'raw_sr': RAW_SR, 'batch_size': 64, 'epochs': epochs, 'features': {n: f.settings for n, f in INPUTS.items() if f}},
-              'seeds': [seed], 'versions': {n: version(n) for n in ('soundtag', 'tensorflow', 'keras', 'numpy')}, 'inputs': rows, 'ratios': ratios}
+    spread = lambda values: {
+        'median': float(np.median(values)),
+        'min': float(np.min(values)),
+        'max': float(np.max(values)),
+    }
+    ratios = {
+        f'{what} {name} / mfcc': spread(np.divide(row[what], rows['mfcc'][what]))
+        for what in ('bytes', 'prepare_s', 'epoch_s')
+        for name, row in rows.items()
+    }
+    for row in rows.values():
+        row.update({what: spread(row[what]) for what in ('prepare_s', 'epoch_s')})
+    result = {
+        'what': 'approaches to network input',
+        'data': {
+            'name': clips.name,
+            'fingerprint': clips.fingerprint,
+            'clips': len(clips),
+            'labels': len(clips.labels),
+        },
+        'recipe': {
+            'seconds': seconds,
+            'raw_sr': RAW_SR,
+            'batch_size': 64,
+            'epochs': epochs,
+            'features': {n: f.settings for n, f in INPUTS.items() if f},
+        },
+        'seeds': [seed],
+        'versions': {n: version(n) for n in ('soundtag', 'tensorflow', 'keras', 'numpy')},
+        'inputs': rows,
+        'ratios': ratios,
+    }
     if epochs:
         fold = make_folds(clips, folds, seed=seed).to_numpy()
-        result['metrics'] = {name: input_accuracy(network_input(name, clips, seconds=seconds, seed=seed), clips.y, len(clips.labels), fold, epochs=epochs, seed=seed)
-                             for name in INPUTS if name != 'raw_generator'}
+        result['metrics'] = {
+            name: input_accuracy(
+                network_input(name, clips, seconds=seconds, seed=seed),
+                clips.y,
+                len(clips.labels),
+                fold,
+                epochs=epochs,
+                seed=seed,
+            )
+            for name in INPUTS
+            if name != 'raw_generator'
+        }
     if out:
         part = Path(f'{out}.part')
         part.write_text(json.dumps(result, indent=1), encoding='utf-8')

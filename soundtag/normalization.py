@@ -13,43 +13,57 @@ import numpy as np
 from .audio import seconds_to_samples
 
 # %% ../nbs/03_normalization.ipynb #726f6def
-def audio_norm(y,  # Samples, shape (..., n)
-               ):  # Samples from -0.5 to almost 0.5, float32, same shape; a constant row becomes -0.5
+def audio_norm(
+    y,  # Samples, shape (..., n)
+):  # Samples from -0.5 to almost 0.5, float32, same shape; a constant row becomes -0.5
     "Stretch each row to one range, whatever its level and offset."
     y = np.asarray(y, dtype='float32')
-    if not y.shape[-1]: raise ValueError('no samples to normalise: the last axis is empty')
+    if not y.shape[-1]:
+        raise ValueError('no samples to normalise: the last axis is empty')
     low, high = y.min(axis=-1, keepdims=True), y.max(axis=-1, keepdims=True)
-    return (y - low) / (high - low + np.float32(1e-6)) - np.float32(.5)
+    return (y - low) / (high - low + np.float32(1e-6)) - np.float32(0.5)
 
 # %% ../nbs/03_normalization.ipynb #aa11e1d8
-def trim_silence(y,          # Samples, shape (..., n)
-                 *, sr,      # Sampling rate in Hz
-                 top_db=60,  # What lies more than so many dB below the loudest frame is silence; librosa's default
-                 ):          # Samples, shape (..., m), 0 < m ≤ n unless `y` is empty: a view
+def trim_silence(
+    y,  # Samples, shape (..., n)
+    *,
+    sr,  # Sampling rate in Hz
+    top_db=60,  # What lies more than so many dB below the loudest frame is silence; librosa's default
+):  # Samples, shape (..., m), 0 < m ≤ n unless `y` is empty: a view
     "Cut the silence off both ends."
     import librosa
-    if not top_db > 0: raise ValueError(f'top_db is above 0 dB, got {top_db}')
+
+    if not top_db > 0:
+        raise ValueError(f'top_db is above 0 dB, got {top_db}')
     y = np.asarray(y)
     frame = max(4, seconds_to_samples(2048 / 44100, sr=sr))
-    _, (start, end) = librosa.effects.trim(y, top_db=top_db, frame_length=frame, hop_length=frame // 4)
+    _, (start, end) = librosa.effects.trim(
+        y, top_db=top_db, frame_length=frame, hop_length=frame // 4
+    )
     return y[..., start:end] if end > start else y
 
 # %% ../nbs/03_normalization.ipynb #c72c6708
-def feature_stats(X,       # Features, shape (clips, coefficients, frames, …); may be a memory map
-                  rows,    # Clips to use, indices or boolean mask: those of the training set
-                  axis=0,  # Axes to average over, 0 among them: 0 as the post, (0, 2) for one number a coefficient
-                  ):       # Mean and deviation, float32, shaped like X with length 1 along `axis`
+def feature_stats(
+    X,  # Features, shape (clips, coefficients, frames, …); may be a memory map
+    rows,  # Clips to use, indices or boolean mask: those of the training set
+    axis=0,  # Axes to average over, 0 among them: 0 as the post, (0, 2) for one number a coefficient
+):  # Mean and deviation, float32, shaped like X with length 1 along `axis`
     "Mean and standard deviation of the training clips; 1 for a deviation of 0."
     from sklearn.preprocessing import StandardScaler
+
     axes = (axis,) if isinstance(axis, int) else tuple(axis)
     rows = np.arange(len(X))[rows]
-    if 0 not in axes: raise ValueError(f'the statistics are over clips, so axis has to hold 0, got {axis}')
-    if not len(rows): raise ValueError('no training clips to take the mean of')
+    if 0 not in axes:
+        raise ValueError(f'the statistics are over clips, so axis has to hold 0, got {axis}')
+    if not len(rows):
+        raise ValueError('no training clips to take the mean of')
     kept = [i for i in range(X.ndim) if i not in axes]
     shape = [1 if i in axes else n for i, n in enumerate(X.shape)]
-    step = max(1, 2 ** 19 // max(1, math.prod(X.shape[1:])))       # pieces of about 2 MB
+    step = max(1, 2**19 // max(1, math.prod(X.shape[1:])))  # pieces of about 2 MB
     scaler = StandardScaler()
     for i in range(0, len(rows), step):
-        scaler.partial_fit(np.transpose(X[rows[i:i + step]], (*axes, *kept)).reshape(-1, math.prod(shape)))
+        scaler.partial_fit(
+            np.transpose(X[rows[i : i + step]], (*axes, *kept)).reshape(-1, math.prod(shape))
+        )
     mean, std = (a.reshape(shape).astype('float32') for a in (scaler.mean_, scaler.scale_))
-    return mean, np.where(std > 0, std, np.float32(1))        # float32 makes 0 of what lies below 1e-45
+    return mean, np.where(std > 0, std, np.float32(1))  # float32 makes 0 of what lies below 1e-45

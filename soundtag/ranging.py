@@ -30,43 +30,97 @@ import pandas as pd
 from .audio import AudioError, fix_length, load_audio, seconds_to_samples
 from .augmentation import Augment, Ragged
 from .dataset import Clips, DataError, shorten, load_clips, make_folds, merge
-from .distance import SIMULATION, RoomDistribution, distance_table, log_uniform, dry_sounds, free_field_response, read_columns, simulate_recording, simulate_dataset, simulate_rooms, write_columns
+from soundtag.distance import (
+    SIMULATION,
+    RoomDistribution,
+    distance_table,
+    log_uniform,
+    dry_sounds,
+    free_field_response,
+    read_columns,
+    simulate_recording,
+    simulate_dataset,
+    simulate_rooms,
+    write_columns,
+)
 from .export import TOLERANCE, write_keras, write_onnx
 from .mfcc import STFT, LogMel, from_settings
-from .tagging import Z80, ModelError, DistanceEstimator, keras_ensemble, load_ranger, read_json, read_model, read_run, windows
-from .training import AugmentedRows, load_results, data_of, get_recipe, deterministic, train_folds, versions, write_file
+from soundtag.tagging import (
+    Z80,
+    ModelError,
+    DistanceEstimator,
+    keras_ensemble,
+    load_ranger,
+    read_json,
+    read_model,
+    read_run,
+    windows,
+)
+from soundtag.training import (
+    AugmentedRows,
+    load_results,
+    data_of,
+    get_recipe,
+    deterministic,
+    train_folds,
+    versions,
+    write_file,
+)
 
 # %% ../nbs/10a_ranging.ipynb #cc6e3ca5
 @dataclass(frozen=True, kw_only=True)
 class DistanceRecipe:
     "All that decides what is learned about distance, beside the sounds."
-    rooms: RoomDistribution = RoomDistribution(seed=1)       # Where the sounds are put
-    features: LogMel = LogMel(sr=16000, n_fft=512, hop_length=256, n_mels=48, amin=1e-12, top_db=None)  # Of the level
-    phase: bool = True                 # Beside the level, how the phase turns
-    seconds: float = 3.                # Sound heard at once
-    shares: tuple = (.7, .1, .2)       # Of rooms and of recordings: to train on, to scale the uncertainty on, to score on
-    examples: tuple = (40000, 2000, 3000)   # Recordings made of each part
-    open: float = .06                  # Share of the first two parts that is in the open
-    augment: Augment = Augment(tilt=9, time_mask=.06, freq_mask=.12)  # Changes of each picture in each pass: another microphone, holes
-    crop: float = .25                  # Seconds less that a pass hears of a recording, from a drawn start
-    epochs: int = 10                    # Passes over the training recordings
-    batch_size: int = 64               # Recordings a step
-    learning_rate: float = 2e-3        # AdamW's, up over the first twentieth of the steps, down along a cosine
-    weight_decay: float = .02          # AdamW's
-    seed: int = 1                      # Of everything random but the rooms; seed 0 of both was used up while this was made
+
+    rooms: RoomDistribution = RoomDistribution(seed=1)  # Where the sounds are put
+    features: LogMel = LogMel(
+        sr=16000, n_fft=512, hop_length=256, n_mels=48, amin=1e-12, top_db=None
+    )  # Of the level
+    phase: bool = True  # Beside the level, how the phase turns
+    seconds: float = 3.0  # Sound heard at once
+    shares: tuple = (
+        0.7,
+        0.1,
+        0.2,
+    )  # Of rooms and of recordings: to train on, to scale the uncertainty on, to score on
+    examples: tuple = (40000, 2000, 3000)  # Recordings made of each part
+    open: float = 0.06  # Share of the first two parts that is in the open
+    augment: Augment = Augment(
+        tilt=9, time_mask=0.06, freq_mask=0.12
+    )  # Changes of each picture in each pass: another microphone, holes
+    crop: float = 0.25  # Seconds less that a pass hears of a recording, from a drawn start
+    epochs: int = 10  # Passes over the training recordings
+    batch_size: int = 64  # Recordings a step
+    learning_rate: float = (
+        2e-3  # AdamW's, up over the first twentieth of the steps, down along a cosine
+    )
+    weight_decay: float = 0.02  # AdamW's
+    seed: int = (
+        1  # Of everything random but the rooms; seed 0 of both was used up while this was made
+    )
 
     @property
-    def settings(self): return asdict(self) | {'features': self.features.settings, 'augment': self.augment.settings}
+    def settings(self):
+        return asdict(self) | {'features': self.features.settings, 'augment': self.augment.settings}
+
     @property
-    def picture(self): return phase_features(self.features) if self.phase else self.features
+    def picture(self):
+        return phase_features(self.features) if self.phase else self.features
+
     @property
-    def frames(self): return self.features.frames(seconds_to_samples(self.seconds, sr=self.features.sr))
+    def frames(self):
+        return self.features.frames(seconds_to_samples(self.seconds, sr=self.features.sr))
 
 # %% ../nbs/10a_ranging.ipynb #5a519494
-def phase_features(features,  # `LogMel`
-                   ):         # Function from samples to float32, shape (bands, frames, 3): log-mel in dB, and 20 times how alike the phase turns, from bin to bin and from frame to frame
+def phase_features(
+    features,  # `LogMel`
+):  # Function from samples to float32, shape (bands, frames, 3): log-mel in dB, and 20 times how alike the phase turns, from bin to bin and from frame to frame
     "Log-mel, and beside it the phase: in each band, how alike its turns are in neighbouring bins, and in neighbouring frames, -1 to 1."
-    stft, weights = STFT(**{f.name: getattr(features, f.name) for f in fields(STFT)}), phase_weights(features)
+    stft, weights = (
+        STFT(**{f.name: getattr(features, f.name) for f in fields(STFT)}),
+        phase_weights(features),
+    )
+
     def picture(y):
         Z = stft(y)
         size = np.abs(Z)
@@ -75,10 +129,12 @@ def phase_features(features,  # `LogMel`
         bins, frames = turn[1:] * np.conj(turn[:-1]), turn[1:, 1:] * np.conj(turn[1:, :-1])
         alike = [weights @ np.pad(z.real, ((0, 0), (k, 0))) for k, z in ((1, bins), (2, frames))]
         return np.stack([features(y), *alike], axis=-1)
+
     return picture
 
-def phase_weights(features,  # `LogMel`
-                  ):         # Float32, shape (bands, n_fft / 2)
+def phase_weights(
+    features,  # `LogMel`
+):  # Float32, shape (bands, n_fft / 2)
     "What each pair of neighbouring bins counts in each band: as much as its upper bin does there; 20 in all, to be seen beside dB."
     filters = features.filters
     return (20 * filters / np.maximum(filters.sum(1, keepdims=True), 1e-9))[:, 1:].astype('float32')
@@ -86,342 +142,571 @@ def phase_weights(features,  # `LogMel`
 # %% ../nbs/10a_ranging.ipynb #0fe40fef
 PARTS = ('train', 'valid', 'test')
 
-def deal_parts(names,   # What belongs together, one a row: rooms, or recordings
-               shares,  # Share of each part
-               rng,     # numpy Generator
-               ):       # Number of its part for each row
+def deal_parts(
+    names,  # What belongs together, one a row: rooms, or recordings
+    shares,  # Share of each part
+    rng,  # numpy Generator
+):  # Number of its part for each row
     "Deal whole rooms, or whole recordings, to the parts."
     unique = np.unique(np.asarray(names))
     ends = np.round(np.cumsum(shares)[:-1] * len(unique)).astype(int)
-    part = dict(zip(rng.permutation(unique).tolist(), np.searchsorted(ends, np.arange(len(unique)), side='right').tolist()))
+    part = dict(
+        zip(
+            rng.permutation(unique).tolist(),
+            np.searchsorted(ends, np.arange(len(unique)), side='right').tolist(),
+        )
+    )
     return np.array([part[n] for n in np.asarray(names).tolist()])
 
-def plan_recordings(sounds,    # `Sounds`
-                    responses, # `Responses`
-                    ranging,   # `DistanceRecipe`
-                    ):         # DataFrame, a row a recording: part, sound, response (-1 in the open), distance_m, label, room, rt60, drr, number
+def plan_recordings(
+    sounds,  # `Sounds`
+    responses,  # `Responses`
+    ranging,  # `DistanceRecipe`
+):  # DataFrame, a row a recording: part, sound, response (-1 in the open), distance_m, label, room, rt60, drr, number
     "Which sound goes to which room: both of the same part, every label as often."
     rng, rows = np.random.default_rng([ranging.seed, 10]), []
     of_sound = deal_parts(sounds.table.group, ranging.shares, rng)
     of_room = deal_parts(responses.table.room, ranging.shares, rng)
     for part, count in enumerate(ranging.examples):
         own, places = np.flatnonzero(of_sound == part), np.flatnonzero(of_room == part)
-        if not (len(own) and len(places)): raise DataError(f'{len(sounds)} sounds and {len(set(responses.table.room))} rooms do not reach for the three parts {ranging.shares}; add some')
-        by_label = list(sounds.table.iloc[own].reset_index(drop=True).groupby('label').indices.values())
-        turns = np.concatenate([rng.permutation(places) for _ in range(-(-count // len(places)))])[:count]
+        if not (len(own) and len(places)):
+            raise DataError(
+                f'{len(sounds)} sounds and {len(set(responses.table.room))} rooms do not reach for the three parts {ranging.shares}; add some'
+            )
+        by_label = list(
+            sounds.table.iloc[own].reset_index(drop=True).groupby('label').indices.values()
+        )
+        turns = np.concatenate([rng.permutation(places) for _ in range(-(-count // len(places)))])[
+            :count
+        ]
         for number, k in enumerate(turns):
             told, is_open = responses.table.iloc[k], part < 2 and rng.random() < ranging.open
             sound = own[rng.choice(by_label[int(rng.integers(len(by_label)))])]
             distance = log_uniform(rng, *ranging.rooms.distance) if is_open else told.distance_m
-            rows.append((PARTS[part], int(sound), -1 if is_open else int(k), distance, sounds.table.label.iloc[sound], told.room, told.rt60, 40. if is_open else told.drr, number))
-    return pd.DataFrame(rows, columns=['part', 'sound', 'response', 'distance_m', 'label', 'room', 'rt60', 'drr', 'number'])
+            rows.append(
+                (
+                    PARTS[part],
+                    int(sound),
+                    -1 if is_open else int(k),
+                    distance,
+                    sounds.table.label.iloc[sound],
+                    told.room,
+                    told.rt60,
+                    40.0 if is_open else told.drr,
+                    number,
+                )
+            )
+    return pd.DataFrame(
+        rows,
+        columns=[
+            'part',
+            'sound',
+            'response',
+            'distance_m',
+            'label',
+            'room',
+            'rt60',
+            'drr',
+            'number',
+        ],
+    )
 
 # %% ../nbs/10a_ranging.ipynb #51ffda0d
-VARIANTS = ('plain', 'gain', 'cut', 'open')   # As it is; with another gain; with another start; the same sound and distance without the room
+VARIANTS = (
+    'plain',
+    'gain',
+    'cut',
+    'open',
+)  # As it is; with another gain; with another start; the same sound and distance without the room
 
-def make_example(y, h,       # Dry sound, and the response of its room
-                 row,        # Of the plan
-                 ranging,    # `DistanceRecipe`
-                 variant,    # One of `VARIANTS`
-                 picture,    # Function from samples to a picture
-                 ):          # The picture of one recording, float16
+def make_example(
+    y,
+    h,  # Dry sound, and the response of its room
+    row,  # Of the plan
+    ranging,  # `DistanceRecipe`
+    variant,  # One of `VARIANTS`
+    picture,  # Function from samples to a picture
+):  # The picture of one recording, float16
     "One recording as the network gets it."
     sr = ranging.features.sr
     rng = np.random.default_rng([ranging.seed, PARTS.index(row.part), row.number])
-    if variant == 'open' or row.response < 0: h = free_field_response(row.distance_m, sr=sr)
-    recording = simulate_recording(y, h, sr=sr, rng=rng, seconds=ranging.seconds + .2)
+    if variant == 'open' or row.response < 0:
+        h = free_field_response(row.distance_m, sr=sr)
+    recording = simulate_recording(y, h, sr=sr, rng=rng, seconds=ranging.seconds + 0.2)
     change = np.random.default_rng([ranging.seed, 20, row.number])
-    if variant == 'gain': recording = recording * 10 ** (change.uniform(-20, 20) / 20)
-    start = seconds_to_samples(change.uniform(0, .2), sr=sr) if variant == 'cut' else 0
-    heard = recording[start:start + seconds_to_samples(ranging.seconds, sr=sr)]
+    if variant == 'gain':
+        recording = recording * 10 ** (change.uniform(-20, 20) / 20)
+    start = seconds_to_samples(change.uniform(0, 0.2), sr=sr) if variant == 'cut' else 0
+    heard = recording[start : start + seconds_to_samples(ranging.seconds, sr=sr)]
     return picture(heard).astype('float16')
 
-def stacked(pictures,  # Of one shape, (bands, frames) or (bands, frames, channels)
-            ):         # Shape (pictures, bands, frames, channels)
+def stacked(
+    pictures,  # Of one shape, (bands, frames) or (bands, frames, channels)
+):  # Shape (pictures, bands, frames, channels)
     "Pictures as one array."
     X = np.stack(pictures)
     return X if X.ndim == 4 else X[..., None]
 
-def make_examples(plan,           # DataFrame of `plan_recordings`, or rows of it
-                  sounds,         # `Sounds`
-                  responses,      # `Responses`
-                  ranging,        # `DistanceRecipe`
-                  *, variant='plain',  # One of `VARIANTS`
-                  n_jobs=None,    # Threads; None: every core
-                  progress=True,  # Show a bar
-                  ):              # Pictures, float16, shape (recordings, bands, frames, channels)
+def make_examples(
+    plan,  # DataFrame of `plan_recordings`, or rows of it
+    sounds,  # `Sounds`
+    responses,  # `Responses`
+    ranging,  # `DistanceRecipe`
+    *,
+    variant='plain',  # One of `VARIANTS`
+    n_jobs=None,  # Threads; None: every core
+    progress=True,  # Show a bar
+):  # Pictures, float16, shape (recordings, bands, frames, channels)
     "The pictures of planned recordings."
     from joblib import Parallel, delayed
     from tqdm import tqdm
+
     rows, picture = list(plan.itertuples()), ranging.picture
-    def some(batch): return [make_example(sounds.samples[r.sound], responses[max(0, r.response)], r, ranging, variant, picture) for r in batch]
-    batches = [rows[a:a + 32] for a in range(0, len(rows), 32)]
-    made = Parallel(n_jobs=n_jobs or -1, prefer='threads', return_as='generator')(delayed(some)(b) for b in batches)
-    X = [x for batch in tqdm(made, total=len(batches), unit='batch', desc=variant, disable=not progress) for x in batch]
+
+    def some(batch):
+        return [
+            make_example(
+                sounds.samples[r.sound], responses[max(0, r.response)], r, ranging, variant, picture
+            )
+            for r in batch
+        ]
+
+    batches = [rows[a : a + 32] for a in range(0, len(rows), 32)]
+    made = Parallel(n_jobs=n_jobs or -1, prefer='threads', return_as='generator')(
+        delayed(some)(b) for b in batches
+    )
+    X = [
+        x
+        for batch in tqdm(
+            made, total=len(batches), unit='batch', desc=variant, disable=not progress
+        )
+        for x in batch
+    ]
     return stacked(X)
 
 # %% ../nbs/10a_ranging.ipynb #80b1f533
-def decay_statistics(X,          # As for `level_statistics`
-                     *, frames_s, # Frames a second
-                     ):          # Shape (recordings, statistics); no number changes with the gain
+def decay_statistics(
+    X,  # As for `level_statistics`
+    *,
+    frames_s,  # Frames a second
+):  # Shape (recordings, statistics); no number changes with the gain
     "What engineers read reverberation from: how levels rise, fall and flutter in eight bands."
     X = np.asarray(X[..., 0], 'float32')
     n, bands, frames = X.shape
-    groups = 10 * np.log10(np.add.reduceat(10 ** (X / 10), np.arange(0, bands, bands // 8), axis=1) + 1e-20)
+    groups = 10 * np.log10(
+        np.add.reduceat(10 ** (X / 10), np.arange(0, bands, bands // 8), axis=1) + 1e-20
+    )
     rank = lambda a, q: np.moveaxis(np.quantile(a, q, axis=-1), 0, -1).reshape(n, -1)
-    slope = (groups[..., 4:] - groups[..., :-4]) * frames_s / 4                          # dB/s over four frames
+    slope = (groups[..., 4:] - groups[..., :-4]) * frames_s / 4  # dB/s over four frames
     level = groups - groups.max(axis=-1, keepdims=True)
     peak = groups.argmax(axis=-1)
-    after = [np.take_along_axis(level, np.minimum(peak + round(s * frames_s), frames - 1)[..., None], -1)[..., 0] for s in (.03, .06, .12, .25, .5)]
+    after = [
+        np.take_along_axis(
+            level, np.minimum(peak + round(s * frames_s), frames - 1)[..., None], -1
+        )[..., 0]
+        for s in (0.03, 0.06, 0.12, 0.25, 0.5)
+    ]
     spectrum = np.abs(np.fft.rfft(groups - groups.mean(axis=-1, keepdims=True), axis=-1)) ** 2
-    edges = np.searchsorted(np.fft.rfftfreq(frames, 1 / frames_s), (.3, 2, 4, 8, 16))
-    modulation = 10 * np.log10(np.add.reduceat(spectrum, edges, axis=-1) / spectrum.sum(axis=-1, keepdims=True) + 1e-6)
+    edges = np.searchsorted(np.fft.rfftfreq(frames, 1 / frames_s), (0.3, 2, 4, 8, 16))
+    modulation = 10 * np.log10(
+        np.add.reduceat(spectrum, edges, axis=-1) / spectrum.sum(axis=-1, keepdims=True) + 1e-6
+    )
     mean = X.mean(axis=-1)
     ripple = np.diff(mean, 2, axis=1)
-    return np.concatenate([rank(slope, (.02, .1, .25, .5, .75, .9, .98)), rank(level, (.05, .25, .5, .75)), np.concatenate(after, -1), modulation.reshape(n, -1),
-                           ripple.std(axis=1, keepdims=True), np.diff(groups.mean(axis=-1), axis=1)], axis=1)
+    return np.concatenate(
+        [
+            rank(slope, (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)),
+            rank(level, (0.05, 0.25, 0.5, 0.75)),
+            np.concatenate(after, -1),
+            modulation.reshape(n, -1),
+            ripple.std(axis=1, keepdims=True),
+            np.diff(groups.mean(axis=-1), axis=1),
+        ],
+        axis=1,
+    )
 
-def level_statistics(X,  # Pictures, log-mel in dB first, shape (recordings, bands, frames, channels)
-                     ):  # Shape (recordings, 3): mean, greatest and middle level in dB
+def level_statistics(
+    X,  # Pictures, log-mel in dB first, shape (recordings, bands, frames, channels)
+):  # Shape (recordings, 3): mean, greatest and middle level in dB
     "How loud a recording is."
     level = np.asarray(X[..., 0], 'float32').max(axis=1)
     return np.stack([level.mean(-1), level.max(-1), np.median(level, -1)], axis=1)
 
-def regression(A,        # Statistics to learn from, shape (recordings, n)
-               log_d,    # Logarithm of the distance
-               B,        # Statistics to answer for
-               *, seed,  # Of the trees
-               ):        # Logarithm of the distance
+def regression(
+    A,  # Statistics to learn from, shape (recordings, n)
+    log_d,  # Logarithm of the distance
+    B,  # Statistics to answer for
+    *,
+    seed,  # Of the trees
+):  # Logarithm of the distance
     "Gradient boosting, by scikit-learn."
     from sklearn.ensemble import HistGradientBoostingRegressor
-    return HistGradientBoostingRegressor(loss='absolute_error', max_iter=250, learning_rate=.06, min_samples_leaf=30, random_state=seed).fit(A, log_d).predict(B)
+
+    return (
+        HistGradientBoostingRegressor(
+            loss='absolute_error',
+            max_iter=250,
+            learning_rate=0.06,
+            min_samples_leaf=30,
+            random_state=seed,
+        )
+        .fit(A, log_d)
+        .predict(B)
+    )
 
 # %% ../nbs/10a_ranging.ipynb #c0ea6248
-def ranging_cnn(input_shape,  # (bands, frames, channels)
-                outputs=2,    # Numbers it answers with
-                ):            # Uncompiled `keras.Model`: log-mel in dB in, and perhaps more pictures beside it, (recordings, outputs) out: log of the distance in m, log of its deviation, and the room's numbers
+def ranging_cnn(
+    input_shape,  # (bands, frames, channels)
+    outputs=2,  # Numbers it answers with
+):  # Uncompiled `keras.Model`: log-mel in dB in, and perhaps more pictures beside it, (recordings, outputs) out: log of the distance in m, log of its deviation, and the room's numbers
     "A small network that hears no level: it takes the mean away first."
     import keras
     from keras import layers
+
     def normed(x, width, size, strides=1):
         x = layers.Conv2D(width, size, strides=strides, padding='same', use_bias=False)(x)
-        return layers.ReLU()(layers.BatchNormalization(momentum=.9)(x))
+        return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+
     inputs = keras.Input(input_shape, name='features')
     level = inputs[..., :1]
-    x = layers.Concatenate()([layers.Subtract()([level, layers.GlobalAveragePooling2D(keepdims=True)(level)]), inputs[..., 1:]])
+    x = layers.Concatenate()(
+        [
+            layers.Subtract()([level, layers.GlobalAveragePooling2D(keepdims=True)(level)]),
+            inputs[..., 1:],
+        ]
+    )
     x = normed(layers.Rescaling(1 / 20)(x), 24, 5, strides=2)
     for width in (32, 48, 64):
         x = normed(layers.MaxPooling2D(2)(x), width, 3)
     x = layers.AveragePooling2D((x.shape[1], 1))(x)
     x = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
     x = layers.Dense(64, activation='relu')(x)
-    return keras.Model(inputs, layers.Dense(outputs, kernel_initializer='zeros', name='distance')(x), name='ranging_cnn')
+    return keras.Model(
+        inputs,
+        layers.Dense(outputs, kernel_initializer='zeros', name='distance')(x),
+        name='ranging_cnn',
+    )
 
 # %% ../nbs/10a_ranging.ipynb #8845c48e
-def regression_targets(plan,  # DataFrame of `plan_recordings`, or any with the column distance_m
-                       ):     # Float32, shape (recordings, 3): log of the distance in m, direct to reverberant ratio in 10 dB, log of the reverberation time in s; NaN where unknown
+def regression_targets(
+    plan,  # DataFrame of `plan_recordings`, or any with the column distance_m
+):  # Float32, shape (recordings, 3): log of the distance in m, direct to reverberant ratio in 10 dB, log of the reverberation time in s; NaN where unknown
     "What there is to learn about each recording."
     known = lambda name: plan[name].to_numpy(float) if name in plan else np.full(len(plan), np.nan)
-    rt60 = np.where(plan['response'] >= 0, known('rt60'), np.nan) if 'response' in plan else known('rt60')
-    return np.stack([np.log(known('distance_m')), np.clip(known('drr'), -20, 20) / 10, np.log(rt60)], axis=1).astype('float32')
+    rt60 = (
+        np.where(plan['response'] >= 0, known('rt60'), np.nan)
+        if 'response' in plan
+        else known('rt60')
+    )
+    return np.stack(
+        [np.log(known('distance_m')), np.clip(known('drr'), -20, 20) / 10, np.log(rt60)], axis=1
+    ).astype('float32')
 
-def ranging_loss(truth,   # As `regression_targets` gives it
-                 answer,  # Shape (recordings, 4): log distance, log deviation, and what is said of the ratio and the reverberation time
-                 ):       # One number
+def ranging_loss(
+    truth,  # As `regression_targets` gives it
+    answer,  # Shape (recordings, 4): log distance, log deviation, and what is said of the ratio and the reverberation time
+):  # One number
     "How unlikely the distance was by the stated mean and deviation; and how wrong the room was, where it is known."
     from keras import ops
-    log_sd = ops.clip(answer[:, 1], -3., 1.)
-    unlikely = ops.mean(log_sd + .5 * ops.square((truth[:, 0] - answer[:, 0]) * ops.exp(-log_sd)))
+
+    log_sd = ops.clip(answer[:, 1], -3.0, 1.0)
+    unlikely = ops.mean(log_sd + 0.5 * ops.square((truth[:, 0] - answer[:, 0]) * ops.exp(-log_sd)))
     known = ops.isfinite(truth[:, 1:])
-    off = ops.where(known, ops.where(known, truth[:, 1:], 0.) - answer[:, 2:], 0.)
+    off = ops.where(known, ops.where(known, truth[:, 1:], 0.0) - answer[:, 2:], 0.0)
     return unlikely + ops.mean(ops.square(off))
 
 # %% ../nbs/10a_ranging.ipynb #599614d4
 @dataclass(frozen=True)
 class LevelOnly:
     "Chapter 05's changes, made to the level alone, with the phase lying below it."
+
     augment: Augment  # What is done
-    bands: int        # Of the level
+    bands: int  # Of the level
     needs_db = property(lambda self: self.augment.needs_db)
 
     def __call__(self, X, y, rng, noise=None):
-        level, y = self.augment(X[:, :self.bands], y, rng, noise)
-        return np.concatenate([level, X[:, self.bands:]], axis=1), y
+        level, y = self.augment(X[:, : self.bands], y, rng, noise)
+        return np.concatenate([level, X[:, self.bands :]], axis=1), y
 
 class PictureRows(AugmentedRows):
     "Batches with one picture below the other, as chapter 05 cuts them, laid beside each other for the network."
+
     def batch(self, epoch, i):
         X, y = super().batch(epoch, i)
         return np.moveaxis(X.reshape(len(X), -1, self.augment.bands, X.shape[2]), 1, -1), y
 
-def training_rows(X,        # Pictures, float16, shape (recordings, bands, frames, channels)
-                  truth,    # What `regression_targets` gives, a row a recording
-                  ranging,  # `DistanceRecipe`
-                  ):        # `keras.utils.PyDataset`
+def training_rows(
+    X,  # Pictures, float16, shape (recordings, bands, frames, channels)
+    truth,  # What `regression_targets` gives, a row a recording
+    ranging,  # `DistanceRecipe`
+):  # `keras.utils.PyDataset`
     "Batches of pictures, changed in each pass."
     frames = X.shape[2] - round(ranging.crop * ranging.features.sr / ranging.features.hop_length)
     below = Ragged.of(np.moveaxis(X, -1, 1).reshape(len(X), -1, X.shape[2]))
-    return PictureRows(below, np.arange(len(X)), truth, frames=frames, batch_size=ranging.batch_size, seed=ranging.seed, augment=LevelOnly(ranging.augment, X.shape[1]))
+    return PictureRows(
+        below,
+        np.arange(len(X)),
+        truth,
+        frames=frames,
+        batch_size=ranging.batch_size,
+        seed=ranging.seed,
+        augment=LevelOnly(ranging.augment, X.shape[1]),
+    )
 
-def fit_ranging(X,        # Pictures, float16, shape (recordings, bands, frames, channels)
-                truth,    # What `regression_targets` gives, a row a recording
-                ranging,  # `DistanceRecipe`
-                *, progress=False,  # Print a line an epoch
-                ):        # Uncompiled `keras.Model` with two outputs: log distance, and log of its deviation
+def fit_ranging(
+    X,  # Pictures, float16, shape (recordings, bands, frames, channels)
+    truth,  # What `regression_targets` gives, a row a recording
+    ranging,  # `DistanceRecipe`
+    *,
+    progress=False,  # Print a line an epoch
+):  # Uncompiled `keras.Model` with two outputs: log distance, and log of its deviation
     "Train a network for a settled number of epochs: nothing is picked."
     import keras
+
     with deterministic(ranging.seed):
         model, bare = (ranging_cnn((X.shape[1], None, X.shape[3]), n) for n in (4, 2))
         steps = ranging.epochs * -(-len(X) // ranging.batch_size)
         rise = max(1, steps // 20)
-        rate = keras.optimizers.schedules.CosineDecay(0., max(1, steps - rise), warmup_target=ranging.learning_rate, warmup_steps=rise)
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0, max(1, steps - rise), warmup_target=ranging.learning_rate, warmup_steps=rise
+        )
         model.compile(keras.optimizers.AdamW(rate, weight_decay=ranging.weight_decay), ranging_loss)
-        model.fit(training_rows(X, truth, ranging), epochs=ranging.epochs, verbose=2 if progress else 0)
+        model.fit(
+            training_rows(X, truth, ranging), epochs=ranging.epochs, verbose=2 if progress else 0
+        )
         *weights, kernel, bias = model.get_weights()
-        bare.set_weights([*weights, kernel[:, :2], bias[:2]])        # a file of layers alone: no optimiser, no loss
+        bare.set_weights(
+            [*weights, kernel[:, :2], bias[:2]]
+        )  # a file of layers alone: no optimiser, no loss
     return bare
 
 # %% ../nbs/10a_ranging.ipynb #44d025d4
-def predict_distance(model,  # What `fit_ranging` gives
-                     X,      # Pictures
-                     ):      # Logarithm of the distance, and of its deviation, float64, shape (recordings,) each
+def predict_distance(
+    model,  # What `fit_ranging` gives
+    X,  # Pictures
+):  # Logarithm of the distance, and of its deviation, float64, shape (recordings,) each
     "What the network says of recordings."
-    parts = [np.asarray(model(X[a:a + 128].astype('float32'), training=False), 'float64') for a in range(0, len(X), 128)]
+    parts = [
+        np.asarray(model(X[a : a + 128].astype('float32'), training=False), 'float64')
+        for a in range(0, len(X), 128)
+    ]
     return tuple(np.concatenate(parts).T)
 
-def scale_uncertainty(model,  # What `fit_ranging` gives; its last bias is changed
-                      X,      # Pictures of other rooms than it learned from, and than it is scored on
-                      log_d,  # Logarithm of their distances
-                      ):      # Factor
+def scale_uncertainty(
+    model,  # What `fit_ranging` gives; its last bias is changed
+    X,  # Pictures of other rooms than it learned from, and than it is scored on
+    log_d,  # Logarithm of their distances
+):  # Factor
     "Widen or narrow the stated deviation until 80 % of these truths lie within the stated 80 %."
     mean, log_sd = predict_distance(model, X)
-    factor = float(np.quantile(np.abs(log_d - mean) / np.exp(log_sd), .8) / Z80)
+    factor = float(np.quantile(np.abs(log_d - mean) / np.exp(log_sd), 0.8) / Z80)
     last = model.get_layer('distance')
     kernel, bias = last.get_weights()
     last.set_weights([kernel, bias + np.array([0, math.log(factor)], bias.dtype)])
     return factor
 
 # %% ../nbs/10a_ranging.ipynb #29c99990
-def bootstrap_over_rooms(values,    # One a recording, or a function of chosen rows
-                         rooms,     # Its room
-                         *, seed=0, # Of the draws
-                         draws=500, # Times that as many rooms are drawn with replacement
-                         statistic=np.mean,  # Of the values
-                         ):         # {'mean': …, 'low': …, 'high': …}: the value, and its 95 % interval
+def bootstrap_over_rooms(
+    values,  # One a recording, or a function of chosen rows
+    rooms,  # Its room
+    *,
+    seed=0,  # Of the draws
+    draws=500,  # Times that as many rooms are drawn with replacement
+    statistic=np.mean,  # Of the values
+):  # {'mean': …, 'low': …, 'high': …}: the value, and its 95 % interval
     "A statistic and its interval over rooms: recordings of one room are not independent."
     values, rooms = np.asarray(values), np.asarray(rooms)
     rng, of = np.random.default_rng(seed), [np.flatnonzero(rooms == r) for r in np.unique(rooms)]
-    drawn = [statistic(values[np.concatenate([of[i] for i in rng.integers(len(of), size=len(of))])]) for _ in range(draws)]
-    low, high = np.quantile(drawn, (.025, .975))
+    drawn = [
+        statistic(values[np.concatenate([of[i] for i in rng.integers(len(of), size=len(of))])])
+        for _ in range(draws)
+    ]
+    low, high = np.quantile(drawn, (0.025, 0.975))
     return {'mean': float(statistic(values)), 'low': float(low), 'high': float(high)}
 
-def error_metrics(plan,   # DataFrame of `plan_recordings`, or rows of it
-                  log_d,  # Answer for each row
-                  ):      # Measure → `bootstrap_over_rooms`: mae (m), median_relative, rms_log
+def error_metrics(
+    plan,  # DataFrame of `plan_recordings`, or rows of it
+    log_d,  # Answer for each row
+):  # Measure → `bootstrap_over_rooms`: mae (m), median_relative, rms_log
     "How far off the answers are."
     d, room = plan.distance_m.to_numpy(), plan.room.to_numpy()
     off = np.exp(log_d) - d
-    return {'mae': bootstrap_over_rooms(np.abs(off), room), 'median_relative': bootstrap_over_rooms(np.abs(off) / d, room, statistic=np.median),
-            'rms_log': bootstrap_over_rooms((log_d - np.log(d)) ** 2, room, statistic=lambda v: float(np.sqrt(np.mean(v))))}
+    return {
+        'mae': bootstrap_over_rooms(np.abs(off), room),
+        'median_relative': bootstrap_over_rooms(np.abs(off) / d, room, statistic=np.median),
+        'rms_log': bootstrap_over_rooms(
+            (log_d - np.log(d)) ** 2, room, statistic=lambda v: float(np.sqrt(np.mean(v)))
+        ),
+    }
 
-def interval_covers(plan,    # As in `error_metrics`
-                    log_d,   # Answer for each row
-                    log_sd,  # Its stated deviation
-                    ):       # Whether the stated 80 % interval holds the truth, float, shape (recordings,)
+def interval_covers(
+    plan,  # As in `error_metrics`
+    log_d,  # Answer for each row
+    log_sd,  # Its stated deviation
+):  # Whether the stated 80 % interval holds the truth, float, shape (recordings,)
     "Where the truth lies within the stated interval."
-    return (np.abs(np.log(plan.distance_m.to_numpy()) - log_d) <= Z80 * np.exp(log_sd)).astype(float)
+    return (np.abs(np.log(plan.distance_m.to_numpy()) - log_d) <= Z80 * np.exp(log_sd)).astype(
+        float
+    )
 
-def by_group(plan,       # As in `error_metrics`
-             answers_by, # Method → answer for each row
-             key,        # What to group by, shape (recordings,)
-             ):          # List of {'group', 'recordings', method: mae in m}
+def by_group(
+    plan,  # As in `error_metrics`
+    answers_by,  # Method → answer for each row
+    key,  # What to group by, shape (recordings,)
+):  # List of {'group', 'recordings', method: mae in m}
     "The error of each method in each group."
     d, rows = plan.distance_m.to_numpy(), []
     for value in pd.unique(pd.Series(key).sort_values()):
         there = np.asarray(key) == value
-        rows.append({'group': str(value), 'recordings': int(there.sum())} | {name: float(np.abs(np.exp(a[there]) - d[there]).mean()) for name, a in answers_by.items()})
+        rows.append(
+            {'group': str(value), 'recordings': int(there.sum())}
+            | {
+                name: float(np.abs(np.exp(a[there]) - d[there]).mean())
+                for name, a in answers_by.items()
+            }
+        )
     return rows
 
 # %% ../nbs/10a_ranging.ipynb #f1ae4808
-DISTANCES = (.3, .5, 1, 2, 3, 4, 5, 6, 8, 10)   # Limits of the groups by distance in m
-RT60S = (0, .2, .4, .6, .8, 10)                 # And by reverberation time in s
+DISTANCES = (0.3, 0.5, 1, 2, 3, 4, 5, 6, 8, 10)  # Limits of the groups by distance in m
+RT60S = (0, 0.2, 0.4, 0.6, 0.8, 10)  # And by reverberation time in s
 
-def limits(values, # Shape (recordings,)
-           edges,  # Limits of the groups, rising
-           ):      # Like '1-2', shape (recordings,), sorting as the numbers do
+def limits(
+    values,  # Shape (recordings,)
+    edges,  # Limits of the groups, rising
+):  # Like '1-2', shape (recordings,), sorting as the numbers do
     "The group of each value."
     at = np.clip(np.searchsorted(edges, values, side='right') - 1, 0, len(edges) - 2)
-    return pd.Categorical([f'{edges[i]:g}-{edges[i + 1]:g}' for i in at], [f'{a:g}-{b:g}' for a, b in zip(edges, edges[1:])], ordered=True)
+    return pd.Categorical(
+        [f'{edges[i]:g}-{edges[i + 1]:g}' for i in at],
+        [f'{a:g}-{b:g}' for a, b in zip(edges, edges[1:])],
+        ordered=True,
+    )
 
-def baselines(plan,     # DataFrame of `plan_recordings`
-              X,        # Part → pictures
-              ranging,  # `DistanceRecipe`
-              ):        # Name → answer for each test row
+def baselines(
+    plan,  # DataFrame of `plan_recordings`
+    X,  # Part → pictures
+    ranging,  # `DistanceRecipe`
+):  # Name → answer for each test row
     "What can be answered without a network."
     train, test = (plan[(plan.part == p).to_numpy()] for p in ('train', 'test'))
     inside = (train.response >= 0).to_numpy()
     d, log_d = train.distance_m.to_numpy()[inside], np.log(train.distance_m.to_numpy()[inside])
     rate = ranging.features.sr / ranging.features.hop_length
-    statistics = {'level': level_statistics, 'decay statistics': lambda x: decay_statistics(x, frames_s=rate)}
-    fitted = {name: regression(f(X['train'][inside]), log_d, f(X['test']), seed=ranging.seed) for name, f in statistics.items()}
-    return {'mean': np.full(len(test), np.log(d.mean())), 'median': np.full(len(test), np.median(log_d)), **fitted}
+    statistics = {
+        'level': level_statistics,
+        'decay statistics': lambda x: decay_statistics(x, frames_s=rate),
+    }
+    fitted = {
+        name: regression(f(X['train'][inside]), log_d, f(X['test']), seed=ranging.seed)
+        for name, f in statistics.items()
+    }
+    return {
+        'mean': np.full(len(test), np.log(d.mean())),
+        'median': np.full(len(test), np.median(log_d)),
+        **fitted,
+    }
 
-SPREADS = (0, .5, 1, 2, 4, 8)  # dB
+SPREADS = (0, 0.5, 1, 2, 4, 8)  # dB
 
-def if_told(plan,     # DataFrame of `plan_recordings`
-            ranging,  # `DistanceRecipe`
-            ):        # List of {'spread_db', and `error_metrics`}
+def if_told(
+    plan,  # DataFrame of `plan_recordings`
+    ranging,  # `DistanceRecipe`
+):  # List of {'spread_db', and `error_metrics`}
     "How far off he is who hears nothing and is told of the room: its reverberation time, and the ratio of direct to reverberant sound, wrong by so many dB."
-    train, test = (plan[((plan.part == p) & (plan.response >= 0)).to_numpy()] for p in ('train', 'test'))
+    train, test = (
+        plan[((plan.part == p) & (plan.response >= 0)).to_numpy()] for p in ('train', 'test')
+    )
     rng, told = np.random.default_rng([ranging.seed, 40]), []
     for spread in SPREADS:
-        A, B = (np.stack([np.log(rows.rt60), rows.drr + spread * rng.standard_normal(len(rows))], axis=1) for rows in (train, test))
-        told.append({'spread_db': spread} | error_metrics(test, regression(A, np.log(train.distance_m.to_numpy()), B, seed=ranging.seed)))
+        A, B = (
+            np.stack(
+                [np.log(rows.rt60), rows.drr + spread * rng.standard_normal(len(rows))], axis=1
+            )
+            for rows in (train, test)
+        )
+        told.append(
+            {'spread_db': spread}
+            | error_metrics(
+                test, regression(A, np.log(train.distance_m.to_numpy()), B, seed=ranging.seed)
+            )
+        )
     return told
 
-def leaks(plan,    # Test rows
-          model,   # The network
-          X,       # Variant → pictures of these rows
-          ):       # Variant → errors, interval, and what changed against 'plain'
+def leaks(
+    plan,  # Test rows
+    model,  # The network
+    X,  # Variant → pictures of these rows
+):  # Variant → errors, interval, and what changed against 'plain'
     "What gain, start and the absence of a room do to the error."
     told, d = {}, plan.distance_m.to_numpy()
     for name, pictures in X.items():
         log_d, log_sd = predict_distance(model, pictures)
-        told[name] = error_metrics(plan, log_d) | {'holds_80': bootstrap_over_rooms(interval_covers(plan, log_d, log_sd), plan.room), 'median_factor_80': float(np.median(np.exp(Z80 * np.exp(log_sd)))),
-                                            'constant_mae': float(np.abs(np.median(np.exp(log_d)) - d).mean()), 'correlation': float(np.corrcoef(log_d, np.log(d))[0, 1])}
-    for name in told: told[name]['change'] = told[name]['mae']['mean'] / told['plain']['mae']['mean'] - 1
+        told[name] = error_metrics(plan, log_d) | {
+            'holds_80': bootstrap_over_rooms(interval_covers(plan, log_d, log_sd), plan.room),
+            'median_factor_80': float(np.median(np.exp(Z80 * np.exp(log_sd)))),
+            'constant_mae': float(np.abs(np.median(np.exp(log_d)) - d).mean()),
+            'correlation': float(np.corrcoef(log_d, np.log(d))[0, 1]),
+        }
+    for name in told:
+        told[name]['change'] = told[name]['mae']['mean'] / told['plain']['mae']['mean'] - 1
     return told
 
 # %% ../nbs/10a_ranging.ipynb #908a779a
-def evaluate_distance(plan,     # DataFrame of `plan_recordings`
-                      model,    # The network
-                      X,        # Part or variant → pictures; 'test' and the variants are of the test rows
-                      ranging,  # `DistanceRecipe`
-                      ):        # Part of a result: metrics, baselines, leaks and the groups
+def evaluate_distance(
+    plan,  # DataFrame of `plan_recordings`
+    model,  # The network
+    X,  # Part or variant → pictures; 'test' and the variants are of the test rows
+    ranging,  # `DistanceRecipe`
+):  # Part of a result: metrics, baselines, leaks and the groups
     "Everything that is measured on rooms and recordings unheard of."
     test = plan[(plan.part == 'test').to_numpy()]
     log_d, log_sd = predict_distance(model, X['test'])
     others = baselines(plan, X, ranging)
     everyone = {'network': log_d} | others
     d, grouped = test.distance_m.to_numpy(), lambda key: by_group(test, everyone, key)
-    calibration = [{'stated': float(s), 'holds': float(np.mean(np.abs(np.log(d) - log_d) <= z * np.exp(log_sd)))} for s, z in ((.5, .6745), (.8, Z80), (.9, 1.6449), (.95, 1.96))]
-    told = {'metrics': error_metrics(test, log_d) | {'holds_80': bootstrap_over_rooms(interval_covers(test, log_d, log_sd), test.room)},
-            'baselines': {name: error_metrics(test, a) for name, a in others.items()}, 'calibration': calibration,
-            'by_distance': grouped(limits(d, DISTANCES)), 'by_label': grouped(test.label.to_numpy()), 'by_rt60': grouped(limits(test.rt60.to_numpy(), RT60S)), 'if_told': if_told(plan, ranging),
-            'leaks': leaks(test, model, {'plain': X['test']} | {v: X[v] for v in VARIANTS[1:]})}
-    told['answers'] = {'distance_m': d[:400].round(3).tolist(), 'median_m': np.exp(log_d)[:400].round(3).tolist(),
-                       'low_m': np.exp(log_d - Z80 * np.exp(log_sd))[:400].round(3).tolist(), 'high_m': np.exp(log_d + Z80 * np.exp(log_sd))[:400].round(3).tolist()}
+    calibration = [
+        {
+            'stated': float(s),
+            'holds': float(np.mean(np.abs(np.log(d) - log_d) <= z * np.exp(log_sd))),
+        }
+        for s, z in ((0.5, 0.6745), (0.8, Z80), (0.9, 1.6449), (0.95, 1.96))
+    ]
+    told = {
+        'metrics': error_metrics(test, log_d)
+        | {'holds_80': bootstrap_over_rooms(interval_covers(test, log_d, log_sd), test.room)},
+        'baselines': {name: error_metrics(test, a) for name, a in others.items()},
+        'calibration': calibration,
+        'by_distance': grouped(limits(d, DISTANCES)),
+        'by_label': grouped(test.label.to_numpy()),
+        'by_rt60': grouped(limits(test.rt60.to_numpy(), RT60S)),
+        'if_told': if_told(plan, ranging),
+        'leaks': leaks(test, model, {'plain': X['test']} | {v: X[v] for v in VARIANTS[1:]}),
+    }
+    told['answers'] = {
+        'distance_m': d[:400].round(3).tolist(),
+        'median_m': np.exp(log_d)[:400].round(3).tolist(),
+        'low_m': np.exp(log_d - Z80 * np.exp(log_sd))[:400].round(3).tolist(),
+        'high_m': np.exp(log_d + Z80 * np.exp(log_sd))[:400].round(3).tolist(),
+    }
     return told
 
-def data_of_all(clips,  # List of `Clips`
-                ):      # Name, fingerprint and size of all together
+def data_of_all(
+    clips,  # List of `Clips`
+):  # Name, fingerprint and size of all together
     "What a result says about several data sets."
     each = [data_of(c) for c in clips]
-    return {name: ' + '.join(str(e[name]) for e in each) if name in ('name', 'fingerprint') else sum(e[name] for e in each) for name in each[0]}
+    return {
+        name: ' + '.join(str(e[name]) for e in each)
+        if name in ('name', 'fingerprint')
+        else sum(e[name] for e in each)
+        for name in each[0]
+    }
 
-def model_file(model,  # What `fit_ranging` gives
-               path,   # A .keras file
-               ):      # `path`
+def model_file(
+    model,  # What `fit_ranging` gives
+    path,  # A .keras file
+):  # `path`
     "Write the network, whole or not at all."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -431,60 +716,91 @@ def model_file(model,  # What `fit_ranging` gives
     return path
 
 # %% ../nbs/10a_ranging.ipynb #c80ff9d5
-TRIALS = {'log-mel, 48 bands of 32 ms': dict(phase=False), 'log-mel, 24 bands of 32 ms': dict(phase=False, n_mels=24),
-          'log-mel, 96 bands of 64 ms': dict(phase=False, n_fft=1024, n_mels=96), 'log-mel, 48 bands of 128 ms': dict(phase=False, n_fft=2048),
-          'with phase, 48 bands of 32 ms': {}, 'with phase, 96 bands of 64 ms': dict(n_fft=1024, n_mels=96)}
+TRIALS = {
+    'log-mel, 48 bands of 32 ms': dict(phase=False),
+    'log-mel, 24 bands of 32 ms': dict(phase=False, n_mels=24),
+    'log-mel, 96 bands of 64 ms': dict(phase=False, n_fft=1024, n_mels=96),
+    'log-mel, 48 bands of 128 ms': dict(phase=False, n_fft=2048),
+    'with phase, 48 bands of 32 ms': {},
+    'with phase, 96 bands of 64 ms': dict(n_fft=1024, n_mels=96),
+}
 
-def trial(ranging,  # `DistanceRecipe`
-          phase=True, **settings):  # Of the picture
+def trial(
+    ranging,  # `DistanceRecipe`
+    phase=True,
+    **settings,
+):  # Of the picture
     "The same training on another picture."
     return replace(ranging, phase=phase, features=replace(ranging.features, **settings))
 
-def try_features(plan, sounds, responses, ranging,  # As in `make_examples`; training and validation rows count
-                 *, names=tuple(TRIALS),  # Of `TRIALS`
-                 share=.25,      # Of the training recordings used
-                 epochs=4,       # Passes over them
-                 done=None,      # What was found before
-                 keep=lambda told: None,  # Called with all that was found, after each trial
-                 **how,          # For `make_examples`
-                 ):              # Name → {'nll', 'mae', 'median_relative'} on the validation recordings in rooms
+def try_features(
+    plan,
+    sounds,
+    responses,
+    ranging,  # As in `make_examples`; training and validation rows count
+    *,
+    names=tuple(TRIALS),  # Of `TRIALS`
+    share=0.25,  # Of the training recordings used
+    epochs=4,  # Passes over them
+    done=None,  # What was found before
+    keep=lambda told: None,  # Called with all that was found, after each trial
+    **how,  # For `make_examples`
+):  # Name → {'nll', 'mae', 'median_relative'} on the validation recordings in rooms
     "The same small training on each kind of picture, scored on validation rooms: the scored rooms stay unheard."
-    told, train, valid = dict(done or {}), plan[(plan.part == 'train').to_numpy()], plan[((plan.part == 'valid') & (plan.response >= 0)).to_numpy()]
-    train = train.iloc[:int(share * len(train))]
+    told, train, valid = (
+        dict(done or {}),
+        plan[(plan.part == 'train').to_numpy()],
+        plan[((plan.part == 'valid') & (plan.response >= 0)).to_numpy()],
+    )
+    train = train.iloc[: int(share * len(train))]
     for name in names:
-        if name in told: continue
+        if name in told:
+            continue
         tried = replace(trial(ranging, **TRIALS[name]), epochs=epochs)
         A, B = (make_examples(rows, sounds, responses, tried, **how) for rows in (train, valid))
         model = fit_ranging(A, regression_targets(train), tried)
         log_d, log_sd = predict_distance(model, B)
         e = error_metrics(valid, log_d)
-        nll = np.mean(log_sd + .5 * ((np.log(valid.distance_m) - log_d) / np.exp(log_sd)) ** 2)
-        told[name] = {'nll': float(nll), 'mae': e['mae']['mean'], 'median_relative': e['median_relative']['mean'], 'shape': list(A.shape[1:])}
+        nll = np.mean(log_sd + 0.5 * ((np.log(valid.distance_m) - log_d) / np.exp(log_sd)) ** 2)
+        told[name] = {
+            'nll': float(nll),
+            'mae': e['mae']['mean'],
+            'median_relative': e['median_relative']['mean'],
+            'shape': list(A.shape[1:]),
+        }
         keep(told)
     return told
 
 # %% ../nbs/10a_ranging.ipynb #ac4626a5
-def fixed(table, # Float32, shape (inputs, outputs)
-          x,     # Keras tensor, shape (…, inputs)
-          ):     # Keras tensor, shape (…, outputs)
+def fixed(
+    table,  # Float32, shape (inputs, outputs)
+    x,  # Keras tensor, shape (…, inputs)
+):  # Keras tensor, shape (…, outputs)
     "Multiplication by a table that no training changes."
     import keras
+
     layer = keras.layers.Dense(table.shape[1], use_bias=False, trainable=False)
     product = layer(x)
     layer.set_weights([table])
     return product
 
-def phase_layers(y,        # Keras tensor of samples, shape (batch, samples)
-                 features, # `LogMel`
-                 ):        # Keras tensor, shape (batch, bands, frames, 2): what `phase_features` tells beside the level
+def phase_layers(
+    y,  # Keras tensor of samples, shape (batch, samples)
+    features,  # `LogMel`
+):  # Keras tensor, shape (batch, bands, frames, 2): what `phase_features` tells beside the level
     "The phase once more, of layers that every backend and every format knows."
     from keras import ops
     from soundtag.model import _frame, feature_tables
+
     n, window = features.n_fft, feature_tables(features)['window']
     angle = 2 * np.pi / n * (np.outer(np.arange(n), np.arange(n // 2 + 1)) % n)
-    if features.center: y = ops.pad(y, [[0, 0], [n // 2, n // 2]], mode=features.pad_mode)
+    if features.center:
+        y = ops.pad(y, [[0, 0], [n // 2, n // 2]], mode=features.pad_mode)
     frames = ops.swapaxes(_frame(y, n, features.hop_length), 1, 2)
-    re, im = (fixed((window.reshape(-1, 1) * wave(angle)).astype('float32'), frames) for wave in (np.cos, lambda a: -np.sin(a)))
+    re, im = (
+        fixed((window.reshape(-1, 1) * wave(angle)).astype('float32'), frames)
+        for wave in (np.cos, lambda a: -np.sin(a))
+    )
     size = ops.sqrt(re * re + im * im)
     size = ops.maximum(size, 1e-4 * ops.max(size, axis=-1, keepdims=True) + 1e-12)
     re, im = re / size, im / size
@@ -492,111 +808,200 @@ def phase_layers(y,        # Keras tensor of samples, shape (batch, samples)
     turn_im = im[:, 1:] * re[:, :-1] - re[:, 1:] * im[:, :-1]
     bins = turn_re[..., 1:] * turn_re[..., :-1] + turn_im[..., 1:] * turn_im[..., :-1]
     frames = (turn_re[:, 1:] * turn_re[:, :-1] + turn_im[:, 1:] * turn_im[:, :-1])[..., 1:]
-    alike = [ops.pad(fixed(phase_weights(features).T, x), [[0, 0], [k, 0], [0, 0]]) for k, x in ((1, bins), (2, frames))]
+    alike = [
+        ops.pad(fixed(phase_weights(features).T, x), [[0, 0], [k, 0], [0, 0]])
+        for k, x in ((1, bins), (2, frames))
+    ]
     return ops.transpose(ops.stack(alike, axis=-1), (0, 2, 1, 3))
 
-def whole_ranger(model,   # What `fit_ranging` gives
-                 ranging, # What it was trained with
-                 ):       # Keras model: samples, shape (batch, samples), to two logarithms, shape (batch, 2)
+def whole_ranger(
+    model,  # What `fit_ranging` gives
+    ranging,  # What it was trained with
+):  # Keras model: samples, shape (batch, samples), to two logarithms, shape (batch, 2)
     "Features and network in one, and before them the same level for all: what is soft must not sink into the floor of the logarithm."
     from soundtag.model import FeatureLayer
     import keras
     from keras import ops
-    audio = keras.Input((seconds_to_samples(ranging.seconds, sr=ranging.features.sr),), name='audio')
+
+    audio = keras.Input(
+        (seconds_to_samples(ranging.seconds, sr=ranging.features.sr),), name='audio'
+    )
     y = ops.divide(audio, ops.maximum(10 * ops.max(ops.abs(audio), axis=1, keepdims=True), 1e-12))
     picture = FeatureLayer(ranging.features, dtype='float32', name='features')(y)
-    if ranging.phase: picture = ops.concatenate([picture, phase_layers(y, ranging.features)], axis=-1)
+    if ranging.phase:
+        picture = ops.concatenate([picture, phase_layers(y, ranging.features)], axis=-1)
     return keras.Model(audio, model(picture), name='ranger')
 
-def write_ranger(model,    # What `fit_ranging` gives
-                 ranging,  # What it was trained with
-                 path,     # File to write, ending in .onnx or .keras
-                 **more,   # What else the file shall tell, such as its licence
-                 ):        # (`path`, the largest difference of a logarithm that was found)
+def write_ranger(
+    model,  # What `fit_ranging` gives
+    ranging,  # What it was trained with
+    path,  # File to write, ending in .onnx or .keras
+    **more,  # What else the file shall tell, such as its licence
+):  # (`path`, the largest difference of a logarithm that was found)
     "Write a network as one file that takes raw audio, once its answers are found to be the network's."
     path, size = Path(path), seconds_to_samples(ranging.seconds, sr=ranging.features.sr)
-    if path.suffix not in ('.onnx', '.keras'): raise ModelError(f'{path}: a ranger is written as .onnx or .keras; change the name')
+    if path.suffix not in ('.onnx', '.keras'):
+        raise ModelError(f'{path}: a ranger is written as .onnx or .keras; change the name')
     path.parent.mkdir(parents=True, exist_ok=True)
-    clicks = np.random.default_rng(0).standard_normal((12, size)) * np.exp(-np.outer(np.geomspace(1, 50, 12), np.arange(size) / size))
-    clicks *= .1 / np.abs(clicks).max(1, keepdims=True)
+    clicks = np.random.default_rng(0).standard_normal((12, size)) * np.exp(
+        -np.outer(np.geomspace(1, 50, 12), np.arange(size) / size)
+    )
+    clicks *= 0.1 / np.abs(clicks).max(1, keepdims=True)
     about = json.dumps({'distance': {'sr': ranging.features.sr, 'seconds': ranging.seconds}} | more)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.ranger-') as folder:
         part = Path(folder) / path.name
-        {'.onnx': write_onnx, '.keras': write_keras}[path.suffix](whole_ranger(model, ranging), part, about)
-        said = np.stack(predict_distance(model, stacked([ranging.picture(y) for y in clicks.astype('float32')])), axis=1)
+        {'.onnx': write_onnx, '.keras': write_keras}[path.suffix](
+            whole_ranger(model, ranging), part, about
+        )
+        said = np.stack(
+            predict_distance(
+                model, stacked([ranging.picture(y) for y in clicks.astype('float32')])
+            ),
+            axis=1,
+        )
         apart = float(np.abs(load_ranger(part).predict(clicks.astype('float32')) - said).max())
-        if not apart <= TOLERANCE: raise ModelError(f'{path}: not written, its answers would be {apart:.2g} from those of the network; try another format')
+        if not apart <= TOLERANCE:
+            raise ModelError(
+                f'{path}: not written, its answers would be {apart:.2g} from those of the network; try another format'
+            )
         os.replace(part, path)
     return path, apart
 
 # %% ../nbs/10a_ranging.ipynb #c3d84341
-def kept_examples(stage,    # Name
-                  plan,     # Rows to make
-                  sounds, responses, ranging,  # As in `make_examples`
-                  folder,   # Where they are kept
-                  **how,    # For `make_examples`
-                  ):        # Pictures
+def kept_examples(
+    stage,  # Name
+    plan,  # Rows to make
+    sounds,
+    responses,
+    ranging,  # As in `make_examples`
+    folder,  # Where they are kept
+    **how,  # For `make_examples`
+):  # Pictures
     "Pictures, made once: a benchmark that was stopped goes on behind them."
-    made_of = {n: v for n, v in ranging.settings.items() if n in ('features', 'phase', 'seconds', 'seed')}     # what comes later does not change them
-    told = json.dumps([made_of, plan.to_csv(), sounds.table.to_csv(), how.get('variant'), SIMULATION, stage], sort_keys=True)
-    path = Path(folder) / f'{stage.replace(" ", "-")}-{hashlib.sha256(told.encode()).hexdigest()[:12]}.npz'
+    made_of = {
+        n: v for n, v in ranging.settings.items() if n in ('features', 'phase', 'seconds', 'seed')
+    }  # what comes later does not change them
+    told = json.dumps(
+        [made_of, plan.to_csv(), sounds.table.to_csv(), how.get('variant'), SIMULATION, stage],
+        sort_keys=True,
+    )
+    path = (
+        Path(folder)
+        / f'{stage.replace(" ", "-")}-{hashlib.sha256(told.encode()).hexdigest()[:12]}.npz'
+    )
     kept = read_columns(path)
-    if kept is None: kept = {'X': make_examples(plan, sounds, responses, ranging, **how)}; write_columns(path, **kept)
+    if kept is None:
+        kept = {'X': make_examples(plan, sounds, responses, ranging, **how)}
+        write_columns(path, **kept)
     return kept['X']
 
 # %% ../nbs/10a_ranging.ipynb #609ae2da
 class Record:
     "A result that grows stage by stage, each written when it is done."
-    def __init__(self, told,        # What decides the numbers: what, data, recipe, seeds, versions
-                 out,               # JSON file; None: nowhere
-                 progress=True):    # Print a line a stage
+
+    def __init__(
+        self,
+        told,  # What decides the numbers: what, data, recipe, seeds, versions
+        out,  # JSON file; None: nowhere
+        progress=True,
+    ):  # Print a line a stage
         self.told, past = json.loads(json.dumps(told)), load_results(out)
         self.past = past if all(past.get(n) == v for n, v in self.told.items()) else {}
-        self.out, self.progress, self.spent, self.begun = out, progress, dict(self.past.get('seconds', {})), time.perf_counter()
+        self.out, self.progress, self.spent, self.begun = (
+            out,
+            progress,
+            dict(self.past.get('seconds', {})),
+            time.perf_counter(),
+        )
 
     def add(self, stage, **found):
         "Take up what a stage found, and the seconds it took."
         now = time.perf_counter()
         self.spent[stage] = round(self.spent.get(stage, 0) + now - self.begun, 1)
         self.told |= found | {'seconds': self.spent}
-        if self.out: write_file(self.out, json.dumps(self.told, indent=1) + '\n')
-        if self.progress: print(f'{stage}: {now - self.begun:.0f} s', flush=True)
+        if self.out:
+            write_file(self.out, json.dumps(self.told, indent=1) + '\n')
+        if self.progress:
+            print(f'{stage}: {now - self.begun:.0f} s', flush=True)
         self.begun = now
 
-def fit_or_load(X,        # Part → pictures
-                truth,    # Part → `regression_targets`
-                ranging,  # `DistanceRecipe`
-                path,     # A .keras file, where the network is, or shall be
-                progress, # Print a line an epoch
-                ):        # The network, its uncertainty scaled, and the factor
+def fit_or_load(
+    X,  # Part → pictures
+    truth,  # Part → `regression_targets`
+    ranging,  # `DistanceRecipe`
+    path,  # A .keras file, where the network is, or shall be
+    progress,  # Print a line an epoch
+):  # The network, its uncertainty scaled, and the factor
     "The network of these settings, trained unless it was before."
     import keras
-    path, key = Path(path), json.loads(json.dumps(ranging.settings | {'versions': versions(), 'seen': hashlib.sha256(X['train'].tobytes()).hexdigest()}))
+
+    path, key = (
+        Path(path),
+        json.loads(
+            json.dumps(
+                ranging.settings
+                | {'versions': versions(), 'seen': hashlib.sha256(X['train'].tobytes()).hexdigest()}
+            )
+        ),
+    )
     note = load_results(path.with_suffix('.json'))
-    if path.exists() and note.get('of') == key: return keras.saving.load_model(path, compile=False, safe_mode=True), note['uncertainty_scale']
+    if path.exists() and note.get('of') == key:
+        return keras.saving.load_model(path, compile=False, safe_mode=True), note[
+            'uncertainty_scale'
+        ]
     model = fit_ranging(X['train'], truth['train'], ranging, progress=progress)
     factor = scale_uncertainty(model, X['valid'], truth['valid'][:, 0])
     model_file(model, path)
-    write_file(path.with_suffix('.json'), json.dumps({'uncertainty_scale': factor, 'of': key}, indent=1))
+    write_file(
+        path.with_suffix('.json'), json.dumps({'uncertainty_scale': factor, 'of': key}, indent=1)
+    )
     return model, factor
 
 # %% ../nbs/10a_ranging.ipynb #db9a83b2
-def all_pictures(plan, sounds, responses, ranging,  # As in `make_examples`
-                 folder,   # Where they are kept
-                 **how,    # n_jobs and progress
-                 ):        # Part or variant → pictures
+def all_pictures(
+    plan,
+    sounds,
+    responses,
+    ranging,  # As in `make_examples`
+    folder,  # Where they are kept
+    **how,  # n_jobs and progress
+):  # Part or variant → pictures
     "The recordings of all parts, and the scored ones in every variant."
     rows = {part: plan[(plan.part == part).to_numpy()] for part in PARTS}
-    X = {part: kept_examples(part, rows[part], sounds, responses, ranging, folder, **how) for part in PARTS}
-    return X | {v: kept_examples(v, rows['test'], sounds, responses, ranging, folder, variant=v, **how) for v in VARIANTS[1:]}
+    X = {
+        part: kept_examples(part, rows[part], sounds, responses, ranging, folder, **how)
+        for part in PARTS
+    }
+    return X | {
+        v: kept_examples(v, rows['test'], sounds, responses, ranging, folder, variant=v, **how)
+        for v in VARIANTS[1:]
+    }
 
-def simulation_told(sounds, responses, plan,  # As in `make_examples`
-                    ):                        # Numbers for a result
+def simulation_told(
+    sounds,
+    responses,
+    plan,  # As in `make_examples`
+):  # Numbers for a result
     "What was simulated, in a few numbers."
     table = responses.table
-    return {'rooms': int(table.room.nunique()), 'responses': len(responses), 'sounds': len(sounds), 'skipped': len(sounds.skipped), 'recordings': plan.part.value_counts().to_dict(),
-            'rooms_of': plan.groupby('part').room.nunique().to_dict(), 'recordings_of': {p: int(sounds.table.group.iloc[rows.sound].nunique()) for p, rows in plan.groupby('part')},
-            **{f'{name}_quartiles': [round(float(q), 3) for q in table[name].quantile([.25, .5, .75])] for name in ('distance_m', 'rt60', 'drr')}}
+    return {
+        'rooms': int(table.room.nunique()),
+        'responses': len(responses),
+        'sounds': len(sounds),
+        'skipped': len(sounds.skipped),
+        'recordings': plan.part.value_counts().to_dict(),
+        'rooms_of': plan.groupby('part').room.nunique().to_dict(),
+        'recordings_of': {
+            p: int(sounds.table.group.iloc[rows.sound].nunique())
+            for p, rows in plan.groupby('part')
+        },
+        **{
+            f'{name}_quartiles': [
+                round(float(q), 3) for q in table[name].quantile([0.25, 0.5, 0.75])
+            ]
+            for name in ('distance_m', 'rt60', 'drr')
+        },
+    }
 
 RANGING_CARD = """# The ranging model in the box
 
@@ -610,30 +1015,62 @@ RANGING_CARD = """# The ranging model in the box
 **Do not trust it** outdoors, in other rooms than boxes with even walls, with microphones that have a direction or change their gain while they record, with several sources at once, or where a wrong distance does harm. It has been examined in simulated rooms only.
 """
 
-def ranging_card(told,  # Of `benchmark_distance`
-                 ):     # Text, Markdown
+def ranging_card(
+    told,  # Of `benchmark_distance`
+):  # Text, Markdown
     "The model's card, every number from the result."
-    def span(m, digits=2): return '{mean:.{d}f} ({low:.{d}f} to {high:.{d}f})'.format(d=digits, **m)
-    m, b, leaks = told['metrics'], told['baselines'], told['leaks']
-    return RANGING_CARD.format(sr=told['recipe']['features']['sr'], seconds=told['recipe']['seconds'], parameters=told['network']['parameters'], picture='log-mel and phase' if told['recipe']['phase'] else 'log-mel', clips=told['data']['clips'], data=told['data']['name'],
-        rooms=told['simulation']['rooms'], mae=span(m['mae']), relative=m['median_relative']['mean'], constant=span(b['mean']['mae']), decay=span(b['decay statistics']['mae']),
-        holds='{mean:.0%} ({low:.0%} to {high:.0%})'.format(**m['holds_80']), correlation=leaks['open']['correlation'], open_factor=leaks['open']['median_factor_80'], room_factor=leaks['plain']['median_factor_80'])
 
-def benchmark_distance(clips,          # `Clips`, or several
-                       *, out=None,    # JSON file to write; one begun with the same settings is gone on with
-                       ranging=DistanceRecipe(),       # What is simulated and learned
-                       folder='runs/distance',  # Where recordings and the network go
-                       responses=None, # `Responses` of other rooms, as measured ones, in place of the simulated
-                       trials=None,    # Arguments for `try_features`; None: all kinds of pictures
-                       box=None,       # Folder for the model as a file, and its card; None: nowhere
-                       cache=None,     # Folder of the responses; None: the user's cache
-                       n_jobs=None,    # Processes and threads; None: every core
-                       progress=True,  # Show bars, and a line a stage
-                       ):              # Results in the form of every benchmark
+    def span(m, digits=2):
+        return '{mean:.{d}f} ({low:.{d}f} to {high:.{d}f})'.format(d=digits, **m)
+
+    m, b, leaks = told['metrics'], told['baselines'], told['leaks']
+    return RANGING_CARD.format(
+        sr=told['recipe']['features']['sr'],
+        seconds=told['recipe']['seconds'],
+        parameters=told['network']['parameters'],
+        picture='log-mel and phase' if told['recipe']['phase'] else 'log-mel',
+        clips=told['data']['clips'],
+        data=told['data']['name'],
+        rooms=told['simulation']['rooms'],
+        mae=span(m['mae']),
+        relative=m['median_relative']['mean'],
+        constant=span(b['mean']['mae']),
+        decay=span(b['decay statistics']['mae']),
+        holds='{mean:.0%} ({low:.0%} to {high:.0%})'.format(**m['holds_80']),
+        correlation=leaks['open']['correlation'],
+        open_factor=leaks['open']['median_factor_80'],
+        room_factor=leaks['plain']['median_factor_80'],
+    )
+
+def benchmark_distance(
+    clips,  # `Clips`, or several
+    *,
+    out=None,  # JSON file to write; one begun with the same settings is gone on with
+    ranging=DistanceRecipe(),  # What is simulated and learned
+    folder='runs/distance',  # Where recordings and the network go
+    responses=None,  # `Responses` of other rooms, as measured ones, in place of the simulated
+    trials=None,  # Arguments for `try_features`; None: all kinds of pictures
+    box=None,  # Folder for the model as a file, and its card; None: nowhere
+    cache=None,  # Folder of the responses; None: the user's cache
+    n_jobs=None,  # Processes and threads; None: every core
+    progress=True,  # Show bars, and a line a stage
+):  # Results in the form of every benchmark
     "Simulate, learn and score distance, from clips to figures."
-    clips, how = [clips] if isinstance(clips, Clips) else list(clips), dict(n_jobs=n_jobs, progress=progress)
-    book = Record({'what': 'distance of the source from one microphone, in simulated rooms', 'data': data_of_all(clips), 'recipe': ranging.settings,
-                   'seeds': [ranging.seed], 'versions': versions() | {'pyroomacoustics': version('pyroomacoustics')}}, out, progress)
+    clips, how = (
+        [clips] if isinstance(clips, Clips) else list(clips),
+        dict(n_jobs=n_jobs, progress=progress),
+    )
+    book = Record(
+        {
+            'what': 'distance of the source from one microphone, in simulated rooms',
+            'data': data_of_all(clips),
+            'recipe': ranging.settings,
+            'seeds': [ranging.seed],
+            'versions': versions() | {'pyroomacoustics': version('pyroomacoustics')},
+        },
+        out,
+        progress,
+    )
     sounds = dry_sounds(clips, sr=int(ranging.features.sr), progress=progress)
     responses = responses or simulate_rooms(ranging.rooms, cache=cache, **how)
     plan = plan_recordings(sounds, responses, ranging)
@@ -641,128 +1078,274 @@ def benchmark_distance(clips,          # `Clips`, or several
     X = all_pictures(plan, sounds, responses, ranging, folder, **how)
     book.add('recordings')
     path = Path(folder) / 'distance.keras'
-    model, factor = fit_or_load(X, {p: regression_targets(rows) for p, rows in plan.groupby('part')}, ranging, path, progress)
-    book.add('training', network={'parameters': model.count_params(), 'bytes': path.stat().st_size, 'uncertainty_scale': factor})
+    model, factor = fit_or_load(
+        X,
+        {p: regression_targets(rows) for p, rows in plan.groupby('part')},
+        ranging,
+        path,
+        progress,
+    )
+    book.add(
+        'training',
+        network={
+            'parameters': model.count_params(),
+            'bytes': path.stat().st_size,
+            'uncertainty_scale': factor,
+        },
+    )
     book.add('scoring', **evaluate_distance(plan, model, X, ranging))
     keep = lambda told: book.add('trials', trials=told)
-    keep(try_features(plan, sounds, responses, ranging, done=book.past.get('trials'), keep=keep, **trials or {}, **how))
+    keep(
+        try_features(
+            plan,
+            sounds,
+            responses,
+            ranging,
+            done=book.past.get('trials'),
+            keep=keep,
+            **trials or {},
+            **how,
+        )
+    )
     if box:
-        write_ranger(model, ranging, Path(box) / 'distance.onnx', data=book.told['data'], license='weights: Apache-2.0; recordings: sources.csv')
+        write_ranger(
+            model,
+            ranging,
+            Path(box) / 'distance.onnx',
+            data=book.told['data'],
+            license='weights: Apache-2.0; recordings: sources.csv',
+        )
         write_file(Path(box) / 'DISTANCE.md', ranging_card(book.told))
     return book.told
 
 # %% ../nbs/10a_ranging.ipynb #33e08a29
-def table_windows(path,     # A CSV with the columns file and distance_m, or a folder with one in it
-                  ranging,  # `DistanceRecipe`
-                  ):        # Pictures, float16; DataFrame with a row each: file, distance_m, room, part; list of reasons why files were left out
+def table_windows(
+    path,  # A CSV with the columns file and distance_m, or a folder with one in it
+    ranging,  # `DistanceRecipe`
+):  # Pictures, float16; DataFrame with a row each: file, distance_m, room, part; list of reasons why files were left out
     "A user's own recordings as pictures, dealt to parts: whole rooms, else groups, else files."
     table, folder = distance_table(path)
-    keep = next((c for c in ('room', 'group') if (table[c] != '').all() and table[c].nunique() >= 5), 'file')
-    if table[keep].nunique() < 5: raise DataError(f'{path}: {table[keep].nunique()} files are too few to train, to scale and to score on; give 5 or more')
+    keep = next(
+        (c for c in ('room', 'group') if (table[c] != '').all() and table[c].nunique() >= 5), 'file'
+    )
+    if table[keep].nunique() < 5:
+        raise DataError(
+            f'{path}: {table[keep].nunique()} files are too few to train, to scale and to score on; give 5 or more'
+        )
     part = deal_parts(table[keep], ranging.shares, np.random.default_rng([ranging.seed, 30]))
     X, rows, failed, picture = [], [], [], ranging.picture
     for row, p in zip(table.itertuples(), part):
-        try: y, _ = load_audio(folder / row.file, sr=int(ranging.features.sr))
-        except AudioError as e: failed.append(str(e)); continue
+        try:
+            y, _ = load_audio(folder / row.file, sr=int(ranging.features.sr))
+        except AudioError as e:
+            failed.append(str(e))
+            continue
         size = seconds_to_samples(ranging.seconds, sr=ranging.features.sr)
         for window in windows([y], size, size):
             X.append(picture(fix_length(window, size)).astype('float16'))
-            rows.append({'file': row.file, 'distance_m': row.distance_m, 'room': getattr(row, keep), 'part': PARTS[p]})
+            rows.append(
+                {
+                    'file': row.file,
+                    'distance_m': row.distance_m,
+                    'room': getattr(row, keep),
+                    'part': PARTS[p],
+                }
+            )
     rows = pd.DataFrame(rows, columns=['file', 'distance_m', 'room', 'part'])
-    if set(rows.part) != set(PARTS): raise DataError(f'{path}: {len(failed)} of {len(table)} files cannot be used ({shorten(failed, 1)}), and what is left is too few to train, to scale and to score on')
+    if set(rows.part) != set(PARTS):
+        raise DataError(
+            f'{path}: {len(failed)} of {len(table)} files cannot be used ({shorten(failed, 1)}), and what is left is too few to train, to scale and to score on'
+        )
     return stacked(X), rows, failed
 
-def train_distance(path,           # A CSV with the columns file and distance_m, and perhaps room or group; or a folder with one in it
-                   *, out,         # Folder for distance.keras, which takes raw audio, metrics.json and predictions.csv
-                   ranging=DistanceRecipe(), # Features, windows, epochs, seed
-                   progress=True,  # Print a line an epoch
-                   ):              # Content of metrics.json
+def train_distance(
+    path,  # A CSV with the columns file and distance_m, and perhaps room or group; or a folder with one in it
+    *,
+    out,  # Folder for distance.keras, which takes raw audio, metrics.json and predictions.csv
+    ranging=DistanceRecipe(),  # Features, windows, epochs, seed
+    progress=True,  # Print a line an epoch
+):  # Content of metrics.json
     "Learn distance from recordings of known distance, and score it on rooms unheard of."
     X, rows, failed = table_windows(path, ranging)
     at, log_d = {p: (rows.part == p).to_numpy() for p in PARTS}, np.log(rows.distance_m.to_numpy())
-    model, factor = fit_or_load({p: X[at[p]] for p in PARTS}, {p: regression_targets(rows[at[p]]) for p in PARTS}, ranging, Path(out) / 'network.keras', progress)
+    model, factor = fit_or_load(
+        {p: X[at[p]] for p in PARTS},
+        {p: regression_targets(rows[at[p]]) for p in PARTS},
+        ranging,
+        Path(out) / 'network.keras',
+        progress,
+    )
     write_ranger(model, ranging, Path(out) / 'distance.keras')
     test, (mean, log_sd) = rows[at['test']], predict_distance(model, X[at['test']])
     constant = np.full(at['test'].sum(), np.log(np.exp(log_d[at['train']]).mean()))
-    told = {'what': 'distance learned from recordings', 'data': {'name': Path(path).stem, 'files': int(rows.file.nunique()), 'skipped': failed}, 'recipe': ranging.settings, 'seeds': [ranging.seed],
-            'versions': versions(), 'uncertainty_scale': factor, 'metrics': error_metrics(test, mean) | {'holds_80': bootstrap_over_rooms(interval_covers(test, mean, log_sd), test.room)}, 'baselines': {'mean': error_metrics(test, constant)}}
-    found = test.assign(median_m=np.exp(mean), low_m=np.exp(mean - Z80 * np.exp(log_sd)), high_m=np.exp(mean + Z80 * np.exp(log_sd)))
+    told = {
+        'what': 'distance learned from recordings',
+        'data': {'name': Path(path).stem, 'files': int(rows.file.nunique()), 'skipped': failed},
+        'recipe': ranging.settings,
+        'seeds': [ranging.seed],
+        'versions': versions(),
+        'uncertainty_scale': factor,
+        'metrics': error_metrics(test, mean)
+        | {'holds_80': bootstrap_over_rooms(interval_covers(test, mean, log_sd), test.room)},
+        'baselines': {'mean': error_metrics(test, constant)},
+    }
+    found = test.assign(
+        median_m=np.exp(mean),
+        low_m=np.exp(mean - Z80 * np.exp(log_sd)),
+        high_m=np.exp(mean + Z80 * np.exp(log_sd)),
+    )
     write_file(Path(out) / 'predictions.csv', found.to_csv(index=False))
     write_file(Path(out) / 'metrics.json', json.dumps(told, indent=1) + '\n')
     return told
 
 # %% ../nbs/10a_ranging.ipynb #80e93194
-def far_rooms(at=(1., 2., 4., 8.), # Distances in m
-              rooms=24,            # How many
-              sr=44100,            # Rate of the tagger in Hz
-              ):                   # `RoomDistribution`
+def far_rooms(
+    at=(1.0, 2.0, 4.0, 8.0),  # Distances in m
+    rooms=24,  # How many
+    sr=44100,  # Rate of the tagger in Hz
+):  # `RoomDistribution`
     "Rooms that are large enough for all of these distances."
-    return RoomDistribution(sr=sr, rooms=rooms, at=at, size=(max(3., 1.6 * max(at)), 15.), rt60=(.3, 1.2), seed=2)
+    return RoomDistribution(
+        sr=sr, rooms=rooms, at=at, size=(max(3.0, 1.6 * max(at)), 15.0), rt60=(0.3, 1.2), seed=2
+    )
 
-def tagging_by_distance(run,         # Folder of a run
-                        clips,       # The `Clips` it was trained on, among others perhaps
-                        *, rooms,    # `RoomDistribution` at the run's rate, with `at`
-                        snr=30.,     # Noise of the recorder lies so many dB below the sound
-                        cache=None,  # Folder of the responses; None: the user's cache
-                        n_jobs=None, # Processes; None: every core
-                        progress=True, # Show a bar
-                        ):           # Where from → accuracy and MAP@3 by fold
+def tagging_by_distance(
+    run,  # Folder of a run
+    clips,  # The `Clips` it was trained on, among others perhaps
+    *,
+    rooms,  # `RoomDistribution` at the run's rate, with `at`
+    snr=30.0,  # Noise of the recorder lies so many dB below the sound
+    cache=None,  # Folder of the responses; None: the user's cache
+    n_jobs=None,  # Processes; None: every core
+    progress=True,  # Show a bar
+):  # Where from → accuracy and MAP@3 by fold
     "How well clips are named that were not learned from, as they are and from a distance."
     from tqdm import tqdm
     from soundtag.results import fold_scores
-    tagger, features = read_run(run), from_settings(read_json(run, 'config.json')['recipe']['features'])
+
+    tagger, features = (
+        read_run(run),
+        from_settings(read_json(run, 'config.json')['recipe']['features']),
+    )
     fold = pd.read_csv(Path(run) / 'folds.csv', index_col='fname').fold
     fold = fold[fold.index.isin(clips.table.index)]
-    some, responses = clips.subset(list(fold.index)), simulate_rooms(rooms, cache=cache, n_jobs=n_jobs, progress=progress)
-    places = {'as recorded': None} | {f'{d:g} m': responses.table.distance_m.round(3).to_numpy() == round(d, 3) for d in rooms.at}
-    alone = {k: replace(tagger, predict=keras_ensemble([read_model(Path(run) / f'best_{k}.keras')], features)) for k in fold.unique()}
+    some, responses = (
+        clips.subset(list(fold.index)),
+        simulate_rooms(rooms, cache=cache, n_jobs=n_jobs, progress=progress),
+    )
+    places = {'as recorded': None} | {
+        f'{d:g} m': responses.table.distance_m.round(3).to_numpy() == round(d, 3) for d in rooms.at
+    }
+    alone = {
+        k: replace(
+            tagger, predict=keras_ensemble([read_model(Path(run) / f'best_{k}.keras')], features)
+        )
+        for k in fold.unique()
+    }
     p = {name: [] for name in places}
     for i, k in enumerate(tqdm(fold, unit='clip', disable=not progress)):
         y, sr = load_audio(some.paths[i], sr=tagger.sr)
         for name, there in places.items():
             rng = np.random.default_rng([rooms.seed, i])
             h = None if there is None else responses[int(rng.choice(np.flatnonzero(there)))]
-            heard = y if h is None else simulate_recording(y, h, sr=sr, rng=rng, seconds=len(y) / sr + .5, start=0, snr=(snr, snr), peak=(-20, -1))
+            heard = (
+                y
+                if h is None
+                else simulate_recording(
+                    y,
+                    h,
+                    sr=sr,
+                    rng=rng,
+                    seconds=len(y) / sr + 0.5,
+                    start=0,
+                    snr=(snr, snr),
+                    peak=(-20, -1),
+                )
+            )
             q = alone[k].probabilities(heard, sr)
             p[name].append(np.full(len(tagger.labels), 1 / len(tagger.labels)) if q is None else q)
     return {name: fold_scores(some.y, np.array(q), fold.to_numpy()) for name, q in p.items()}
 
-def with_rooms(clips,       # `Clips`; the training ones count
-               responses,   # `Responses` of rooms to learn in, at the clips' rate
-               folder,      # Where the recordings are, or shall be
-               *, copies=3, # Rooms for each clip
-               folds=5,     # How many, where the clips have none of their own
-               progress=True, # Show a bar
-               ):           # `Clips`: as they are, and from a distance, all of one clip in one fold
+def with_rooms(
+    clips,  # `Clips`; the training ones count
+    responses,  # `Responses` of rooms to learn in, at the clips' rate
+    folder,  # Where the recordings are, or shall be
+    *,
+    copies=3,  # Rooms for each clip
+    folds=5,  # How many, where the clips have none of their own
+    progress=True,  # Show a bar
+):  # `Clips`: as they are, and from a distance, all of one clip in one fold
     "Each clip as it is, and several times in a room."
     clips = clips.train
     made_of = json.dumps([clips.fingerprint, responses.table.to_csv(), copies, folds])
-    folder = Path(folder) / hashlib.sha256(made_of.encode()).hexdigest()[:12]      # others are never taken for these
+    folder = (
+        Path(folder) / hashlib.sha256(made_of.encode()).hexdigest()[:12]
+    )  # others are never taken for these
     clips = replace(clips, table=clips.table.assign(fold=make_folds(clips, folds).astype('Int64')))
-    table = pd.concat([clips.table.rename(index=lambda n: f'room {k + 1}, {n}') for k in range(copies)])
-    if not (folder / 'recordings.csv').exists(): simulate_dataset(replace(clips, table=table), responses, folder, progress=progress)
-    return merge(clips, replace(load_clips(folder), labels=clips.labels), name=f'{clips.name} in rooms, too')
+    table = pd.concat(
+        [clips.table.rename(index=lambda n: f'room {k + 1}, {n}') for k in range(copies)]
+    )
+    if not (folder / 'recordings.csv').exists():
+        simulate_dataset(replace(clips, table=table), responses, folder, progress=progress)
+    return merge(
+        clips, replace(load_clips(folder), labels=clips.labels), name=f'{clips.name} in rooms, too'
+    )
 
-def benchmark_far(clips,            # `Clips`
-                  *, out=None,      # JSON file to write; one begun with the same settings is gone on with
-                  recipe='strong',  # A `Recipe` with windows and a fixed schedule, or a name in `RECIPES`
-                  epochs=100,       # Passes over the clips as they are; as many steps where there are more
-                  copies=3,         # Rooms for each clip to learn in
-                  rooms=far_rooms(), # `RoomDistribution` to be named in
-                  taught=RoomDistribution(sr=44100, rooms=100, seed=3),  # `RoomDistribution` to learn in
-                  folds=5, seed=0,  # As for `train_folds`
-                  runs='runs/far',  # Folder for runs and recordings
-                  cache=None,       # As for `train_folds`
-                  progress=True,    # Show bars
-                  ):                # Results in the form of every benchmark
+def benchmark_far(
+    clips,  # `Clips`
+    *,
+    out=None,  # JSON file to write; one begun with the same settings is gone on with
+    recipe='strong',  # A `Recipe` with windows and a fixed schedule, or a name in `RECIPES`
+    epochs=100,  # Passes over the clips as they are; as many steps where there are more
+    copies=3,  # Rooms for each clip to learn in
+    rooms=far_rooms(),  # `RoomDistribution` to be named in
+    taught=RoomDistribution(sr=44100, rooms=100, seed=3),  # `RoomDistribution` to learn in
+    folds=5,
+    seed=0,  # As for `train_folds`
+    runs='runs/far',  # Folder for runs and recordings
+    cache=None,  # As for `train_folds`
+    progress=True,  # Show bars
+):  # Results in the form of every benchmark
     "What a distance costs a tagger that has heard clips as they were recorded, and one that has learned in other rooms, too."
     recipe, runs = get_recipe(recipe, epochs), Path(runs)
-    book = Record({'what': 'accuracy on clips that were not learned from, as recorded and from a distance in simulated rooms', 'data': data_of(clips), 'recipe': recipe.settings, 'seeds': [seed], 'folds': folds,
-                   'copies': copies, 'rooms': asdict(rooms), 'taught': asdict(taught), 'versions': versions() | {'pyroomacoustics': version('pyroomacoustics')}}, out, progress)
+    book = Record(
+        {
+            'what': 'accuracy on clips that were not learned from, as recorded and from a distance in simulated rooms',
+            'data': data_of(clips),
+            'recipe': recipe.settings,
+            'seeds': [seed],
+            'folds': folds,
+            'copies': copies,
+            'rooms': asdict(rooms),
+            'taught': asdict(taught),
+            'versions': versions() | {'pyroomacoustics': version('pyroomacoustics')},
+        },
+        out,
+        progress,
+    )
     metrics, how = dict(book.past.get('metrics', {})), dict(cache=cache, progress=progress)
     for name in ('as recorded', 'in rooms, too'):
         if name not in metrics:
-            data, spent = (clips, recipe) if name == 'as recorded' else (with_rooms(clips, simulate_rooms(taught, **how), runs / 'recordings', copies=copies, folds=folds, progress=progress), replace(recipe, epochs=-(-recipe.epochs // (1 + copies))))
-            metrics[name] = tagging_by_distance(train_folds(data, spent, folds, runs / name.replace(', ', ' '), seed, **how), clips, rooms=rooms, **how)
+            data, spent = (
+                (clips, recipe)
+                if name == 'as recorded'
+                else (
+                    with_rooms(
+                        clips,
+                        simulate_rooms(taught, **how),
+                        runs / 'recordings',
+                        copies=copies,
+                        folds=folds,
+                        progress=progress,
+                    ),
+                    replace(recipe, epochs=-(-recipe.epochs // (1 + copies))),
+                )
+            )
+            metrics[name] = tagging_by_distance(
+                train_folds(data, spent, folds, runs / name.replace(', ', ' '), seed, **how),
+                clips,
+                rooms=rooms,
+                **how,
+            )
         book.add(name, metrics=metrics)
     return book.told

@@ -16,42 +16,51 @@ from .mfcc import mel_to_hz, hz_to_mel
 from .tagging import audio_blocks
 
 # %% ../nbs/09d_reasons.ipynb #0fa62848
-def frame_size(sr): # Rate in Hz
+def frame_size(sr):  # Rate in Hz
     "Samples in a frame of about 50 ms, a power of two."
-    return 2 ** round(np.log2(.05 * sr))
+    return 2 ** round(np.log2(0.05 * sr))
 
-def stft(y,     # Samples, shape (n,)
-         *, sr, # Their rate in Hz
-         ):     # Complex, shape (bins, frames), frames a quarter of `frame_size` apart
+def stft(
+    y,  # Samples, shape (n,)
+    *,
+    sr,  # Their rate in Hz
+):  # Complex, shape (bins, frames), frames a quarter of `frame_size` apart
     "The short-time Fourier transform."
     from scipy.signal import stft
+
     size = frame_size(sr)
     y = np.pad(np.asarray(y, 'float32'), (0, max(0, size - len(y))))
     return stft(y, sr, nperseg=size, noverlap=size * 3 // 4)[2]
 
-def istft(S,     # As from `stft`
-          n,     # Samples that it was made from
-          *, sr, # Their rate in Hz
-          ):     # Samples, float32, shape (n,)
+def istft(
+    S,  # As from `stft`
+    n,  # Samples that it was made from
+    *,
+    sr,  # Their rate in Hz
+):  # Samples, float32, shape (n,)
     "The sound of a short-time Fourier transform."
     from scipy.signal import istft
+
     size = frame_size(sr)
     return istft(S, sr, nperseg=size, noverlap=size * 3 // 4)[1][:n].astype('float32')
 
 # %% ../nbs/09d_reasons.ipynb #ef85e32a
-def places(at,   # Where, in cells, shape (n,), from 0 on
-           rng,  # numpy Generator of the shift
-           ):    # Weights, shape (n, cells)
+def places(
+    at,  # Where, in cells, shape (n,), from 0 on
+    rng,  # numpy Generator of the shift
+):  # Weights, shape (n, cells)
     "How much each cell of a grid that is shifted at random counts at each place, by linear interpolation."
     at = np.asarray(at) + rng.uniform()
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(int(at.max()) + 2)))
 
-def random_mask(S,        # As from `stft`
-                rng,      # numpy Generator
-                *, sr,    # Rate of the samples in Hz
-                rows=12,  # Cells over all frequencies
-                cell=.25, # Length of a cell in s
-                ):        # Float32, 0 (hidden) to 1 (open), the shape of S
+def random_mask(
+    S,  # As from `stft`
+    rng,  # numpy Generator
+    *,
+    sr,  # Rate of the samples in Hz
+    rows=12,  # Cells over all frequencies
+    cell=0.25,  # Length of a cell in s
+):  # Float32, 0 (hidden) to 1 (open), the shape of S
     "Half of everything, in smooth patches."
     mels = hz_to_mel(np.linspace(0, sr / 2, len(S)))
     times = np.arange(S.shape[1]) * frame_size(sr) / 4 / sr
@@ -61,19 +70,23 @@ def random_mask(S,        # As from `stft`
 # %% ../nbs/09d_reasons.ipynb #1d19d553
 DEPTH = 40  # dB by which the hidden is lowered
 
-def apply_mask(S,     # As from `stft`
-               mask,  # 0 (hidden) to 1 (open), the shape of S
-               n,     # Samples that S was made from
-               *, sr, # Their rate in Hz
-               ):     # Samples, float32, shape (n,)
+def apply_mask(
+    S,  # As from `stft`
+    mask,  # 0 (hidden) to 1 (open), the shape of S
+    n,  # Samples that S was made from
+    *,
+    sr,  # Their rate in Hz
+):  # Samples, float32, shape (n,)
     "The sound through a mask."
     hidden = 10 ** (-DEPTH / 20)
     return istft(S * (hidden + (1 - hidden) * mask), n, sr=sr)
 
-def predict_masked(tagger,   # `Tagger`
-                   S, n,     # As from `stft`, and the number of samples it was made from
-                   masks,    # Any iterable of masks of the shape of S
-                   ):        # Probabilities, shape (masks, labels); zeros where a mask left silence
+def predict_masked(
+    tagger,  # `Tagger`
+    S,
+    n,  # As from `stft`, and the number of samples it was made from
+    masks,  # Any iterable of masks of the shape of S
+):  # Probabilities, shape (masks, labels); zeros where a mask left silence
     "What a tagger says about a sound through each of many masks."
     heard = (tagger.probabilities(apply_mask(S, m, n, sr=tagger.sr), tagger.sr) for m in masks)
     return np.stack([np.zeros(len(tagger.labels)) if p is None else p for p in heard])
@@ -82,53 +95,99 @@ def predict_masked(tagger,   # `Tagger`
 @dataclass(frozen=True)
 class Explanation:
     "What an answer rests on."
-    label: str            # Of which the map tells
-    p: float              # Its probability for the whole sound
-    relevance: np.ndarray # Slope of that over openness, shape (bins, frames): above 0 speaks for the label
-    S: np.ndarray         # The sound as from `stft`, the same shape
-    n: int                # Its samples
-    sr: int               # Their rate in Hz
 
-    def alone(self, share=.2, least=False): # Share of the picture that stays; the least relevant instead
+    label: str  # Of which the map tells
+    p: float  # Its probability for the whole sound
+    relevance: (
+        np.ndarray
+    )  # Slope of that over openness, shape (bins, frames): above 0 speaks for the label
+    S: np.ndarray  # The sound as from `stft`, the same shape
+    n: int  # Its samples
+    sr: int  # Their rate in Hz
+
+    def alone(
+        self, share=0.2, least=False
+    ):  # Share of the picture that stays; the least relevant instead
         "The sound with only its most relevant places left open, shape (n,)."
         order = self.relevance if not least else -self.relevance
         return apply_mask(self.S, order >= np.quantile(order, 1 - share), self.n, sr=self.sr)
 
-def explain(tagger,       # `Tagger`
-            audio,        # A sound file, or an array of shape (n,) or (channels, n)
-            sr=None,      # Rate of an array in Hz
-            *, label=None,# To explain; None: the most probable
-            masks=300,    # More are slower and less noisy
-            seed=0,       # Of the masks
-            ):            # `Explanation`
+def explain(
+    tagger,  # `Tagger`
+    audio,  # A sound file, or an array of shape (n,) or (channels, n)
+    sr=None,  # Rate of an array in Hz
+    *,
+    label=None,  # To explain; None: the most probable
+    masks=300,  # More are slower and less noisy
+    seed=0,  # Of the masks
+):  # `Explanation`
     "Hide half of a sound in many ways, and see which places make the label more probable."
     y = np.concatenate(list(audio_blocks(audio, sr, target_sr=tagger.sr)))
-    if label is not None and label not in tagger.labels: raise ValueError(f'{label!r} is no label of this model; choose one of {", ".join(tagger.labels)}')
+    if label is not None and label not in tagger.labels:
+        raise ValueError(
+            f'{label!r} is no label of this model; choose one of {", ".join(tagger.labels)}'
+        )
     p = tagger.probabilities(y, tagger.sr)
-    if p is None: raise AudioError(f'{audio if sr is None else "array"}: is silent, there is nothing to explain; record it again')
-    k, S, rng = tagger.labels.index(label) if label else int(p.argmax()), stft(y, sr=tagger.sr), np.random.default_rng(seed)
+    if p is None:
+        raise AudioError(
+            f'{audio if sr is None else "array"}: is silent, there is nothing to explain; record it again'
+        )
+    k, S, rng = (
+        tagger.labels.index(label) if label else int(p.argmax()),
+        stft(y, sr=tagger.sr),
+        np.random.default_rng(seed),
+    )
     sums = np.zeros((4, *S.shape))
     for _ in range(masks):
         m = random_mask(S, rng, sr=tagger.sr)
         f = predict_masked(tagger, S, len(y), [m])[0, k]
-        for s, x in zip(sums, (f, m, m * m, f * m)): s += x
+        for s, x in zip(sums, (f, m, m * m, f * m)):
+            s += x
     f, m, mm, fm = sums / masks
-    return Explanation(tagger.labels[k], float(p[k]), (fm - f * m) / np.maximum(mm - m ** 2, 1e-3), S, len(y), tagger.sr)
+    return Explanation(
+        tagger.labels[k],
+        float(p[k]),
+        (fm - f * m) / np.maximum(mm - m**2, 1e-3),
+        S,
+        len(y),
+        tagger.sr,
+    )
 
 # %% ../nbs/09d_reasons.ipynb #a9e9eca6
-def plot_explanation(found,    # `Explanation`
-                     ax=None,  # Axes to draw on; new ones when None
-                     ):        # The axes
+def plot_explanation(
+    found,  # `Explanation`
+    ax=None,  # Axes to draw on; new ones when None
+):  # The axes
     "The spectrogram in grey, what speaks for the label over it in red, what speaks against it in blue."
     import matplotlib.pyplot as plt
+
     ax = ax or plt.subplots()[1]
-    hz, s = np.linspace(0, found.sr / 2, len(found.S)), np.arange(found.S.shape[1]) * frame_size(found.sr) / 4 / found.sr
+    hz, s = (
+        np.linspace(0, found.sr / 2, len(found.S)),
+        np.arange(found.S.shape[1]) * frame_size(found.sr) / 4 / found.sr,
+    )
     level = 20 * np.log10(np.abs(found.S) / np.abs(found.S).max() + 1e-9)
     ax.pcolormesh(s, hz, level, cmap='Greys', vmin=-70, vmax=0, shading='nearest', rasterized=True)
     most = np.abs(found.relevance).max()
-    sign = ax.pcolormesh(s, hz, found.relevance, cmap='RdBu_r', vmin=-most, vmax=most, alpha=np.abs(found.relevance) / most * .7, shading='nearest', rasterized=True)
+    sign = ax.pcolormesh(
+        s,
+        hz,
+        found.relevance,
+        cmap='RdBu_r',
+        vmin=-most,
+        vmax=most,
+        alpha=np.abs(found.relevance) / most * 0.7,
+        shading='nearest',
+        rasterized=True,
+    )
     ax.figure.colorbar(sign, ax=ax, label='relevance')
     ax.set_yscale('function', functions=(hz_to_mel, mel_to_hz))
     ticks = [f for f in (200, 500, 1000, 2000, 5000, 10000) if f < found.sr / 2]
-    ax.set(xlabel='time [s]', ylabel='frequency [Hz]', yticks=ticks, yticklabels=ticks, title=f'{found.label}, {found.p:.2f}')
+    ax.set(
+        xlabel='time [s]',
+        ylabel='frequency [Hz]',
+        yticks=ticks,
+        yticklabels=ticks,
+        title=f'{found.label}, {found.p:.2f}',
+    )
     return ax

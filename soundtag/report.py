@@ -16,101 +16,213 @@ import numpy as np
 from jinja2 import DictLoader, Environment, StrictUndefined
 
 from .audio import PALETTE, load_audio, use_style
-from .results import top_confusions, format_percent, display_name, plot_confusion, plot_curves, plot_folds, plot_labels, run_clips, worst_mistakes, write_metrics
+from soundtag.results import (
+    top_confusions,
+    format_percent,
+    display_name,
+    plot_confusion,
+    plot_curves,
+    plot_folds,
+    plot_labels,
+    run_clips,
+    worst_mistakes,
+    write_metrics,
+)
 from .training import write_file
 
 # %% ../nbs/08a_report.ipynb #018605dd
-def summary_paragraphs(metrics, # Content of metrics.json
-                       ):       # Sentences, a list for each paragraph
+def summary_paragraphs(
+    metrics,  # Content of metrics.json
+):  # Sentences, a list for each paragraph
     "What a run achieved, for somebody who was not there."
     d, m, b, f = (metrics[k] for k in ('data', 'metrics', 'baselines', 'folds'))
-    data = [f"Data: {d['name']}, {d['labels']} labels, {sum(f['clips'].values()):,} training clips in {len(f['clips'])} folds."]
-    if d['name'] == 'mini': data.append('These clips are synthetic: the numbers show that everything works, not how good it is on recordings.')
+    data = [
+        f"Data: {d['name']}, {d['labels']} labels, {sum(f['clips'].values()):,} training clips in {len(f['clips'])} folds."
+    ]
+    if d['name'] == 'mini':
+        data.append(
+            'These clips are synthetic: the numbers show that everything works, not how good it is on recordings.'
+        )
     won = sum(x > y for x, y in zip(m['accuracy']['folds'], b['linear']['accuracy']['folds']))
-    result = [f"The {metrics['recipe']['name']} recipe names {format_percent(m['accuracy'])} of the clips right that its network had not trained on "
-              f"(mean ± standard deviation over the folds); MAP@3 is {m['map3']['mean']:.3f} ± {m['map3']['sd']:.3f}.",
-              f"Always guessing the most frequent label reaches {format_percent(b['chance']['accuracy'])}, "
-              f"a linear model on averaged MFCCs {format_percent(b['linear']['accuracy'])}; the network beats it on {won} of {len(f['clips'])} folds."]
-    logged, rest = (format_percent(m[name]) for name in ('train_accuracy', 'train_accuracy_at_rest'))
+    result = [
+        f"The {metrics['recipe']['name']} recipe names {format_percent(m['accuracy'])} of the clips right that its network had not trained on "
+        f"(mean ± standard deviation over the folds); MAP@3 is {m['map3']['mean']:.3f} ± {m['map3']['sd']:.3f}.",
+        f"Always guessing the most frequent label reaches {format_percent(b['chance']['accuracy'])}, "
+        f"a linear model on averaged MFCCs {format_percent(b['linear']['accuracy'])}; the network beats it on {won} of {len(f['clips'])} folds.",
+    ]
+    logged, rest = (
+        format_percent(m[name]) for name in ('train_accuracy', 'train_accuracy_at_rest')
+    )
     width = f"a gap of {100 * m['gap']['mean']:.0f} points."
-    if metrics['recipe'].get('window'): gap = [f'The finished networks name {rest} of the clips they trained on: {width}', f'What training showed them was changed clips, and of those they were right on {logged}.']
-    else: gap = [f'While it trained it was right on {logged} of the clips it trained on: {width}', f'The finished networks name {rest} of those same clips.']
+    if metrics['recipe'].get('window'):
+        gap = [
+            f'The finished networks name {rest} of the clips they trained on: {width}',
+            f'What training showed them was changed clips, and of those they were right on {logged}.',
+        ]
+    else:
+        gap = [
+            f'While it trained it was right on {logged} of the clips it trained on: {width}',
+            f'The finished networks name {rest} of those same clips.',
+        ]
     return [data, result, gap, words_on_labels(metrics), *words_on_test(metrics)]
 
 # %% ../nbs/08a_report.ipynb #ee52493a
-def words_on_labels(metrics, # Content of metrics.json
-                    ):       # Sentences
+def words_on_labels(
+    metrics,  # Content of metrics.json
+):  # Sentences
     "Which labels are hard, which easy, and what is mixed up."
     ranked = sorted((r for r in metrics['labels'] if r['n']), key=lambda r: r['ap'])
-    def listed(rows): return ', '.join(f"{display_name(r['label'])} ({r['ap']:.2f})" for r in rows)
-    return [f'Hardest labels, by average precision: {listed(ranked[:3])}; easiest: {listed(ranked[:-4:-1])}.',
-            *(f'Most frequent confusion: {a} taken for {b} ({k} of {n} clips).' for a, b, k, n in top_confusions(metrics, 1))]
 
-def words_on_test(metrics, # Content of metrics.json
-                  ):       # A paragraph in a list; an empty list without test clips
+    def listed(rows):
+        return ', '.join(f"{display_name(r['label'])} ({r['ap']:.2f})" for r in rows)
+
+    return [
+        f'Hardest labels, by average precision: {listed(ranked[:3])}; easiest: {listed(ranked[:-4:-1])}.',
+        *(
+            f'Most frequent confusion: {a} taken for {b} ({k} of {n} clips).'
+            for a, b, k, n in top_confusions(metrics, 1)
+        ),
+    ]
+
+def words_on_test(
+    metrics,  # Content of metrics.json
+):  # A paragraph in a list; an empty list without test clips
     "The sentence about the test clips."
-    if not (t := metrics['test']): return []
-    return [[f"On {t['clips']:,} test clips, which no fold trained on, a single fold's network names {format_percent(t['folds']['accuracy'])} right, "
-             f"all of them together {100 * t['together']['accuracy']:.1f} % (MAP@3 {t['together']['map3']:.3f})."]]
+    if not (t := metrics['test']):
+        return []
+    return [
+        [
+            f"On {t['clips']:,} test clips, which no fold trained on, a single fold's network names {format_percent(t['folds']['accuracy'])} right, "
+            f"all of them together {100 * t['together']['accuracy']:.1f} % (MAP@3 {t['together']['map3']:.3f})."
+        ]
+    ]
 
 # %% ../nbs/08a_report.ipynb #c5f7ebb4
-INK = '#010203'   # Stands for the page's text colour until the SVG is in the page
+INK = '#010203'  # Stands for the page's text colour until the SVG is in the page
 
-def as_svg(draw,    # Function that draws on the axes it is given
-           *, size, # Width and height in inches
-           alt,     # Text alternative
-           ):       # An <svg> element to put into a page
+def as_svg(
+    draw,  # Function that draws on the axes it is given
+    *,
+    size,  # Width and height in inches
+    alt,  # Text alternative
+):  # An <svg> element to put into a page
     "A figure as SVG that takes the page's text colour."
     import matplotlib as mpl
     from matplotlib.figure import Figure
+
     with mpl.rc_context():
         use_style()
-        mpl.rcParams.update(dict.fromkeys(('text.color', 'axes.labelcolor', 'axes.edgecolor', 'xtick.color', 'ytick.color'), INK))
+        mpl.rcParams.update(
+            dict.fromkeys(
+                ('text.color', 'axes.labelcolor', 'axes.edgecolor', 'xtick.color', 'ytick.color'),
+                INK,
+            )
+        )
         mpl.rcParams.update({'svg.fonttype': 'none', 'svg.hashsalt': alt})
         figure = Figure(figsize=size)
         draw(figure.subplots())
         figure.savefig(text := io.StringIO(), format='svg', transparent=True)
     text = re.sub(r'<metadata>.*?</metadata>', '', text.getvalue(), flags=re.S)
-    text = re.sub(r'<g id="[^"]*"', '<g', text).replace(INK, 'currentColor').replace(PALETTE[0].lower(), 'var(--accent, #0072b2)')
+    text = (
+        re.sub(r'<g id="[^"]*"', '<g', text)
+        .replace(INK, 'currentColor')
+        .replace(PALETTE[0].lower(), 'var(--accent, #0072b2)')
+    )
     box, inner = re.search(r'<svg[^>]*viewBox="([^"]*)"[^>]*>(.*)', text, flags=re.S).groups()
     return f'<svg viewBox="{box}" role="img" aria-label="{escape(alt)}">{inner}'
 
 # %% ../nbs/08a_report.ipynb #2ab88fea
-def report_figures(metrics, # Content of metrics.json
-                   ):       # name → <svg>
+def report_figures(
+    metrics,  # Content of metrics.json
+):  # name → <svg>
     "The figures of a report, small enough for a phone."
     m, n = metrics['metrics'], len(metrics['labels'])
-    def drawn(plot, size, alt, *args): return as_svg(lambda ax: plot(metrics, *args, ax=ax), size=size, alt=alt)
-    best = ', '.join(f"{display_name(r['label'])} {r['ap']:.2f}" for r in sorted((r for r in metrics['labels'] if r['n']), key=lambda r: -r['ap']))
+
+    def drawn(plot, size, alt, *args):
+        return as_svg(lambda ax: plot(metrics, *args, ax=ax), size=size, alt=alt)
+
+    best = ', '.join(
+        f"{display_name(r['label'])} {r['ap']:.2f}"
+        for r in sorted((r for r in metrics['labels'] if r['n']), key=lambda r: -r['ap'])
+    )
     mixed = '; '.join(f'{a} taken for {g} {k} times' for a, g, k, _ in top_confusions(metrics, 5))
-    return {'folds': drawn(plot_folds, (4.6, 3), f"Accuracy on each fold beside the baselines; mean {format_percent(m['accuracy'])}. The table has the numbers."),
-            'accuracy': drawn(plot_curves, (4.6, 3.2), f"Accuracy over epochs: in the kept epoch {format_percent(m['train_accuracy'])} on clips trained on, {format_percent(m['accuracy'])} on clips held out.", 'accuracy'),
-            'loss': drawn(plot_curves, (4.6, 3.2), 'Cross entropy over epochs, on clips trained on and on clips held out.', 'loss'),
-            'labels': drawn(plot_labels, (4.6, .19 * n + .7), f'Average precision of each label, best first: {best}.'),
-            'confusion': drawn(plot_confusion, (max(4.6, .21 * n + 2),) * 2, f'Confusion matrix. Most frequent: {mixed}.')}
+    return {
+        'folds': drawn(
+            plot_folds,
+            (4.6, 3),
+            f"Accuracy on each fold beside the baselines; mean {format_percent(m['accuracy'])}. The table has the numbers.",
+        ),
+        'accuracy': drawn(
+            plot_curves,
+            (4.6, 3.2),
+            f"Accuracy over epochs: in the kept epoch {format_percent(m['train_accuracy'])} on clips trained on, {format_percent(m['accuracy'])} on clips held out.",
+            'accuracy',
+        ),
+        'loss': drawn(
+            plot_curves,
+            (4.6, 3.2),
+            'Cross entropy over epochs, on clips trained on and on clips held out.',
+            'loss',
+        ),
+        'labels': drawn(
+            plot_labels,
+            (4.6, 0.19 * n + 0.7),
+            f'Average precision of each label, best first: {best}.',
+        ),
+        'confusion': drawn(
+            plot_confusion,
+            (max(4.6, 0.21 * n + 2),) * 2,
+            f'Confusion matrix. Most frequent: {mixed}.',
+        ),
+    }
 
 # %% ../nbs/08a_report.ipynb #19653c80
-def fold_rows(metrics, # Content of metrics.json
-              ):       # Head, a row a fold, mean and sd, all text
+def fold_rows(
+    metrics,  # Content of metrics.json
+):  # Head, a row a fold, mean and sd, all text
     "The table of a report."
     m, b, test = metrics['metrics'], metrics['baselines'], metrics['test']
-    columns = {'held out': m['accuracy'], 'training': m['train_accuracy'], 'at rest': m['train_accuracy_at_rest'], 'linear': b['linear']['accuracy'],
-               'chance': b['chance']['accuracy'], 'MAP@3': m['map3'], 'lwlrap': m['lwlrap']} | ({'test': test['folds']['accuracy']} if test else {})
-    def cell(name, x): return f'{x:.3f}' if name in ('MAP@3', 'lwlrap') else f'{100 * x:.1f} %'
+    columns = {
+        'held out': m['accuracy'],
+        'training': m['train_accuracy'],
+        'at rest': m['train_accuracy_at_rest'],
+        'linear': b['linear']['accuracy'],
+        'chance': b['chance']['accuracy'],
+        'MAP@3': m['map3'],
+        'lwlrap': m['lwlrap'],
+    } | ({'test': test['folds']['accuracy']} if test else {})
+
+    def cell(name, x):
+        return f'{x:.3f}' if name in ('MAP@3', 'lwlrap') else f'{100 * x:.1f} %'
+
     sizes = metrics['folds']['clips']
-    rows = [[k, str(n), *(cell(name, s['folds'][i]) for name, s in columns.items())] for i, (k, n) in enumerate(sizes.items())]
-    ends = [[key, '', *(cell(name, s[key]) for name, s in columns.items())] for key in ('mean', 'sd')]
+    rows = [
+        [k, str(n), *(cell(name, s['folds'][i]) for name, s in columns.items())]
+        for i, (k, n) in enumerate(sizes.items())
+    ]
+    ends = [
+        [key, '', *(cell(name, s[key]) for name, s in columns.items())] for key in ('mean', 'sd')
+    ]
     return [['fold', 'clips', *columns], *rows, *ends]
 
 # %% ../nbs/08a_report.ipynb #33721df7
-def sound_uri(path,        # A sound file
-              *, sr=32000, # Rate of the copy in Hz: keeps what lies below 16 kHz
-              seconds=5,   # At most so much from the beginning, in s
-              ):           # A data: URI, MP3
+def sound_uri(
+    path,  # A sound file
+    *,
+    sr=32000,  # Rate of the copy in Hz: keeps what lies below 16 kHz
+    seconds=5,  # At most so much from the beginning, in s
+):  # A data: URI, MP3
     "The beginning of a sound, small, as text for the page."
     import soundfile as sf
+
     y, _ = load_audio(path, sr=sr)
-    sf.write(mp3 := io.BytesIO(), np.clip(y[:int(seconds * sr)], -1, 1), sr, format='MP3', subtype='MPEG_LAYER_III')
+    sf.write(
+        mp3 := io.BytesIO(),
+        np.clip(y[: int(seconds * sr)], -1, 1),
+        sr,
+        format='MP3',
+        subtype='MPEG_LAYER_III',
+    )
     return 'data:audio/mpeg;base64,' + base64.b64encode(mp3.getvalue()).decode('ascii')
 
 # %% ../nbs/08a_report.ipynb #d2d092ee
@@ -205,19 +317,44 @@ ORIGIN = '''<section><h2>How these numbers came about</h2>
 '''
 
 # %% ../nbs/08a_report.ipynb #ebafb07f
-def write_report(run,          # A finished `Run`
-                 metrics=None, # What `write_metrics` returned; None: evaluate the run now
-                 clips=None,   # Its `Clips`; None: read from where the run found them
-                 *, worst=10,  # How many mistakes to show
-                 ):            # Path of report.html
+def write_report(
+    run,  # A finished `Run`
+    metrics=None,  # What `write_metrics` returned; None: evaluate the run now
+    clips=None,  # Its `Clips`; None: read from where the run found them
+    *,
+    worst=10,  # How many mistakes to show
+):  # Path of report.html
     "Write a run's report: one page that needs nothing else."
     clips = run_clips(run, clips)
     metrics = metrics or write_metrics(run, clips)
-    mistakes = [row._asdict() | {'fname': row.Index, 'truth': display_name(row.truth), 'guess': display_name(row.guess), 'sound': sound_uri(row.path)}
-                for row in worst_mistakes(run, clips, worst).itertuples()]
-    parts = {'page': PAGE, 'summary': SUMMARY, 'folds': FOLDS, 'labels': LABELS, 'mistakes': MISTAKES, 'skipped': SKIPPED, 'origin': ORIGIN}
+    mistakes = [
+        row._asdict()
+        | {
+            'fname': row.Index,
+            'truth': display_name(row.truth),
+            'guess': display_name(row.guess),
+            'sound': sound_uri(row.path),
+        }
+        for row in worst_mistakes(run, clips, worst).itertuples()
+    ]
+    parts = {
+        'page': PAGE,
+        'summary': SUMMARY,
+        'folds': FOLDS,
+        'labels': LABELS,
+        'mistakes': MISTAKES,
+        'skipped': SKIPPED,
+        'origin': ORIGIN,
+    }
     pages = Environment(loader=DictLoader(parts), autoescape=True, undefined=StrictUndefined)
     page = pages.get_template('page').render(
-        metrics=metrics, words=summary_paragraphs(metrics), rows=fold_rows(metrics), figures=report_figures(metrics), mistakes=mistakes,
-        skipped=run.skipped.to_dict('records'), style=STYLE, seconds=5)
+        metrics=metrics,
+        words=summary_paragraphs(metrics),
+        rows=fold_rows(metrics),
+        figures=report_figures(metrics),
+        mistakes=mistakes,
+        skipped=run.skipped.to_dict('records'),
+        style=STYLE,
+        seconds=5,
+    )
     return write_file(run.out / 'report.html', page)

@@ -18,7 +18,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score, confusion_matrix, label_ranking_average_precision_score
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    label_ranking_average_precision_score,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -28,52 +32,65 @@ from .mfcc import prepare_data
 from .training import RECIPES, RunError, geometric_mean, split_rows, write_file
 
 # %% ../nbs/08_results.ipynb #e957c3ac
-def check_scores(y,             # Index of the true label, shape (clips,)
-                 probabilities, # Shape (clips, labels)
-                 ):             # Both as arrays
+def check_scores(
+    y,  # Index of the true label, shape (clips,)
+    probabilities,  # Shape (clips, labels)
+):  # Both as arrays
     "Refuse what cannot be scored: no clips, shapes or labels that do not fit, NaN."
     y, p = np.asarray(y, int), np.asarray(probabilities, float)
     if p.ndim != 2 or len(y) != len(p) or not len(y):
-        raise ValueError(f'one row of probabilities a clip is needed, and a clip at least; got shape {p.shape} for {len(y)} clips')
+        raise ValueError(
+            f'one row of probabilities a clip is needed, and a clip at least; got shape {p.shape} for {len(y)} clips'
+        )
     if y.min() < 0 or y.max() >= p.shape[1]:
-        raise ValueError(f'label indices run from {y.min()} to {y.max()}, but there are {p.shape[1]} columns; give the label list of the run')
+        raise ValueError(
+            f'label indices run from {y.min()} to {y.max()}, but there are {p.shape[1]} columns; give the label list of the run'
+        )
     bad = ~np.isfinite(p).all(1)
-    if bad.any(): raise ValueError(f'the probabilities of {bad.sum()} of {len(p)} clips are NaN or infinite; training broke down, lower the learning rate')
+    if bad.any():
+        raise ValueError(
+            f'the probabilities of {bad.sum()} of {len(p)} clips are NaN or infinite; training broke down, lower the learning rate'
+        )
     return y, p
 
 # %% ../nbs/08_results.ipynb #742422eb
-def true_label_rank(y,             # Index of the true label, shape (clips,)
-                    probabilities, # Shape (clips, labels)
-                    ):             # Shape (clips,), 1 is first
+def true_label_rank(
+    y,  # Index of the true label, shape (clips,)
+    probabilities,  # Shape (clips, labels)
+):  # Shape (clips,), 1 is first
     "At which place the true label stands when a clip's labels are sorted by probability."
     y, p = check_scores(y, probabilities)
     order = np.argsort(-p, axis=1, kind='stable')
     return (order == y[:, None]).argmax(1) + 1
 
 # %% ../nbs/08_results.ipynb #91913c6b
-def accuracy(y,             # Index of the true label, shape (clips,)
-             probabilities, # Shape (clips, labels)
-             ):             # Between 0 and 1
+def accuracy(
+    y,  # Index of the true label, shape (clips,)
+    probabilities,  # Shape (clips, labels)
+):  # Between 0 and 1
     "Share of clips whose most probable label is the true one."
     return float((true_label_rank(y, probabilities) == 1).mean())
 
-def top3_accuracy(y,             # Index of the true label, shape (clips,)
-                  probabilities, # Shape (clips, labels)
-                  ):             # Between 0 and 1
+def top3_accuracy(
+    y,  # Index of the true label, shape (clips,)
+    probabilities,  # Shape (clips, labels)
+):  # Between 0 and 1
     "Share of clips whose true label is among the three most probable."
     return float((true_label_rank(y, probabilities) <= 3).mean())
 
 # %% ../nbs/08_results.ipynb #a1d86002
-def map_at_3(y,             # Index of the true label, shape (clips,)
-             probabilities, # Shape (clips, labels)
-             ):             # Between 0 and 1
+def map_at_3(
+    y,  # Index of the true label, shape (clips,)
+    probabilities,  # Shape (clips, labels)
+):  # Between 0 and 1
     "Mean average precision at 3: a clip earns 1, 1/2 or 1/3 by the rank of its true label, else nothing."
     rank = true_label_rank(y, probabilities)
     return float(np.where(rank <= 3, 1 / rank, 0).mean())
 
-def lwlrap(y,             # Index of the true label, shape (clips,)
-           probabilities, # Shape (clips, labels)
-           ):             # Between 0 and 1
+def lwlrap(
+    y,  # Index of the true label, shape (clips,)
+    probabilities,  # Shape (clips, labels)
+):  # Between 0 and 1
     "Label-weighted label-ranking average precision; with one label a clip the mean of 1/rank, where ties share the last place."
     y, p = check_scores(y, probabilities)
     return float(label_ranking_average_precision_score(np.eye(p.shape[1])[y], p))
@@ -81,24 +98,30 @@ def lwlrap(y,             # Index of the true label, shape (clips,)
 MEASURES = {'accuracy': accuracy, 'top3': top3_accuracy, 'map3': map_at_3, 'lwlrap': lwlrap}
 
 # %% ../nbs/08_results.ipynb #8467ad93
-def label_ap(y,             # Index of the true label, shape (clips,)
-             probabilities, # Shape (clips, labels)
-             ):             # Shape (labels,); NaN for a label without a clip
+def label_ap(
+    y,  # Index of the true label, shape (clips,)
+    probabilities,  # Shape (clips, labels)
+):  # Shape (labels,); NaN for a label without a clip
     "Average precision of each label: how purely its own clips head the list sorted by its probability."
     y, p = check_scores(y, probabilities)
     truth = np.eye(p.shape[1])[y]
-    return np.array([average_precision_score(t, q) if t.any() else np.nan for t, q in zip(truth.T, p.T)])
+    return np.array(
+        [average_precision_score(t, q) if t.any() else np.nan for t, q in zip(truth.T, p.T)]
+    )
 
 # %% ../nbs/08_results.ipynb #f318d95b
-def mean_std(values, # One number a fold
-             ):      # {'mean', 'sd', 'folds'}
+def mean_std(
+    values,  # One number a fold
+):  # {'mean', 'sd', 'folds'}
     "Mean, sample standard deviation (k - 1) and the values themselves."
     values = [float(v) for v in values]
-    if len(values) < 2: raise ValueError(f'a spread needs two folds or more, got {len(values)}')
+    if len(values) < 2:
+        raise ValueError(f'a spread needs two folds or more, got {len(values)}')
     return {'mean': float(np.mean(values)), 'sd': float(np.std(values, ddof=1)), 'folds': values}
 
-def format_percent(s,  # What `mean_std` returns
-                   ):  # Like '49.5 ± 8.4 %'
+def format_percent(
+    s,  # What `mean_std` returns
+):  # Like '49.5 ± 8.4 %'
     "A spread for people: mean ± sd in percent."
     return f"{100 * s['mean']:.1f} ± {100 * s['sd']:.1f} %"
 
@@ -106,309 +129,516 @@ def format_percent(s,  # What `mean_std` returns
 @dataclass(frozen=True, eq=False)
 class Run:
     "What a finished run left on disk, without its models."
-    out: Path              # Its folder
-    config: dict           # config.json
-    labels: list           # Column order of every prediction
-    folds: pd.Series       # fname → fold, in the row order of `oof`
-    oof: np.ndarray        # Out-of-fold probabilities (clips, labels)
-    train: dict            # fold → that fold's model on every training clip (clips, labels)
-    test: dict             # fold → that fold's model on the test clips (test clips, labels)
-    test_names: list       # fname of the test clips, in the row order of `test`
-    curves: dict           # fold → measure → its values, one an epoch
+
+    out: Path  # Its folder
+    config: dict  # config.json
+    labels: list  # Column order of every prediction
+    folds: pd.Series  # fname → fold, in the row order of `oof`
+    oof: np.ndarray  # Out-of-fold probabilities (clips, labels)
+    train: dict  # fold → that fold's model on every training clip (clips, labels)
+    test: dict  # fold → that fold's model on the test clips (test clips, labels)
+    test_names: list  # fname of the test clips, in the row order of `test`
+    curves: dict  # fold → measure → its values, one an epoch
     skipped: pd.DataFrame  # Clips left out: fname, path, reason
 
 # %% ../nbs/08_results.ipynb #60b13fd7
-def read_part(path,   # File of a run
-              reader, # Function from the path to its content
-              ):      # The content
+def read_part(
+    path,  # File of a run
+    reader,  # Function from the path to its content
+):  # The content
     "One file of a run, or one clear error."
-    try: return reader(path)
+    try:
+        return reader(path)
     except FileNotFoundError:
-        raise RunError(f'{path}: is missing, so the run is not finished; give the command that started it again, it goes on where it stopped') from None
+        raise RunError(
+            f'{path}: is missing, so the run is not finished; give the command that started it again, it goes on where it stopped'
+        ) from None
     except (ValueError, KeyError, EOFError) as e:
-        raise RunError(f'{path}: is damaged ({e}); remove the folder of the run and train again') from None
+        raise RunError(
+            f'{path}: is damaged ({e}); remove the folder of the run and train again'
+        ) from None
 
-def read_probabilities(path,     # An .npy file of a run
-                       n_labels, # Columns it must have
-                       ):        # Shape (clips, n_labels)
+def read_probabilities(
+    path,  # An .npy file of a run
+    n_labels,  # Columns it must have
+):  # Shape (clips, n_labels)
     "Stored probabilities; refuses NaN and another number of labels."
     p = np.load(path, allow_pickle=False)
-    if p.ndim != 2 or p.shape[1] != n_labels: raise ValueError(f'shape {p.shape}, wanted {n_labels} columns')
-    if not np.isfinite(p).all(): raise ValueError('NaN or infinite probabilities')
+    if p.ndim != 2 or p.shape[1] != n_labels:
+        raise ValueError(f'shape {p.shape}, wanted {n_labels} columns')
+    if not np.isfinite(p).all():
+        raise ValueError('NaN or infinite probabilities')
     return p
 
 # %% ../nbs/08_results.ipynb #82eecd11
-def load_run(out, # Folder of a run
-             ):   # `Run`
+def load_run(
+    out,  # Folder of a run
+):  # `Run`
     "Read a finished run; one clear error if it is none, or not finished."
     out = Path(out)
-    if not (out / 'config.json').is_file(): raise RunError(f'{out}: holds no run (no config.json); make one with "soundtag train DATA --out {out}"')
-    def read_json(path): return json.loads(path.read_text('utf-8'))
-    def table(path): return pd.read_csv(path, dtype=str, keep_default_na=False)
+    if not (out / 'config.json').is_file():
+        raise RunError(
+            f'{out}: holds no run (no config.json); make one with "soundtag train DATA --out {out}"'
+        )
+
+    def read_json(path):
+        return json.loads(path.read_text('utf-8'))
+
+    def table(path):
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+
     config, labels = (read_part(out / f, read_json) for f in ('config.json', 'labels.json'))
     folds = read_part(out / 'folds.csv', lambda p: table(p).set_index('fname')['fold'].astype(int))
-    def probabilities(name): return read_part(out / f'predictions/{name}.npy', lambda p: read_probabilities(p, len(labels)))
+
+    def probabilities(name):
+        return read_part(
+            out / f'predictions/{name}.npy', lambda p: read_probabilities(p, len(labels))
+        )
+
     ks = sorted(folds.unique().tolist())
-    run = Run(out, config, labels, folds, probabilities('oof'), {k: probabilities(f'train_predictions_{k}') for k in ks},
-              {k: probabilities(f'test_predictions_{k}') for k in ks},
-              read_part(out / 'predictions/predictions.csv', lambda p: table(p)['fname'].tolist()),
-              {k: read_part(out / f'history_{k}.csv', lambda p: pd.read_csv(p).to_dict('list')) for k in ks},
-              read_part(out / 'skipped.csv', table))
-    if any(len(p) != len(folds) for p in (run.oof, *run.train.values())) or any(len(p) != len(run.test_names) for p in run.test.values()):
-        raise RunError(f'{out}: its predictions and its clips are not equally many; remove the folder and train again')
+    run = Run(
+        out,
+        config,
+        labels,
+        folds,
+        probabilities('oof'),
+        {k: probabilities(f'train_predictions_{k}') for k in ks},
+        {k: probabilities(f'test_predictions_{k}') for k in ks},
+        read_part(out / 'predictions/predictions.csv', lambda p: table(p)['fname'].tolist()),
+        {
+            k: read_part(out / f'history_{k}.csv', lambda p: pd.read_csv(p).to_dict('list'))
+            for k in ks
+        },
+        read_part(out / 'skipped.csv', table),
+    )
+    if any(len(p) != len(folds) for p in (run.oof, *run.train.values())) or any(
+        len(p) != len(run.test_names) for p in run.test.values()
+    ):
+        raise RunError(
+            f'{out}: its predictions and its clips are not equally many; remove the folder and train again'
+        )
     return run
 
 # %% ../nbs/08_results.ipynb #c55b3f14
-def run_clips(run,        # A `Run`
-              clips=None, # Its `Clips`, when at hand; None: read from where the run found them
-              ):          # `Clips`, every one of the run's data set
+def run_clips(
+    run,  # A `Run`
+    clips=None,  # Its `Clips`, when at hand; None: read from where the run found them
+):  # `Clips`, every one of the run's data set
     "The clips a run was trained on, the same to the byte."
     root = run.config['data']['root']
     cure = f'put it back, or train again from its new place with --out {run.out} (folds already trained are kept when the data are the same)'
     if clips is None:
-        try: clips = load_clips(root, allow_missing=True)
-        except (ValueError, OSError) as e: raise RunError(f'{run.out}: its data set cannot be read any more ({e}); {cure}') from None
+        try:
+            clips = load_clips(root, allow_missing=True)
+        except (ValueError, OSError) as e:
+            raise RunError(
+                f'{run.out}: its data set cannot be read any more ({e}); {cure}'
+            ) from None
     if clips.fingerprint != run.config['data']['fingerprint']:
-        raise RunError(f'{clips.root}: is not the data set as {run.out} was trained on it, files or labels have changed; {cure}')
+        raise RunError(
+            f'{clips.root}: is not the data set as {run.out} was trained on it, files or labels have changed; {cure}'
+        )
     return clips
 
 # %% ../nbs/08_results.ipynb #8dd1e8a1
-def majority_baseline(y,        # Label index, shape (clips,)
-                      fold,     # Fold of each clip, shape (clips,)
-                      n_labels, # Number of labels
-                      ):        # Probabilities (clips, n_labels)
+def majority_baseline(
+    y,  # Label index, shape (clips,)
+    fold,  # Fold of each clip, shape (clips,)
+    n_labels,  # Number of labels
+):  # Probabilities (clips, n_labels)
     "Every clip of a fold gets the label frequencies of the other folds."
     p = np.zeros((len(y), n_labels))
-    for k in np.unique(fold): p[fold == k] = np.bincount(y[fold != k], minlength=n_labels) / (fold != k).sum()
+    for k in np.unique(fold):
+        p[fold == k] = np.bincount(y[fold != k], minlength=n_labels) / (fold != k).sum()
     return p
 
 # %% ../nbs/08_results.ipynb #65158816
-def mfcc_statistics(clips,      # `Clips`
-                    *, seconds, # Sound taken from each clip, in seconds; None: all of it
-                    seed,       # Of the random offsets; the run's, to take the same piece
-                    cache=None, # Folder of the feature store; None: the user's cache
-                    ):          # Shape (clips, 80)
+def mfcc_statistics(
+    clips,  # `Clips`
+    *,
+    seconds,  # Sound taken from each clip, in seconds; None: all of it
+    seed,  # Of the random offsets; the run's, to take the same piece
+    cache=None,  # Folder of the feature store; None: the user's cache
+):  # Shape (clips, 80)
     "Mean and standard deviation over time of each of the post's 40 MFCCs."
-    store = prepare_data(clips, RECIPES['post'].features, seconds=seconds, seed=seed, cache=cache, progress=False)
-    if len(store.clips) != len(clips): raise RunError(f'{clips.root}: {len(store.skipped)} clips of the run cannot be read any more; put them back')
+    store = prepare_data(
+        clips, RECIPES['post'].features, seconds=seconds, seed=seed, cache=cache, progress=False
+    )
+    if len(store.clips) != len(clips):
+        raise RunError(
+            f'{clips.root}: {len(store.skipped)} clips of the run cannot be read any more; put them back'
+        )
     each = [store.get(i).astype('float64') for i in range(len(clips))]
     return np.stack([np.concatenate([x.mean(-1), x.std(-1)]) for x in each])
 
-def linear_baseline(X,        # Features, shape (clips, any)
-                    y,        # Label index, shape (clips,)
-                    fold,     # Fold of each clip, shape (clips,)
-                    n_labels, # Number of labels
-                    ):        # Probabilities (clips, n_labels); 0 for a label the other folds do not hold
+def linear_baseline(
+    X,  # Features, shape (clips, any)
+    y,  # Label index, shape (clips,)
+    fold,  # Fold of each clip, shape (clips,)
+    n_labels,  # Number of labels
+):  # Probabilities (clips, n_labels); 0 for a label the other folds do not hold
     "Logistic regression on standardised features, fitted on the other folds."
     p = np.zeros((len(y), n_labels))
     for k in np.unique(fold):
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(X[fold != k], y[fold != k])
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(
+            X[fold != k], y[fold != k]
+        )
         p[np.ix_(fold == k, model.classes_)] = model.predict_proba(X[fold == k])
     return p
 
 # %% ../nbs/08_results.ipynb #f2ab93f8
-def kept_epochs(curves, # fold → measure → its values, one an epoch
-                watch,  # What picked the epoch: as in the recipe
-                ):      # fold → epoch, counted from 1
+def kept_epochs(
+    curves,  # fold → measure → its values, one an epoch
+    watch,  # What picked the epoch: as in the recipe
+):  # fold → epoch, counted from 1
     "The epoch each fold's model was taken from: the one with the lowest validation loss, or the last if none was picked."
-    return {k: len(c['val_loss']) if watch == 'none' else int(np.argmin(c['val_loss'])) + 1 for k, c in curves.items()}
+    return {
+        k: len(c['val_loss']) if watch == 'none' else int(np.argmin(c['val_loss'])) + 1
+        for k, c in curves.items()
+    }
 
 # %% ../nbs/08_results.ipynb #cfc91064
-def fold_scores(y,             # Label index, shape (clips,)
-                probabilities, # Shape (clips, labels)
-                fold,          # Fold of each clip, shape (clips,)
-                ):             # Measure → `mean_std` over the folds, in ascending order of the folds
+def fold_scores(
+    y,  # Label index, shape (clips,)
+    probabilities,  # Shape (clips, labels)
+    fold,  # Fold of each clip, shape (clips,)
+):  # Measure → `mean_std` over the folds, in ascending order of the folds
     "Each measure on each fold's own clips."
-    return {name: mean_std(f(y[fold == k], probabilities[fold == k]) for k in np.unique(fold)) for name, f in MEASURES.items()}
+    return {
+        name: mean_std(f(y[fold == k], probabilities[fold == k]) for k in np.unique(fold))
+        for name, f in MEASURES.items()
+    }
 
-def train_scores(y,   # Label index, shape (clips,)
-                 run, # A `Run`
-                 ):   # 'train_accuracy', 'train_accuracy_at_rest', 'gap' → `mean_std`
+def train_scores(
+    y,  # Label index, shape (clips,)
+    run,  # A `Run`
+):  # 'train_accuracy', 'train_accuracy_at_rest', 'gap' → `mean_std`
     "Accuracy on the clips trained on: logged in the kept epoch (the post's figure), and of the kept model at rest; the gap is from the former, from the latter where training changed the clips."
     fold = run.folds.to_numpy()
-    logged = [run.curves[k]['accuracy'][epoch - 1] for k, epoch in kept_epochs(run.curves, run.config['recipe']['watch']).items()]
-    rest = [accuracy(y[rows], p[rows]) for k, p in run.train.items() for rows in [split_rows(fold, k, run.config['recipe']['watch'])[0]]]
+    logged = [
+        run.curves[k]['accuracy'][epoch - 1]
+        for k, epoch in kept_epochs(run.curves, run.config['recipe']['watch']).items()
+    ]
+    rest = [
+        accuracy(y[rows], p[rows])
+        for k, p in run.train.items()
+        for rows in [split_rows(fold, k, run.config['recipe']['watch'])[0]]
+    ]
     held_out = [accuracy(y[fold == k], p[fold == k]) for k, p in run.train.items()]
     taught = rest if run.config['recipe'].get('window') else logged
-    return {'train_accuracy': mean_std(logged), 'train_accuracy_at_rest': mean_std(rest), 'gap': mean_std(np.subtract(taught, held_out))}
+    return {
+        'train_accuracy': mean_std(logged),
+        'train_accuracy_at_rest': mean_std(rest),
+        'gap': mean_std(np.subtract(taught, held_out)),
+    }
 
 # %% ../nbs/08_results.ipynb #ab4bab2d
-def scores_on_test(run,   # A `Run`
-                clips, # All its `Clips`
-                ):     # {'clips', 'folds': measure → spread, 'together': measure → number}; None without labelled test clips
+def scores_on_test(
+    run,  # A `Run`
+    clips,  # All its `Clips`
+):  # {'clips', 'folds': measure → spread, 'together': measure → number}; None without labelled test clips
     "Each measure on the test clips: of every fold's model, and of their geometric mean."
     told = clips.table['label'].reindex(run.test_names)
     known = told.isin(run.labels).to_numpy()
-    if not known.any(): return None
+    if not known.any():
+        return None
     y = told[known].map(run.labels.index).to_numpy(int)
     each = [p[known] for p in run.test.values()]
-    return {'clips': len(y), 'folds': {name: mean_std(f(y, p) for p in each) for name, f in MEASURES.items()},
-            'together': {name: f(y, geometric_mean(each)) for name, f in MEASURES.items()}}
+    return {
+        'clips': len(y),
+        'folds': {name: mean_std(f(y, p) for p in each) for name, f in MEASURES.items()},
+        'together': {name: f(y, geometric_mean(each)) for name, f in MEASURES.items()},
+    }
 
 # %% ../nbs/08_results.ipynb #2dbd9f66
-def label_table(y,             # Label index, shape (clips,)
-                probabilities, # Out-of-fold probabilities (clips, labels)
-                labels,        # Label names
-                ):             # [{'label', 'n', 'ap'}], ap None for a label without a clip
+def label_table(
+    y,  # Label index, shape (clips,)
+    probabilities,  # Out-of-fold probabilities (clips, labels)
+    labels,  # Label names
+):  # [{'label', 'n', 'ap'}], ap None for a label without a clip
     "Clips and average precision of each label, all folds together."
     ap, n = label_ap(y, probabilities), np.bincount(y, minlength=len(labels))
-    return [{'label': l, 'n': int(k), 'ap': float(a) if k else None} for l, k, a in zip(labels, n, ap)]
+    return [
+        {'label': l, 'n': int(k), 'ap': float(a) if k else None} for l, k, a in zip(labels, n, ap)
+    ]
 
-def verified_scores(table, # Clips table, rows as in `hit`
-                    hit,   # Whether each clip's first guess was right, shape (clips,)
-                    ):     # 'verified', 'unverified' → {'n', 'accuracy'}, where there are such clips
+def verified_scores(
+    table,  # Clips table, rows as in `hit`
+    hit,  # Whether each clip's first guess was right, shape (clips,)
+):  # 'verified', 'unverified' → {'n', 'accuracy'}, where there are such clips
     "Accuracy apart for clips whose label a person confirmed, and for the others."
-    parts = {'verified': table['verified'].to_numpy(bool), 'unverified': ~table['verified'].to_numpy(bool)}
-    return {name: {'n': int(part.sum()), 'accuracy': float(hit[part].mean())} for name, part in parts.items() if part.any()}
+    parts = {
+        'verified': table['verified'].to_numpy(bool),
+        'unverified': ~table['verified'].to_numpy(bool),
+    }
+    return {
+        name: {'n': int(part.sum()), 'accuracy': float(hit[part].mean())}
+        for name, part in parts.items()
+        if part.any()
+    }
 
 # %% ../nbs/08_results.ipynb #d189edce
-def fold_seconds(run, # A `Run`
-                 ):   # {'folds': {fold: seconds of training}, 'cores'}; empty where nothing was noted
+def fold_seconds(
+    run,  # A `Run`
+):  # {'folds': {fold: seconds of training}, 'cores'}; empty where nothing was noted
     "What the folds cost."
-    found = {str(k): read_part(p, lambda p: json.loads(p.read_text('utf-8'))) for k in run.train if (p := run.out / f'seconds_{k}.json').exists()}
-    return {'folds': {k: t['training'] for k, t in found.items()}, 'cores': max((t['cores'] for t in found.values()), default=None)} if found else {}
+    found = {
+        str(k): read_part(p, lambda p: json.loads(p.read_text('utf-8')))
+        for k in run.train
+        if (p := run.out / f'seconds_{k}.json').exists()
+    }
+    return (
+        {
+            'folds': {k: t['training'] for k, t in found.items()},
+            'cores': max((t['cores'] for t in found.values()), default=None),
+        }
+        if found
+        else {}
+    )
 
 # %% ../nbs/08_results.ipynb #42a8b89a
-def evaluate(run,        # A finished `Run`
-             clips=None, # Its `Clips`; None: read from where the run found them
-             *, cache=None, # Folder of the feature store; None: the user's cache
-             ):          # The dictionary that becomes metrics.json
+def evaluate(
+    run,  # A finished `Run`
+    clips=None,  # Its `Clips`; None: read from where the run found them
+    *,
+    cache=None,  # Folder of the feature store; None: the user's cache
+):  # The dictionary that becomes metrics.json
     "Every measure per fold, beside the baselines, and what the figures need."
-    clips, config, fold, n = run_clips(run, clips), run.config, run.folds.to_numpy(), len(run.labels)
+    clips, config, fold, n = (
+        run_clips(run, clips),
+        run.config,
+        run.folds.to_numpy(),
+        len(run.labels),
+    )
     scored = clips.subset(list(run.folds.index))
     y = scored.table['label'].map(run.labels.index).to_numpy(int)
-    X = mfcc_statistics(scored, seconds=config['recipe']['seconds'], seed=config['seed'], cache=cache)
+    X = mfcc_statistics(
+        scored, seconds=config['recipe']['seconds'], seed=config['seed'], cache=cache
+    )
     guess, sizes = run.oof.argmax(1), run.folds.value_counts().sort_index()
-    return {'what': f"{config['recipe']['name']} recipe on {config['data']['name']}",
-            'data': {k: config['data'][k] for k in ('name', 'fingerprint', 'clips', 'labels')},
-            'recipe': config['recipe'], 'selection': config['selection'], 'seeds': [config['seed']], 'versions': config['versions'],
-            'folds': {'kind': config['folds']['kind'], 'clips': {str(k): int(c) for k, c in sizes.items()}},
-            'metrics': fold_scores(y, run.oof, fold) | train_scores(y, run),
-            'baselines': {'chance': fold_scores(y, majority_baseline(y, fold, n), fold), 'linear': fold_scores(y, linear_baseline(X, y, fold, n), fold)},
-            'test': scores_on_test(run, clips), 'verified': verified_scores(scored.table, guess == y),
-            'labels': label_table(y, run.oof, run.labels), 'skipped': len(run.skipped),
-            'seconds': fold_seconds(run), 'confusion': confusion_matrix(y, guess, labels=range(n)).tolist(),
-            'curves': {str(k): {name: list(map(float, v)) for name, v in c.items()} for k, c in run.curves.items()}}
+    return {
+        'what': f"{config['recipe']['name']} recipe on {config['data']['name']}",
+        'data': {k: config['data'][k] for k in ('name', 'fingerprint', 'clips', 'labels')},
+        'recipe': config['recipe'],
+        'selection': config['selection'],
+        'seeds': [config['seed']],
+        'versions': config['versions'],
+        'folds': {
+            'kind': config['folds']['kind'],
+            'clips': {str(k): int(c) for k, c in sizes.items()},
+        },
+        'metrics': fold_scores(y, run.oof, fold) | train_scores(y, run),
+        'baselines': {
+            'chance': fold_scores(y, majority_baseline(y, fold, n), fold),
+            'linear': fold_scores(y, linear_baseline(X, y, fold, n), fold),
+        },
+        'test': scores_on_test(run, clips),
+        'verified': verified_scores(scored.table, guess == y),
+        'labels': label_table(y, run.oof, run.labels),
+        'skipped': len(run.skipped),
+        'seconds': fold_seconds(run),
+        'confusion': confusion_matrix(y, guess, labels=range(n)).tolist(),
+        'curves': {
+            str(k): {name: list(map(float, v)) for name, v in c.items()}
+            for k, c in run.curves.items()
+        },
+    }
 
-def write_metrics(run,        # A finished `Run`
-                  clips=None, # Its `Clips`; None: read from where the run found them
-                  *, cache=None, # Folder of the feature store; None: the user's cache
-                  ):          # The dictionary written
+def write_metrics(
+    run,  # A finished `Run`
+    clips=None,  # Its `Clips`; None: read from where the run found them
+    *,
+    cache=None,  # Folder of the feature store; None: the user's cache
+):  # The dictionary written
     "Evaluate a run and write its metrics.json."
     metrics = evaluate(run, clips, cache=cache)
     write_file(run.out / 'metrics.json', json.dumps(metrics, indent=1, allow_nan=False) + '\n')
     return metrics
 
 # %% ../nbs/08_results.ipynb #b5ddccf4
-def plot_folds(metrics, # Content of metrics.json
-               ax=None, # Axes to draw on; new ones when None
-               ):       # The axes
+def plot_folds(
+    metrics,  # Content of metrics.json
+    ax=None,  # Axes to draw on; new ones when None
+):  # The axes
     "Accuracy on each fold beside the baselines, and the mean ± sd over the folds."
     import matplotlib.pyplot as plt
+
     ax = ax or plt.subplots()[1]
     rows = metrics['baselines'] | {metrics['recipe']['name']: metrics['metrics']}
     names = [f'fold {k}' for k in metrics['folds']['clips']] + ['mean']
-    x, width = np.arange(len(names)), .8 / len(rows)
+    x, width = np.arange(len(names)), 0.8 / len(rows)
     for i, ((name, m), color) in enumerate(zip(rows.items(), ('#999999', PALETTE[4], PALETTE[0]))):
         a = m['accuracy']
         at = x + (i - (len(rows) - 1) / 2) * width
         ax.bar(at, [100 * v for v in [*a['folds'], a['mean']]], width, color=color, label=name)
         ax.errorbar(at[-1], 100 * a['mean'], 100 * a['sd'], color='#888888', capsize=2)
-    ax.axvline(x[-1] - .5, color='#888888', linewidth=.6)
+    ax.axvline(x[-1] - 0.5, color='#888888', linewidth=0.6)
     ax.set_xticks(x, names, rotation=90 if len(names) > 7 else 0)
     ax.set(ylabel='accuracy [%]', ylim=(0, 100))
     ax.legend(ncols=len(rows), loc='lower left', bbox_to_anchor=(0, 1))
     return ax
 
 # %% ../nbs/08_results.ipynb #09e78e94
-def plot_curves(metrics,         # Content of metrics.json
-                what='accuracy', # Or 'loss'
-                ax=None,         # Axes to draw on; new ones when None
-                ):               # The axes
+def plot_curves(
+    metrics,  # Content of metrics.json
+    what='accuracy',  # Or 'loss'
+    ax=None,  # Axes to draw on; new ones when None
+):  # The axes
     "Learning curves of every fold, a dot where its model was kept; for accuracy with the gap marked."
     import matplotlib.pyplot as plt
+
     ax, unit = ax or plt.subplots()[1], 100 if what == 'accuracy' else 1
-    for c, best in zip(metrics['curves'].values(), kept_epochs(metrics['curves'], metrics['recipe']['watch']).values()):
-        for name, color, label in ((what, PALETTE[0], 'trained on'), (f'val_{what}', PALETTE[1], 'held out')):
+    for c, best in zip(
+        metrics['curves'].values(),
+        kept_epochs(metrics['curves'], metrics['recipe']['watch']).values(),
+    ):
+        for name, color, label in (
+            (what, PALETTE[0], 'trained on'),
+            (f'val_{what}', PALETTE[1], 'held out'),
+        ):
             v = unit * np.array(c[name])
-            ax.plot(np.arange(1, len(v) + 1), v, color=color, linewidth=.9, alpha=.8, label=label)
+            ax.plot(np.arange(1, len(v) + 1), v, color=color, linewidth=0.9, alpha=0.8, label=label)
             ax.plot(best, v[best - 1], 'o', color=color, markersize=4)
-    if what == 'accuracy': mark_gap(metrics, ax)
+    if what == 'accuracy':
+        mark_gap(metrics, ax)
     handles = dict(zip(*reversed(ax.get_legend_handles_labels())))
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel='epoch', ylabel='accuracy [%]' if what == 'accuracy' else 'cross entropy [nat]', ylim=(0, 103) if what == 'accuracy' else (0, None))
-    ax.legend(handles.values(), handles, loc='lower left', bbox_to_anchor=(0, 1), ncols=3, columnspacing=1, handlelength=1.2)
+    ax.set(
+        xlabel='epoch',
+        ylabel='accuracy [%]' if what == 'accuracy' else 'cross entropy [nat]',
+        ylim=(0, 103) if what == 'accuracy' else (0, None),
+    )
+    ax.legend(
+        handles.values(),
+        handles,
+        loc='lower left',
+        bbox_to_anchor=(0, 1),
+        ncols=3,
+        columnspacing=1,
+        handlelength=1.2,
+    )
     return ax
 
 # %% ../nbs/08_results.ipynb #b3e2e459
-def mark_gap(metrics, # Content of metrics.json
-             ax,      # Axes of `plot_curves`, accuracy in %
-             ):       # None
+def mark_gap(
+    metrics,  # Content of metrics.json
+    ax,  # Axes of `plot_curves`, accuracy in %
+):  # None
     "Hollow dots for the kept models at rest, and an arrow as long as the mean gap, up from the mean accuracy on held-out clips."
     m = metrics['metrics']
-    x, low, high = ax.get_xlim()[1], 100 * m['accuracy']['mean'], 100 * (m['accuracy']['mean'] + m['gap']['mean'])
-    ax.plot(list(kept_epochs(metrics['curves'], metrics['recipe']['watch']).values()), [100 * v for v in m['train_accuracy_at_rest']['folds']], 'o',
-            color=PALETTE[0], markerfacecolor='none', markersize=5, label='at rest')
-    ax.annotate('', (x, high), (x, low), arrowprops={'arrowstyle': '<->', 'color': '#888888', 'shrinkA': 0, 'shrinkB': 0})
+    x, low, high = (
+        ax.get_xlim()[1],
+        100 * m['accuracy']['mean'],
+        100 * (m['accuracy']['mean'] + m['gap']['mean']),
+    )
+    ax.plot(
+        list(kept_epochs(metrics['curves'], metrics['recipe']['watch']).values()),
+        [100 * v for v in m['train_accuracy_at_rest']['folds']],
+        'o',
+        color=PALETTE[0],
+        markerfacecolor='none',
+        markersize=5,
+        label='at rest',
+    )
+    ax.annotate(
+        '',
+        (x, high),
+        (x, low),
+        arrowprops={'arrowstyle': '<->', 'color': '#888888', 'shrinkA': 0, 'shrinkB': 0},
+    )
     ax.text(x * 1.02, (low + high) / 2, f'gap\n{high - low:.0f} points', va='center')
     ax.set_xlim(0, x * 1.25)
 
 # %% ../nbs/08_results.ipynb #dff96b59
-def display_name(label, # As in the data set, like 'Violin_or_fiddle'
-                 ):     # For people, like 'Violin or fiddle'
+def display_name(
+    label,  # As in the data set, like 'Violin_or_fiddle'
+):  # For people, like 'Violin or fiddle'
     "A label with spaces for underscores."
     return label.replace('_', ' ')
 
-def plot_confusion(metrics, # Content of metrics.json
-                   ax=None, # Axes to draw on; new ones when None
-                   ):       # The axes
+def plot_confusion(
+    metrics,  # Content of metrics.json
+    ax=None,  # Axes to draw on; new ones when None
+):  # The axes
     "Confusion matrix, rows normalised; counts written in when there are at most 15 labels."
     import matplotlib.pyplot as plt
+
     counts = np.array(metrics['confusion'])
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     n, names = len(counts), [display_name(row['label']) for row in metrics['labels']]
-    ax = ax or plt.subplots(figsize=(max(4.6, .21 * n + 2),) * 2)[1]
+    ax = ax or plt.subplots(figsize=(max(4.6, 0.21 * n + 2),) * 2)[1]
     ax.imshow(share, cmap='Blues', vmin=0, vmax=1, interpolation='none')
     ax.set_xticks(range(n), names, rotation=90, parse_math=False, fontsize=9 if n <= 15 else 7)
     ax.set_yticks(range(n), names, parse_math=False, fontsize=9 if n <= 15 else 7)
     ax.set(xlabel='first guess', ylabel='true label')
     for i, j in np.argwhere(counts) if n <= 15 else []:
-        ax.text(j, i, counts[i, j], ha='center', va='center', fontsize=8, color='white' if share[i, j] > .5 else 'black')
+        ax.text(
+            j,
+            i,
+            counts[i, j],
+            ha='center',
+            va='center',
+            fontsize=8,
+            color='white' if share[i, j] > 0.5 else 'black',
+        )
     return ax
 
 # %% ../nbs/08_results.ipynb #489aa40c
-def top_confusions(metrics, # Content of metrics.json
-                   n=3,     # How many
-                   ):       # [(true label, guess, clips taken for the guess, clips of the true label)], most frequent first
+def top_confusions(
+    metrics,  # Content of metrics.json
+    n=3,  # How many
+):  # [(true label, guess, clips taken for the guess, clips of the true label)], most frequent first
     "Which label is most often taken for which other."
-    counts, labels = np.array(metrics['confusion']), [display_name(row['label']) for row in metrics['labels']]
+    counts, labels = (
+        np.array(metrics['confusion']),
+        [display_name(row['label']) for row in metrics['labels']],
+    )
     off = counts * (1 - np.eye(len(counts), dtype=int))
     places = [divmod(int(i), len(counts)) for i in np.argsort(-off, axis=None, kind='stable')[:n]]
-    return [(labels[i], labels[j], int(off[i, j]), int(counts[i].sum())) for i, j in places if off[i, j]]
+    return [
+        (labels[i], labels[j], int(off[i, j]), int(counts[i].sum())) for i, j in places if off[i, j]
+    ]
 
 # %% ../nbs/08_results.ipynb #b7f12329
-def plot_labels(metrics, # Content of metrics.json
-                ax=None, # Axes to draw on; new ones when None
-                ):       # The axes
+def plot_labels(
+    metrics,  # Content of metrics.json
+    ax=None,  # Axes to draw on; new ones when None
+):  # The axes
     "Average precision of each label, best on top, with its number of clips."
     import matplotlib.pyplot as plt
+
     rows = sorted((r for r in metrics['labels'] if r['n']), key=lambda r: r['ap'])
-    ax = ax or plt.subplots(figsize=(4.6, .19 * len(rows) + .7))[1]
+    ax = ax or plt.subplots(figsize=(4.6, 0.19 * len(rows) + 0.7))[1]
     ax.barh(range(len(rows)), [r['ap'] for r in rows], color=PALETTE[0])
     ax.set_yticks(range(len(rows)), [display_name(r['label']) for r in rows], parse_math=False)
-    for i, r in enumerate(rows): ax.text(r['ap'] + .01, i, f"{r['ap']:.2f}  n={r['n']}", va='center', fontsize=8)
-    ax.set(xlabel='average precision', xlim=(0, 1.22), xticks=np.arange(0, 1.1, .25), ylim=(-.6, len(rows) - .4))
+    for i, r in enumerate(rows):
+        ax.text(r['ap'] + 0.01, i, f"{r['ap']:.2f}  n={r['n']}", va='center', fontsize=8)
+    ax.set(
+        xlabel='average precision',
+        xlim=(0, 1.22),
+        xticks=np.arange(0, 1.1, 0.25),
+        ylim=(-0.6, len(rows) - 0.4),
+    )
     return ax
 
 # %% ../nbs/08_results.ipynb #27668e8d
-def worst_mistakes(run,   # A `Run`
-                   clips, # Its `Clips`
-                   n=10,  # How many
-                   ):     # DataFrame indexed by fname: truth, guess, p_truth, p_guess, verified, path; worst first
+def worst_mistakes(
+    run,  # A `Run`
+    clips,  # Its `Clips`
+    n=10,  # How many
+):  # DataFrame indexed by fname: truth, guess, p_truth, p_guess, verified, path; worst first
     "The wrongly labelled clips whose true label got least probability, out of fold."
     scored = clips.subset(list(run.folds.index))
     y, p = scored.table['label'].map(run.labels.index).to_numpy(int), run.oof
     rows, guess = np.arange(len(y)), p.argmax(1)
-    table = pd.DataFrame({'truth': scored.table['label'], 'guess': [run.labels[j] for j in guess], 'p_truth': p[rows, y],
-                          'p_guess': p[rows, guess], 'verified': scored.table['verified'], 'path': scored.paths})
+    table = pd.DataFrame(
+        {
+            'truth': scored.table['label'],
+            'guess': [run.labels[j] for j in guess],
+            'p_truth': p[rows, y],
+            'p_guess': p[rows, guess],
+            'verified': scored.table['verified'],
+            'path': scored.paths,
+        }
+    )
     return table[guess != y].sort_values('p_truth', kind='stable').head(n)

@@ -16,315 +16,425 @@ import numpy as np
 from .audio import seconds_to_samples
 
 # %% ../nbs/01a_synthesis.ipynb #b21997e9
-def decay(n,        # Length in samples
-          t60,      # Seconds to fall by 60 dB
-          *, sr,    # Sampling rate in Hz
-          ):        # Factors, float64, shape (n,), the first 1
+def decay(
+    n,  # Length in samples
+    t60,  # Seconds to fall by 60 dB
+    *,
+    sr,  # Sampling rate in Hz
+):  # Factors, float64, shape (n,), the first 1
     "An exponential fall, as friction makes it."
     return np.exp(-np.log(1000) / (sr * t60) * np.arange(n))
 
 # %% ../nbs/01a_synthesis.ipynb #bb18b3de
-def decaying_modes(freqs,    # Mode frequencies in Hz, shape (m,)
-                   amps,     # Amplitudes, linear, shape (m,)
-                   t60s,     # Seconds to fall by 60 dB, shape (m,)
-                   *,
-                   seconds,  # Length
-                   sr,       # Sampling rate in Hz
-                   ):        # Samples, float64, shape (n,)
+def decaying_modes(
+    freqs,  # Mode frequencies in Hz, shape (m,)
+    amps,  # Amplitudes, linear, shape (m,)
+    t60s,  # Seconds to fall by 60 dB, shape (m,)
+    *,
+    seconds,  # Length
+    sr,  # Sampling rate in Hz
+):  # Samples, float64, shape (n,)
     "Sines that die away, added: what anything does after a stroke."
     n = seconds_to_samples(seconds, sr=sr)
     y = np.zeros(n)
     for f, a, t60 in zip(freqs, amps, t60s):
-        if f >= sr / 2: continue                               # it would alias
-        m = min(n, seconds_to_samples(1.5 * t60, sr=sr) + 1)   # by then it is 90 dB down
+        if f >= sr / 2:
+            continue  # it would alias
+        m = min(n, seconds_to_samples(1.5 * t60, sr=sr) + 1)  # by then it is 90 dB down
         y[:m] += a * decay(m, t60, sr=sr) * np.sin(2 * np.pi * f / sr * np.arange(m))
     return y
 
 # %% ../nbs/01a_synthesis.ipynb #dec33327
-def bar_ratios(n,     # Number of modes
-               ):     # Frequencies over the lowest, shape (n,)
+def bar_ratios(
+    n,  # Number of modes
+):  # Frequencies over the lowest, shape (n,)
     "Mode frequencies of a bar with free ends."
     from scipy.optimize import brentq
-    def end(x): return np.cos(x) - 1 / np.cosh(x)
-    roots = np.array([brentq(end, np.pi * (k + .25), np.pi * (k + .75)) for k in range(1, n + 1)])
+
+    def end(x):
+        return np.cos(x) - 1 / np.cosh(x)
+
+    roots = np.array([brentq(end, np.pi * (k + 0.25), np.pi * (k + 0.75)) for k in range(1, n + 1)])
     return (roots / roots[0]) ** 2
 
 # %% ../nbs/01a_synthesis.ipynb #2cdc3969
-def struck_bar(f0,        # Frequency of the lowest mode in Hz
-               *,
-               seconds,   # Length
-               sr,        # Sampling rate in Hz
-               rng,       # numpy Generator: the bar's flaws, the place of the stroke
-               bright=.5, # 0 soft hammer, 1 hard one
-               damp=.5,   # 0 rings on, 1 dies soon
-               ring=1.6,  # Seconds in which the lowest mode falls by 60 dB, at damp .3
-               modes=4,   # Number of modes
-               ):         # Samples, float64, shape (n,)
+def struck_bar(
+    f0,  # Frequency of the lowest mode in Hz
+    *,
+    seconds,  # Length
+    sr,  # Sampling rate in Hz
+    rng,  # numpy Generator: the bar's flaws, the place of the stroke
+    bright=0.5,  # 0 soft hammer, 1 hard one
+    damp=0.5,  # 0 rings on, 1 dies soon
+    ring=1.6,  # Seconds in which the lowest mode falls by 60 dB, at damp .3
+    modes=4,  # Number of modes
+):  # Samples, float64, shape (n,)
     "A metal bar after one stroke."
-    freqs = f0 * bar_ratios(modes) * (1 + .003 * rng.standard_normal(modes))
-    amps = rng.uniform(.4, 1, modes) * (.25 + .6 * bright) ** np.arange(modes)
-    return decaying_modes(freqs, amps, ring * (1.3 - damp) / np.arange(1, modes + 1) ** .8, seconds=seconds, sr=sr)
+    freqs = f0 * bar_ratios(modes) * (1 + 0.003 * rng.standard_normal(modes))
+    amps = rng.uniform(0.4, 1, modes) * (0.25 + 0.6 * bright) ** np.arange(modes)
+    return decaying_modes(
+        freqs, amps, ring * (1.3 - damp) / np.arange(1, modes + 1) ** 0.8, seconds=seconds, sr=sr
+    )
 
 # %% ../nbs/01a_synthesis.ipynb #4f8a6597
-def colored_noise(n,         # Length in samples
-                  *,
-                  sr,        # Sampling rate in Hz
-                  rng,       # numpy Generator
-                  slope=0.,  # dB per octave: 0 is white, -3 pink
-                  low=20.,   # Hz; below it falls steeply
-                  high=None, # Hz; above it falls steeply; None lets all through
-                  ):         # Samples, float64, shape (n,), root mean square 1
+def colored_noise(
+    n,  # Length in samples
+    *,
+    sr,  # Sampling rate in Hz
+    rng,  # numpy Generator
+    slope=0.0,  # dB per octave: 0 is white, -3 pink
+    low=20.0,  # Hz; below it falls steeply
+    high=None,  # Hz; above it falls steeply; None lets all through
+):  # Samples, float64, shape (n,), root mean square 1
     "Noise with a sloping spectrum between two frequencies."
     from scipy.fft import irfft, next_fast_len, rfft
+
     size = next_fast_len(max(n, 2), real=True)
     f = np.fft.rfftfreq(size, 1 / sr)
     below, above = np.square(low / np.maximum(f, 1e-3)), np.square(f / (high or np.inf))
     gain = 1 / ((1 + below * below * below) * (1 + above * above * above))
-    if slope: gain *= np.maximum(f, low) ** (slope / 6.02)
+    if slope:
+        gain *= np.maximum(f, low) ** (slope / 6.02)
     y = irfft(rfft(rng.standard_normal(size)) * gain, size)[:n]
-    return y / np.sqrt(np.sum(y ** 2) / max(n, 1) + 1e-30)
+    return y / np.sqrt(np.sum(y**2) / max(n, 1) + 1e-30)
 
 # %% ../nbs/01a_synthesis.ipynb #b6d40991
-def membrane_ratios(n,   # Number of modes
-                    ):   # Frequencies over the lowest, shape (n,)
+def membrane_ratios(
+    n,  # Number of modes
+):  # Frequencies over the lowest, shape (n,)
     "Mode frequencies of a round skin: zeros of the Bessel functions, sorted."
     from scipy.special import jn_zeros
+
     zeros = np.sort(np.concatenate([jn_zeros(m, n) for m in range(n)]))[:n]
     return zeros / zeros[0]
 
 # %% ../nbs/01a_synthesis.ipynb #a6436dfa
-def struck_skin(f0,        # Frequency of the lowest mode in Hz
-                *,
-                seconds,   # Length
-                sr,        # Sampling rate in Hz
-                rng,       # numpy Generator: the place of the stroke, the knock
-                bright=.5, # 0 felt beater, 1 wooden one
-                damp=.5,   # 0 open, 1 a cushion inside
-                ):         # Samples, float64, shape (n,)
+def struck_skin(
+    f0,  # Frequency of the lowest mode in Hz
+    *,
+    seconds,  # Length
+    sr,  # Sampling rate in Hz
+    rng,  # numpy Generator: the place of the stroke, the knock
+    bright=0.5,  # 0 felt beater, 1 wooden one
+    damp=0.5,  # 0 open, 1 a cushion inside
+):  # Samples, float64, shape (n,)
     "A drum skin after one stroke: its modes, and the knock of the beater."
     ratios = membrane_ratios(8)
-    amps = rng.uniform(.3, 1, 8) * (.3 + .4 * bright) ** np.arange(8)
-    y = decaying_modes(f0 * ratios, amps, (.9 - .6 * damp) / ratios, seconds=seconds, sr=sr)
-    m = min(len(y), seconds_to_samples(.08, sr=sr))
-    y[:m] += .12 * bright * decay(m, .05, sr=sr) * colored_noise(m, sr=sr, rng=rng, low=300, high=3000)
+    amps = rng.uniform(0.3, 1, 8) * (0.3 + 0.4 * bright) ** np.arange(8)
+    y = decaying_modes(f0 * ratios, amps, (0.9 - 0.6 * damp) / ratios, seconds=seconds, sr=sr)
+    m = min(len(y), seconds_to_samples(0.08, sr=sr))
+    y[:m] += (
+        0.12 * bright * decay(m, 0.05, sr=sr) * colored_noise(m, sr=sr, rng=rng, low=300, high=3000)
+    )
     return y
 
 # %% ../nbs/01a_synthesis.ipynb #7eb1c847
-def burst(f0,         # Where the band begins, in Hz
-          *,
-          seconds,    # Length
-          sr,         # Sampling rate in Hz
-          rng,        # numpy Generator
-          bright=.5,  # How far the band reaches: 0 one octave, 1 three
-          damp=.5,    # 0 open, 1 closed: between the two times of `t60`
-          t60=(.02, .06),  # Seconds to fall by 60 dB, closed and open; these are a clap's
-          ):          # Samples, float64, shape (n,)
+def burst(
+    f0,  # Where the band begins, in Hz
+    *,
+    seconds,  # Length
+    sr,  # Sampling rate in Hz
+    rng,  # numpy Generator
+    bright=0.5,  # How far the band reaches: 0 one octave, 1 three
+    damp=0.5,  # 0 open, 1 closed: between the two times of `t60`
+    t60=(0.02, 0.06),  # Seconds to fall by 60 dB, closed and open; these are a clap's
+):  # Samples, float64, shape (n,)
     "Noise that dies away: cymbals, clapping hands."
     n = seconds_to_samples(seconds, sr=sr)
     y = colored_noise(n, sr=sr, rng=rng, low=f0, high=f0 * 2 ** (1 + 2 * bright))
-    return y * decay(n, (t60[1] + (t60[0] - t60[1]) * damp) * rng.uniform(.6, 1.4), sr=sr)
+    return y * decay(n, (t60[1] + (t60[0] - t60[1]) * damp) * rng.uniform(0.6, 1.4), sr=sr)
 
 # %% ../nbs/01a_synthesis.ipynb #2181bc90
-def click(f0,         # Lowest resonance of the thing pressed, in Hz
-          *,
-          seconds,    # Length
-          sr,         # Sampling rate in Hz
-          rng,        # numpy Generator
-          bright=.5,  # 0 thud, 1 tick
-          damp=.5,    # 0 hollow, 1 solid
-          ):          # Samples, float64, shape (n,)
+def click(
+    f0,  # Lowest resonance of the thing pressed, in Hz
+    *,
+    seconds,  # Length
+    sr,  # Sampling rate in Hz
+    rng,  # numpy Generator
+    bright=0.5,  # 0 thud, 1 tick
+    damp=0.5,  # 0 hollow, 1 solid
+):  # Samples, float64, shape (n,)
     "A key pressed and let go: two short knocks."
     y = np.zeros(seconds_to_samples(seconds, sr=sr))
-    for at, gain in ((0, 1.), (rng.uniform(.05, .1), rng.uniform(.2, .6))):
-        part = y[seconds_to_samples(at, sr=sr):][:seconds_to_samples(.08, sr=sr)]     # a view: what is added lands in y
-        freqs, t60s = f0 * np.array([1, 1.7, 2.9]) * rng.uniform(.9, 1.1, 3), np.array([.06, .04, .03]) * (1.5 - damp)
-        part += gain * decaying_modes(freqs, [.5, .3, .2], t60s, seconds=len(part) / sr, sr=sr)
-        part += gain * .3 * bright * decay(len(part), .03, sr=sr) * colored_noise(len(part), sr=sr, rng=rng, low=1500, high=9000)
+    for at, gain in ((0, 1.0), (rng.uniform(0.05, 0.1), rng.uniform(0.2, 0.6))):
+        part = y[seconds_to_samples(at, sr=sr) :][
+            : seconds_to_samples(0.08, sr=sr)
+        ]  # a view: what is added lands in y
+        freqs, t60s = (
+            f0 * np.array([1, 1.7, 2.9]) * rng.uniform(0.9, 1.1, 3),
+            np.array([0.06, 0.04, 0.03]) * (1.5 - damp),
+        )
+        part += gain * decaying_modes(freqs, [0.5, 0.3, 0.2], t60s, seconds=len(part) / sr, sr=sr)
+        part += (
+            gain
+            * 0.3
+            * bright
+            * decay(len(part), 0.03, sr=sr)
+            * colored_noise(len(part), sr=sr, rng=rng, low=1500, high=9000)
+        )
     return y
 
 # %% ../nbs/01a_synthesis.ipynb #7f79dd31
-def pluck(f0,         # Pitch in Hz
-          *,
-          seconds,    # Length
-          sr,         # Sampling rate in Hz
-          rng,        # numpy Generator: the shape the string starts from
-          bright=.5,  # 0 soft thumb, 1 hard pick
-          damp=.5,    # 0 rings on, 1 dies soon
-          ):          # Samples, float64, shape (n,)
+def pluck(
+    f0,  # Pitch in Hz
+    *,
+    seconds,  # Length
+    sr,  # Sampling rate in Hz
+    rng,  # numpy Generator: the shape the string starts from
+    bright=0.5,  # 0 soft thumb, 1 hard pick
+    damp=0.5,  # 0 rings on, 1 dies soon
+):  # Samples, float64, shape (n,)
     "A plucked string by Karplus and Strong: noise goes round a loop that averages neighbours."
-    n, period = seconds_to_samples(seconds, sr=sr), max(2, round(sr / f0 - .5))
+    n, period = seconds_to_samples(seconds, sr=sr), max(2, round(sr / f0 - 0.5))
     lap = rng.uniform(-1, 1, period)
-    for _ in range(int(8 * (1 - bright))): lap = (lap + np.roll(lap, 1)) / 2
+    for _ in range(int(8 * (1 - bright))):
+        lap = (lap + np.roll(lap, 1)) / 2
     lap -= lap.mean()
-    keep, last, laps = 10 ** (-3 / (f0 * 4 * (1.2 - damp))), 0., []
+    keep, last, laps = 10 ** (-3 / (f0 * 4 * (1.2 - damp))), 0.0, []
     for _ in range(n // period + 1):
         laps.append(lap)
         last, lap = lap[-1], keep * (lap + np.concatenate([[last], lap[:-1]])) / 2
     return np.concatenate(laps)[:n]
 
 # %% ../nbs/01a_synthesis.ipynb #edce526a
-def harmonics(f0,      # Pitch in Hz at each sample, shape (n,), so that it may move
-              amps,    # Amplitudes of harmonic 1, 2, 3 …, shape (m,)
-              *, sr,   # Sampling rate in Hz
-              ):       # Samples, float64, shape (n,)
+def harmonics(
+    f0,  # Pitch in Hz at each sample, shape (n,), so that it may move
+    amps,  # Amplitudes of harmonic 1, 2, 3 …, shape (m,)
+    *,
+    sr,  # Sampling rate in Hz
+):  # Samples, float64, shape (n,)
     "Sines at the whole multiples of a pitch, those below half the sampling rate."
     phase = 2 * np.pi * np.cumsum(f0) / sr
     y, before, now = np.zeros(len(phase)), np.zeros(len(phase)), np.sin(phase)
     twice = 2 * np.cos(phase)
-    for a in amps[:int(sr / 2 / np.max(f0, initial=1))]:
+    for a in amps[: int(sr / 2 / np.max(f0, initial=1))]:
         y += a * now
         before, now = now, twice * now - before
     return y
 
 # %% ../nbs/01a_synthesis.ipynb #b79a5666
-def sustained(f0,         # Pitch in Hz
-              amps,       # Amplitudes of harmonic 1, 2, 3 …, shape (m,)
-              *,
-              seconds,    # Length
-              sr,         # Sampling rate in Hz
-              rng,        # numpy Generator: speed and depth of the vibrato, the noise
-              vibrato,    # Largest swing of the pitch, as a share of it
-              breath,     # Level of the noise of bow or breath, against a tone of peak 1
-              rise,       # Seconds the tone takes to speak
-              ):          # Samples, float64, shape (n,)
+def sustained(
+    f0,  # Pitch in Hz
+    amps,  # Amplitudes of harmonic 1, 2, 3 …, shape (m,)
+    *,
+    seconds,  # Length
+    sr,  # Sampling rate in Hz
+    rng,  # numpy Generator: speed and depth of the vibrato, the noise
+    vibrato,  # Largest swing of the pitch, as a share of it
+    breath,  # Level of the noise of bow or breath, against a tone of peak 1
+    rise,  # Seconds the tone takes to speak
+):  # Samples, float64, shape (n,)
     "A tone that is fed all the time: harmonics, vibrato, some noise."
     n = seconds_to_samples(seconds, sr=sr)
     t = np.arange(n) / sr
-    swing = vibrato * rng.uniform(.1, 1) * np.sin(2 * np.pi * (rng.uniform(4.5, 6.5) * t + rng.uniform()))
+    swing = (
+        vibrato
+        * rng.uniform(0.1, 1)
+        * np.sin(2 * np.pi * (rng.uniform(4.5, 6.5) * t + rng.uniform()))
+    )
     y = harmonics(f0 * (1 + swing), amps, sr=sr)
-    y = y / (np.abs(y).max(initial=0) + 1e-9) + breath * colored_noise(n, sr=sr, rng=rng, slope=-3, low=.8 * f0, high=8 * f0)
-    return y * np.clip(t / (rise * rng.uniform(.5, 2)), 0, 1) * np.clip((seconds - t) / .05, 0, 1)
+    y = y / (np.abs(y).max(initial=0) + 1e-9) + breath * colored_noise(
+        n, sr=sr, rng=rng, slope=-3, low=0.8 * f0, high=8 * f0
+    )
+    return y * np.clip(t / (rise * rng.uniform(0.5, 2)), 0, 1) * np.clip((seconds - t) / 0.05, 0, 1)
 
 # %% ../nbs/01a_synthesis.ipynb #d203c69b
-def bow(f0,           # Pitch in Hz
-        *,
-        seconds,      # Length
-        sr,           # Sampling rate in Hz
-        rng,          # numpy Generator
-        bright=.5,    # 0 bowed over the fingerboard, 1 near the bridge
-        damp=.5,      # 0 a large body, 1 a small one: shifts its resonances
-        body=(280, 500, 1100, 2600),  # Resonances of the body in Hz; these are about a violin's
-        ):            # Samples, float64, shape (n,)
+def bow(
+    f0,  # Pitch in Hz
+    *,
+    seconds,  # Length
+    sr,  # Sampling rate in Hz
+    rng,  # numpy Generator
+    bright=0.5,  # 0 bowed over the fingerboard, 1 near the bridge
+    damp=0.5,  # 0 a large body, 1 a small one: shifts its resonances
+    body=(280, 500, 1100, 2600),  # Resonances of the body in Hz; these are about a violin's
+):  # Samples, float64, shape (n,)
     "A bowed string on a wooden body."
     k = np.arange(1, 41)
-    octaves = np.log2(k[:, None] * f0 / (np.array(body) * (.85 + .3 * damp)))
-    gain = .15 + np.exp(-.5 * (octaves / .36) ** 2).sum(1)
-    return sustained(f0, gain * k ** -(1.5 - .7 * bright), seconds=seconds, sr=sr, rng=rng, vibrato=.012, breath=.02, rise=.09)
+    octaves = np.log2(k[:, None] * f0 / (np.array(body) * (0.85 + 0.3 * damp)))
+    gain = 0.15 + np.exp(-0.5 * (octaves / 0.36) ** 2).sum(1)
+    return sustained(
+        f0,
+        gain * k ** -(1.5 - 0.7 * bright),
+        seconds=seconds,
+        sr=sr,
+        rng=rng,
+        vibrato=0.012,
+        breath=0.02,
+        rise=0.09,
+    )
 
 # %% ../nbs/01a_synthesis.ipynb #f9b5cff7
-def blow(f0,          # Pitch in Hz
-         *,
-         seconds,     # Length
-         sr,          # Sampling rate in Hz
-         rng,         # numpy Generator
-         bright=.5,   # 0 soft, 1 loud
-         damp=.5,     # 0 clean, 1 breathy, with more of the weak harmonics
-         even=1.,     # Strength of the even harmonics: 1 open at both ends, near 0 closed at one
-         ):           # Samples, float64, shape (n,)
+def blow(
+    f0,  # Pitch in Hz
+    *,
+    seconds,  # Length
+    sr,  # Sampling rate in Hz
+    rng,  # numpy Generator
+    bright=0.5,  # 0 soft, 1 loud
+    damp=0.5,  # 0 clean, 1 breathy, with more of the weak harmonics
+    even=1.0,  # Strength of the even harmonics: 1 open at both ends, near 0 closed at one
+):  # Samples, float64, shape (n,)
     "A blown pipe."
     k = np.arange(1, 17)
-    amps = np.where(k % 2, 1, np.minimum(1, even * (.5 + 1.5 * damp))) * k ** -(2.6 - 1.4 * bright)
-    return sustained(f0, amps, seconds=seconds, sr=sr, rng=rng, vibrato=.005, breath=.02 + .08 * damp, rise=.05)
+    amps = np.where(k % 2, 1, np.minimum(1, even * (0.5 + 1.5 * damp))) * k ** -(2.6 - 1.4 * bright)
+    return sustained(
+        f0,
+        amps,
+        seconds=seconds,
+        sr=sr,
+        rng=rng,
+        vibrato=0.005,
+        breath=0.02 + 0.08 * damp,
+        rise=0.05,
+    )
 
 # %% ../nbs/01a_synthesis.ipynb #2f7d671f
-def ringer(f0,         # Lower of the two tones in Hz
-           *,
-           seconds,    # Length
-           sr,         # Sampling rate in Hz
-           rng,        # numpy Generator: how fast it rings
-           bright=.5,  # 0 dull, 1 bright
-           damp=.5,    # Below .5 a bell with two gongs, from there an electronic trill
-           ):          # Samples, float64, shape (n,)
+def ringer(
+    f0,  # Lower of the two tones in Hz
+    *,
+    seconds,  # Length
+    sr,  # Sampling rate in Hz
+    rng,  # numpy Generator: how fast it rings
+    bright=0.5,  # 0 dull, 1 bright
+    damp=0.5,  # Below .5 a bell with two gongs, from there an electronic trill
+):  # Samples, float64, shape (n,)
     "A telephone: a hammer between two gongs, or its electronic imitation."
-    n, rate = seconds_to_samples(seconds, sr=sr), rng.uniform(12, 26)         # strokes a second
+    n, rate = seconds_to_samples(seconds, sr=sr), rng.uniform(12, 26)  # strokes a second
     stroke = (np.arange(n) / sr * rate).astype(int)
-    if damp >= .5: return harmonics(np.where(stroke % 2, f0, 1.26 * f0), (.15 + .5 * bright) ** np.arange(6), sr=sr)
-    y, ratios, amps = np.zeros(n), np.array([1, 1.62, 2.3, 3.1, 4.2]), (.3 + .5 * bright) ** np.arange(5)
+    if damp >= 0.5:
+        return harmonics(
+            np.where(stroke % 2, f0, 1.26 * f0), (0.15 + 0.5 * bright) ** np.arange(6), sr=sr
+        )
+    y, ratios, amps = (
+        np.zeros(n),
+        np.array([1, 1.62, 2.3, 3.1, 4.2]),
+        (0.3 + 0.5 * bright) ** np.arange(5),
+    )
     for k, start in enumerate(np.flatnonzero(np.diff(stroke, prepend=-1))):
-        gong = decaying_modes(f0 * (1.26 if k % 2 else 1) * ratios, amps, np.full(5, .5), seconds=min(.4, (n - start) / sr), sr=sr)
-        y[start:start + len(gong)] += gong
+        gong = decaying_modes(
+            f0 * (1.26 if k % 2 else 1) * ratios,
+            amps,
+            np.full(5, 0.5),
+            seconds=min(0.4, (n - start) / sr),
+            sr=sr,
+        )
+        y[start : start + len(gong)] += gong
     return y
 
 # %% ../nbs/01a_synthesis.ipynb #c0a06751
-def in_room(y,         # Dry samples, shape (n,)
-            *,
-            sr,        # Sampling rate in Hz
-            rng,       # numpy Generator: the room's echoes
-            rt60,      # Seconds the echoes take to fall by 60 dB
-            wet,       # Energy of the echoes over that of the direct sound
-            ):         # Samples, float64, shape (n,)
+def in_room(
+    y,  # Dry samples, shape (n,)
+    *,
+    sr,  # Sampling rate in Hz
+    rng,  # numpy Generator: the room's echoes
+    rt60,  # Seconds the echoes take to fall by 60 dB
+    wet,  # Energy of the echoes over that of the direct sound
+):  # Samples, float64, shape (n,)
     "A sound in a simple room: the direct sound, then echoes that die away."
     from scipy.signal import oaconvolve
+
     m = max(1, seconds_to_samples(rt60, sr=sr))
     tail = rng.standard_normal(m) * decay(m, rt60, sr=sr)
-    tail *= np.sqrt(wet / np.sum(tail ** 2))
-    return y + oaconvolve(y, tail)[:len(y)]
+    tail *= np.sqrt(wet / np.sum(tail**2))
+    return y + oaconvolve(y, tail)[: len(y)]
 
 # %% ../nbs/01a_synthesis.ipynb #b751e551
-def onsets(rng,         # numpy Generator
-           *,
-           seconds,     # Length
-           gap,         # Mean distance in seconds
-           jitter,      # Spread of the distances over their mean: near 0 a clock, 1 like raindrops
-           ):           # Times in seconds, at least one
+def onsets(
+    rng,  # numpy Generator
+    *,
+    seconds,  # Length
+    gap,  # Mean distance in seconds
+    jitter,  # Spread of the distances over their mean: near 0 a clock, 1 like raindrops
+):  # Times in seconds, at least one
     "When the strokes of a clip begin."
     count = 2 + int(2 * seconds / gap)
-    times = np.cumsum(gap * rng.gamma(1 / jitter ** 2, jitter ** 2, count))
-    times = times - times[0] + rng.uniform(0, min(.15, .3 * seconds))
-    return times[times < max(seconds - .03, times[0] + 1e-9)]
+    times = np.cumsum(gap * rng.gamma(1 / jitter**2, jitter**2, count))
+    times = times - times[0] + rng.uniform(0, min(0.15, 0.3 * seconds))
+    return times[times < max(seconds - 0.03, times[0] + 1e-9)]
 
 # %% ../nbs/01a_synthesis.ipynb #bb1de96f
 @dataclass(frozen=True)
 class Instrument:
     "What a label is played on, and how."
-    sound: Callable         # One of the functions above
-    low: float              # Lowest f0 in Hz
-    high: float             # Highest f0 in Hz
-    gap: tuple              # Least and greatest mean distance of strokes, in seconds
-    longest: float          # A stroke sounds at most so many seconds
-    jitter: float = .3      # Spread of the distances, see `onsets`
-    steps: int = 5          # A stroke is up to so many semitones off the clip's pitch
-    legato: bool = False    # A tone ends where the next begins
-    options: dict = field(default_factory=dict)   # More arguments for `sound`
+
+    sound: Callable  # One of the functions above
+    low: float  # Lowest f0 in Hz
+    high: float  # Highest f0 in Hz
+    gap: tuple  # Least and greatest mean distance of strokes, in seconds
+    longest: float  # A stroke sounds at most so many seconds
+    jitter: float = 0.3  # Spread of the distances, see `onsets`
+    steps: int = 5  # A stroke is up to so many semitones off the clip's pitch
+    legato: bool = False  # A tone ends where the next begins
+    options: dict = field(default_factory=dict)  # More arguments for `sound`
 
 INSTRUMENTS = {
-    'Acoustic_guitar': Instrument(pluck, 82, 330, (.2, 1.2), 3),
-    'Applause': Instrument(burst, 500, 1600, (.005, .05), .04, jitter=1, options=dict(t60=(.02, .06))),
-    'Bass_drum': Instrument(struck_skin, 45, 100, (.35, 1.5), 1.2, steps=0),
-    'Cello': Instrument(bow, 75, 330, (.4, 2.5), 6, legato=True, options=dict(body=(110, 220, 450, 1500))),
-    'Chime': Instrument(struck_bar, 350, 1800, (.15, .7), 4, jitter=.8, options=dict(ring=3.5, modes=6)),
-    'Clarinet': Instrument(blow, 160, 900, (.4, 2.5), 6, legato=True, options=dict(even=.15)),
-    'Computer_keyboard': Instrument(click, 900, 2700, (.09, .3), .2, jitter=.6, steps=2),
-    'Flute': Instrument(blow, 270, 1200, (.4, 2.5), 6, legato=True),
-    'Glockenspiel': Instrument(struck_bar, 700, 2600, (.25, .9), 2.4),
-    'Hi-hat': Instrument(burst, 3000, 7000, (.12, .6), .8, jitter=.05, steps=0, options=dict(t60=(.08, .9))),
-    'Telephone': Instrument(ringer, 450, 1800, (1., 3.), 1., jitter=.05, steps=0),
-    'Violin_or_fiddle': Instrument(bow, 220, 900, (.4, 2.5), 6, legato=True)}
+    'Acoustic_guitar': Instrument(pluck, 82, 330, (0.2, 1.2), 3),
+    'Applause': Instrument(
+        burst, 500, 1600, (0.005, 0.05), 0.04, jitter=1, options=dict(t60=(0.02, 0.06))
+    ),
+    'Bass_drum': Instrument(struck_skin, 45, 100, (0.35, 1.5), 1.2, steps=0),
+    'Cello': Instrument(
+        bow, 75, 330, (0.4, 2.5), 6, legato=True, options=dict(body=(110, 220, 450, 1500))
+    ),
+    'Chime': Instrument(
+        struck_bar, 350, 1800, (0.15, 0.7), 4, jitter=0.8, options=dict(ring=3.5, modes=6)
+    ),
+    'Clarinet': Instrument(blow, 160, 900, (0.4, 2.5), 6, legato=True, options=dict(even=0.15)),
+    'Computer_keyboard': Instrument(click, 900, 2700, (0.09, 0.3), 0.2, jitter=0.6, steps=2),
+    'Flute': Instrument(blow, 270, 1200, (0.4, 2.5), 6, legato=True),
+    'Glockenspiel': Instrument(struck_bar, 700, 2600, (0.25, 0.9), 2.4),
+    'Hi-hat': Instrument(
+        burst, 3000, 7000, (0.12, 0.6), 0.8, jitter=0.05, steps=0, options=dict(t60=(0.08, 0.9))
+    ),
+    'Telephone': Instrument(ringer, 450, 1800, (1.0, 3.0), 1.0, jitter=0.05, steps=0),
+    'Violin_or_fiddle': Instrument(bow, 220, 900, (0.4, 2.5), 6, legato=True),
+}
 
 # %% ../nbs/01a_synthesis.ipynb #9c7acb7d
 @dataclass(frozen=True)
 class Voice:
     "What tells one instrument of a kind from another: three numbers from 0 to 1."
-    pitch: float   # 0 the lowest of its kind, 1 the highest
-    bright: float  # 0 dull, 1 bright
-    damp: float    # As the instrument's sound has it
 
-def perform(label,       # One of `INSTRUMENTS`
-            voice,       # Voice
-            *,
-            seconds,     # Length
-            sr,          # Sampling rate in Hz
-            rng,         # numpy Generator: rhythm, notes, loudness of each
-            ):           # Samples, float64, shape (n,)
+    pitch: float  # 0 the lowest of its kind, 1 the highest
+    bright: float  # 0 dull, 1 bright
+    damp: float  # As the instrument's sound has it
+
+def perform(
+    label,  # One of `INSTRUMENTS`
+    voice,  # Voice
+    *,
+    seconds,  # Length
+    sr,  # Sampling rate in Hz
+    rng,  # numpy Generator: rhythm, notes, loudness of each
+):  # Samples, float64, shape (n,)
     "Some seconds of an instrument."
-    if label not in INSTRUMENTS: raise ValueError(f'{label!r} cannot be played; choose one of {", ".join(INSTRUMENTS)}')
+    if label not in INSTRUMENTS:
+        raise ValueError(f'{label!r} cannot be played; choose one of {", ".join(INSTRUMENTS)}')
     it, y = INSTRUMENTS[label], np.zeros(seconds_to_samples(seconds, sr=sr))
-    starts = onsets(rng, seconds=seconds, gap=it.gap[0] * (it.gap[1] / it.gap[0]) ** rng.uniform(), jitter=it.jitter)
+    starts = onsets(
+        rng,
+        seconds=seconds,
+        gap=it.gap[0] * (it.gap[1] / it.gap[0]) ** rng.uniform(),
+        jitter=it.jitter,
+    )
     ends = np.append(starts[1:], seconds) if it.legato else np.full(len(starts), seconds)
     for start, end in zip(starts, ends):
-        f0 = it.low * (it.high / it.low) ** voice.pitch * 2 ** (rng.integers(-it.steps, it.steps + 1) / 12)
-        note = it.sound(f0, seconds=min(it.longest, end - start), sr=sr, rng=rng, bright=voice.bright, damp=voice.damp, **it.options)
+        f0 = (
+            it.low
+            * (it.high / it.low) ** voice.pitch
+            * 2 ** (rng.integers(-it.steps, it.steps + 1) / 12)
+        )
+        note = it.sound(
+            f0,
+            seconds=min(it.longest, end - start),
+            sr=sr,
+            rng=rng,
+            bright=voice.bright,
+            damp=voice.damp,
+            **it.options,
+        )
         at = seconds_to_samples(start, sr=sr)
-        note = note[:len(y) - at] * rng.uniform(.3, 1) / (np.abs(note).max(initial=0) + 1e-9)
-        y[at:at + len(note)] += note
+        note = note[: len(y) - at] * rng.uniform(0.3, 1) / (np.abs(note).max(initial=0) + 1e-9)
+        y[at : at + len(note)] += note
     return y

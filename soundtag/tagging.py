@@ -21,16 +21,28 @@ from pathlib import Path
 
 import numpy as np
 
-from .audio import AudioError, check_file, check_samples, fix_length, seconds_to_samples, to_mono
+from soundtag.audio import (
+    AudioError,
+    check_file,
+    check_samples,
+    fix_length,
+    seconds_to_samples,
+    to_mono,
+)
 
 # %% ../nbs/09_tagging.ipynb #814fc7d1
-def file_blocks(path,          # A sound file
-                *, seconds=6,  # Length of a block in s
-                ):             # Yields (samples, float32, shape (channels, n); their rate in Hz)
+def file_blocks(
+    path,  # A sound file
+    *,
+    seconds=6,  # Length of a block in s
+):  # Yields (samples, float32, shape (channels, n); their rate in Hz)
     "Decode a file block by block."
     import soundfile as sf
+
     check_file(path)
-    name = os.fsencode(path) if os.name == 'posix' else os.fspath(path)   # there a name is bytes, and need not be text
+    name = (
+        os.fsencode(path) if os.name == 'posix' else os.fspath(path)
+    )  # there a name is bytes, and need not be text
     try:
         with sf.SoundFile(name) as f:
             promised = missing = f.frames
@@ -38,140 +50,202 @@ def file_blocks(path,          # A sound file
                 missing -= len(block)
                 yield block.T, f.samplerate
     except (sf.SoundFileError, MemoryError, TypeError, ValueError):
-        raise AudioError(f'{path}: is not sound in a format we know, or is damaged; export it as wav, flac, ogg or mp3') from None
-    if missing > .01 * promised: raise AudioError(f'{path}: is cut short, {missing} of {promised} samples are missing; fetch it again')
+        raise AudioError(
+            f'{path}: is not sound in a format we know, or is damaged; export it as wav, flac, ogg or mp3'
+        ) from None
+    if missing > 0.01 * promised:
+        raise AudioError(
+            f'{path}: is cut short, {missing} of {promised} samples are missing; fetch it again'
+        )
 
 # %% ../nbs/09_tagging.ipynb #01fb34ef
-def array_blocks(y,             # Samples, float, shape (n,) or (channels, n)
-                 sr,            # Their rate in Hz
-                 *, seconds=6,  # Length of a block in s
-                 ):             # Yields (samples, float32, shape (channels, n); their rate in Hz)
+def array_blocks(
+    y,  # Samples, float, shape (n,) or (channels, n)
+    sr,  # Their rate in Hz
+    *,
+    seconds=6,  # Length of a block in s
+):  # Yields (samples, float32, shape (channels, n); their rate in Hz)
     "Hand over an array block by block, once it is clear what it means."
     y = np.asarray(y)
-    if sr is None: raise AudioError('array: has no sampling rate; give it in Hz, as sr=44100')
-    if not (isinstance(sr, Real) and 1 <= sr < float('inf')): raise AudioError(f'array: sr={sr} is no sampling rate; give it in Hz, as sr=44100')
-    if y.dtype.kind != 'f': raise AudioError(f'array: holds {y.dtype}, not amplitudes; give floats in -1…1 (16-bit samples: y / 32768)')
+    if sr is None:
+        raise AudioError('array: has no sampling rate; give it in Hz, as sr=44100')
+    if not (isinstance(sr, Real) and 1 <= sr < float('inf')):
+        raise AudioError(f'array: sr={sr} is no sampling rate; give it in Hz, as sr=44100')
+    if y.dtype.kind != 'f':
+        raise AudioError(
+            f'array: holds {y.dtype}, not amplitudes; give floats in -1…1 (16-bit samples: y / 32768)'
+        )
     if y.ndim not in (1, 2) or y.ndim == 2 and y.shape[0] > y.shape[1]:
         raise AudioError(f'array: has the shape {y.shape}; give (samples,) or (channels, samples)')
     y, size = np.atleast_2d(y), seconds_to_samples(seconds, sr=sr)
-    for a in range(0, y.shape[1], size): yield y[:, a:a + size].astype('float32'), sr
+    for a in range(0, y.shape[1], size):
+        yield y[:, a : a + size].astype('float32'), sr
 
 # %% ../nbs/09_tagging.ipynb #381385a1
-def audio_blocks(audio,         # A sound file, or an array of shape (n,) or (channels, n)
-                 sr=None,       # Rate of an array in Hz; a file states its own
-                 *, target_sr,  # Wanted rate in Hz
-                 ):             # Yields samples, float32, shape (n,)
+def audio_blocks(
+    audio,  # A sound file, or an array of shape (n,) or (channels, n)
+    sr=None,  # Rate of an array in Hz; a file states its own
+    *,
+    target_sr,  # Wanted rate in Hz
+):  # Yields samples, float32, shape (n,)
     "Any sound as a stream of mono samples at one rate."
     import soxr
+
     is_file = isinstance(audio, (str, os.PathLike))
-    if is_file and sr is not None: raise AudioError(f'{audio}: sr={sr} belongs to an array; a file states its own rate, leave sr out')
+    if is_file and sr is not None:
+        raise AudioError(
+            f'{audio}: sr={sr} belongs to an array; a file states its own rate, leave sr out'
+        )
     name, stream, extremes, given = audio if is_file else 'array', None, [], 0
     for y, rate in file_blocks(audio) if is_file else array_blocks(audio, sr):
         y = to_mono(y)
         extremes += [y.min(), y.max()]
-        if not np.isfinite(extremes[-2:]).all(): break
-        if rate != target_sr: stream = stream or soxr.ResampleStream(rate, target_sr, 1, dtype='float32', quality='HQ')
+        if not np.isfinite(extremes[-2:]).all():
+            break
+        if rate != target_sr:
+            stream = stream or soxr.ResampleStream(
+                rate, target_sr, 1, dtype='float32', quality='HQ'
+            )
         y = stream.resample_chunk(y) if stream else y
         given += len(y)
         yield y
-    if not extremes or not np.isfinite(extremes).all(): check_samples(np.array(extremes), name)      # silence is for `Tagger` to name
+    if not extremes or not np.isfinite(extremes).all():
+        check_samples(np.array(extremes), name)  # silence is for `Tagger` to name
     if stream:
         rest = stream.resample_chunk(np.zeros(0, 'float32'), last=True)
-        if not given + len(rest): check_samples(rest, name)      # too short for a single sample at this rate
+        if not given + len(rest):
+            check_samples(rest, name)  # too short for a single sample at this rate
         yield rest
 
 # %% ../nbs/09_tagging.ipynb #d13f4e03
-def windows(blocks,  # Any iterable of samples, each of shape (n,)
-            size,    # Samples in a window
-            hop,     # Samples from the start of a window to the start of the next
-            ):       # Yields samples, shape (size,), or all there are where they are fewer
+def windows(
+    blocks,  # Any iterable of samples, each of shape (n,)
+    size,  # Samples in a window
+    hop,  # Samples from the start of a window to the start of the next
+):  # Yields samples, shape (size,), or all there are where they are fewer
     "Cut a stream into overlapping windows; the last ends where the sound ends."
     y, start = np.zeros(0, 'float32'), 0
     for block in blocks:
         y = np.concatenate([y, block])
         while len(y) > start + size:
-            yield y[start:start + size]
+            yield y[start : start + size]
             y, start = y[start:], hop
-    if len(y): yield y[-size:]
+    if len(y):
+        yield y[-size:]
 
 # %% ../nbs/09_tagging.ipynb #f26badb3
-SILENCE_DB = -80.  # dB re full scale; what never rises above it is silence: 16-bit recordings have their noise near -98, quiet rooms theirs near -60
+SILENCE_DB = -80.0  # dB re full scale; what never rises above it is silence: 16-bit recordings have their noise near -98, quiet rooms theirs near -60
 
-def frame_levels(y,     # Samples, shape (n,)
-                 *, sr, # Their rate in Hz
-                 ):     # Level of each 20 ms in dB re full scale, -200 for zeros, shape (frames,); the last may be shorter
+def frame_levels(
+    y,  # Samples, shape (n,)
+    *,
+    sr,  # Their rate in Hz
+):  # Level of each 20 ms in dB re full scale, -200 for zeros, shape (frames,); the last may be shorter
     "How loud a sound is, moment by moment."
-    hop = seconds_to_samples(.02, sr=sr)
+    hop = seconds_to_samples(0.02, sr=sr)
     at = np.arange(0, len(y), hop)
-    return 10 * np.log10(np.add.reduceat(np.square(y, dtype='float64'), at) / np.diff(at, append=len(y)) + 1e-20)
+    return 10 * np.log10(
+        np.add.reduceat(np.square(y, dtype='float64'), at) / np.diff(at, append=len(y)) + 1e-20
+    )
 
-def pad_or_repeat(y,     # Samples, shape (n,)
-                  size,  # Wanted number of samples, n or more
-                  short, # 'pad' with zeros on both sides, or 'repeat'
-                  last=False, # Repeat it such that it ends with the window, instead of beginning with it
-                  ):     # Samples, shape (size,)
+def pad_or_repeat(
+    y,  # Samples, shape (n,)
+    size,  # Wanted number of samples, n or more
+    short,  # 'pad' with zeros on both sides, or 'repeat'
+    last=False,  # Repeat it such that it ends with the window, instead of beginning with it
+):  # Samples, shape (size,)
     "Make a short sound as long as a window."
-    if short != 'repeat': return fix_length(y, size)
+    if short != 'repeat':
+        return fix_length(y, size)
     return np.resize(y[::-1], size)[::-1] if last else np.resize(y, size)
 
-def trim_and_fill(y,       # A window, or a shorter sound, shape (n,)
-                  *, sr,   # Its rate in Hz
-                  silence, # Both ends are left out where so many dB below its loudest 20 ms; None: kept
-                  short,   # What fills it again, as in `pad_or_repeat`
-                  size,    # Samples in a window
-                  last=False, # As in `pad_or_repeat`
-                  ):       # (window, shape (size,); its level in dB re full scale)
+def trim_and_fill(
+    y,  # A window, or a shorter sound, shape (n,)
+    *,
+    sr,  # Its rate in Hz
+    silence,  # Both ends are left out where so many dB below its loudest 20 ms; None: kept
+    short,  # What fills it again, as in `pad_or_repeat`
+    size,  # Samples in a window
+    last=False,  # As in `pad_or_repeat`
+):  # (window, shape (size,); its level in dB re full scale)
     "A window without the silence at its ends, filled up again, and how loud it is."
-    levels, hop = frame_levels(y, sr=sr), seconds_to_samples(.02, sr=sr)
+    levels, hop = frame_levels(y, sr=sr), seconds_to_samples(0.02, sr=sr)
     loud = np.flatnonzero(levels >= levels.max() - (np.inf if silence is None else silence))
-    return pad_or_repeat(y[loud[0] * hop:(loud[-1] + 1) * hop], size, short, last), levels.max()
+    return pad_or_repeat(y[loud[0] * hop : (loud[-1] + 1) * hop], size, short, last), levels.max()
 
 # %% ../nbs/09_tagging.ipynb #4f963503
 class ModelError(ValueError):
     "A run or a model that can't be used: which, what is wrong with it, and the cure."
 
-def read_json(run,   # Folder of a run
-              name,  # A file in it
-              ):     # What the file holds
+def read_json(
+    run,  # Folder of a run
+    name,  # A file in it
+):  # What the file holds
     "One of the JSON files of a run, or one clear error."
-    try: return json.loads((Path(run) / name).read_text('utf-8'))
+    try:
+        return json.loads((Path(run) / name).read_text('utf-8'))
     except (FileNotFoundError, NotADirectoryError):
-        raise ModelError(f'{run}: is no run, it has no {name}; train one with "soundtag train --out FOLDER"') from None
+        raise ModelError(
+            f'{run}: is no run, it has no {name}; train one with "soundtag train --out FOLDER"'
+        ) from None
     except (OSError, ValueError) as e:
         raise ModelError(f'{Path(run) / name}: cannot be read ({e}); train the run again') from None
 
 # %% ../nbs/09_tagging.ipynb #f7227e0f
-CODE_CLASSES = {'Lambda', '__lambda__', 'TFSMLayer', 'TorchModuleWrapper', 'JaxLayer', 'FlaxLayer'}  # Names in a model file that stand for code
+CODE_CLASSES = {
+    'Lambda',
+    '__lambda__',
+    'TFSMLayer',
+    'TorchModuleWrapper',
+    'JaxLayer',
+    'FlaxLayer',
+}  # Names in a model file that stand for code
 
-def classes_in(config,  # A model's config.json, or anything in it
-               ):       # Yields dicts with a class_name
+def classes_in(
+    config,  # A model's config.json, or anything in it
+):  # Yields dicts with a class_name
     "Everything that a model's description names."
     if isinstance(config, dict):
-        if 'class_name' in config: yield config
+        if 'class_name' in config:
+            yield config
         config = list(config.values())
     if isinstance(config, list):
-        for item in config: yield from classes_in(item)
+        for item in config:
+            yield from classes_in(item)
 
-def is_untrusted(named,  # A dict with a class_name
-                 ):      # bool
+def is_untrusted(
+    named,  # A dict with a class_name
+):  # bool
     "Whether it is code, or a class of neither Keras nor soundtag."
-    home, ours = str(named.get('module') or 'keras').split('.')[0], str(named.get('registered_name')).startswith('soundtag>')
+    home, ours = (
+        str(named.get('module') or 'keras').split('.')[0],
+        str(named.get('registered_name')).startswith('soundtag>'),
+    )
     return str(named['class_name']) in CODE_CLASSES or not (ours or home in ('keras', 'builtins'))
 
 # %% ../nbs/09_tagging.ipynb #42a77d18
-def read_model(path,  # A .keras file
-               ):     # Keras model, not compiled
+def read_model(
+    path,  # A .keras file
+):  # Keras model, not compiled
     "A model from its file, nothing in which is executed."
     try:
-        with zipfile.ZipFile(path) as z: named = list(classes_in(json.loads(z.read('config.json'))))
+        with zipfile.ZipFile(path) as z:
+            named = list(classes_in(json.loads(z.read('config.json'))))
     except (OSError, KeyError, ValueError, RecursionError, zipfile.BadZipFile) as e:
-        raise ModelError(f'{path}: is no Keras model or a damaged one ({e}); train the run again') from None
+        raise ModelError(
+            f'{path}: is no Keras model or a damaged one ({e}); train the run again'
+        ) from None
     bad = sorted({str(c['class_name']) for c in named if is_untrusted(c)})
-    if bad: raise ModelError(f'{path}: refused, it holds {", ".join(bad)}, and nothing in a model file is executed; use a model of Keras layers only')
-    import soundtag.model    # makes its layers known to Keras; before Keras, as it chooses TensorFlow's kernels
+    if bad:
+        raise ModelError(
+            f'{path}: refused, it holds {", ".join(bad)}, and nothing in a model file is executed; use a model of Keras layers only'
+        )
+    import soundtag.model  # makes its layers known to Keras; before Keras, as it chooses TensorFlow's kernels
     import keras
-    try: return keras.saving.load_model(path, safe_mode=True, compile=False)
-    except Exception as e:   # a damaged file can fail anywhere in Keras, with any error
+
+    try:
+        return keras.saving.load_model(path, safe_mode=True, compile=False)
+    except Exception as e:  # a damaged file can fail anywhere in Keras, with any error
         reason = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise ModelError(f'{path}: cannot be loaded ({reason}); train the run again') from None
 
@@ -179,26 +253,42 @@ def read_model(path,  # A .keras file
 @dataclass(frozen=True)
 class Tagger:
     "Names sounds."
-    predict: object            # Function from windows, float32, shape (n, samples), to probabilities, shape (n, labels)
-    labels: list               # The column order of its answers
-    sr: int                    # Rate of the samples in Hz
-    seconds: float             # What it hears at once, in s
-    short: str = 'pad'         # What makes a short sound as long as a window, as in training
-    silence: float = None      # Silence at the ends of a window is left out, so many dB below its loudest moment; None: kept
-    temperature: float = 1.    # Probabilities to the power of one over it, to be honest ones (chapter 09c)
-    unknown: float = 0.        # Where no label is as probable as that, the sound is called unknown (chapter 09c)
-    thresholds: dict = None    # Of the timeline: label → least probability (chapter 09b)
-    ranger: object = None      # A `DistanceEstimator`, where the distance is asked for too
+
+    predict: object  # Function from windows, float32, shape (n, samples), to probabilities, shape (n, labels)
+    labels: list  # The column order of its answers
+    sr: int  # Rate of the samples in Hz
+    seconds: float  # What it hears at once, in s
+    short: str = 'pad'  # What makes a short sound as long as a window, as in training
+    silence: float = None  # Silence at the ends of a window is left out, so many dB below its loudest moment; None: kept
+    temperature: float = (
+        1.0  # Probabilities to the power of one over it, to be honest ones (chapter 09c)
+    )
+    unknown: float = (
+        0.0  # Where no label is as probable as that, the sound is called unknown (chapter 09c)
+    )
+    thresholds: dict = None  # Of the timeline: label → least probability (chapter 09b)
+    ranger: object = None  # A `DistanceEstimator`, where the distance is asked for too
     load = staticmethod(lambda model=None, distance=False: load_tagger(model, distance))
-    def predict_windows(self, audio, sr=None, *, seconds=None, hop=None):  # A sound file, or an array (n,) or (channels, n) and its rate in Hz; window and hop in s
+
+    def predict_windows(
+        self, audio, sr=None, *, seconds=None, hop=None
+    ):  # A sound file, or an array (n,) or (channels, n) and its rate in Hz; window and hop in s
         "Yield (probabilities (n, labels), levels in dB (n,)) for window after window, as the sound goes by."
-        size, hop = (seconds_to_samples(s, sr=self.sr) for s in (seconds or self.seconds, hop or (seconds or self.seconds) / 2))
-        return predict_batches(self, windows(audio_blocks(audio, sr, target_sr=self.sr), size, hop), size)
+        size, hop = (
+            seconds_to_samples(s, sr=self.sr)
+            for s in (seconds or self.seconds, hop or (seconds or self.seconds) / 2)
+        )
+        return predict_batches(
+            self, windows(audio_blocks(audio, sr, target_sr=self.sr), size, hop), size
+        )
 
     def sounding_windows(self, audio, sr=None):  # As for `predict_windows`
         "The probabilities of all windows that are not silent, shape (windows, labels)."
         p, levels = map(np.concatenate, zip(*self.predict_windows(audio, sr)))
-        return p[levels >= max(SILENCE_DB, levels.max() - (np.inf if self.silence is None else self.silence))]
+        return p[
+            levels
+            >= max(SILENCE_DB, levels.max() - (np.inf if self.silence is None else self.silence))
+        ]
 
     def probabilities(self, audio, sr=None):  # As for `predict_windows`
         "Their mean, shape (labels,); None when there is nothing but silence."
@@ -206,114 +296,204 @@ class Tagger:
 
     def tag(self, audio, sr=None, *, top=3):  # As for `predict_windows`; how many labels
         "The most probable labels with their probabilities, best first, in the order of `labels` where six digits are the same; silence alone is [('silence', 1.0)]."
-        if (p := self.probabilities(audio, sr)) is None: return [('silence', 1.)]
+        if (p := self.probabilities(audio, sr)) is None:
+            return [('silence', 1.0)]
         best = [(self.labels[i], float(p[i])) for i in np.argsort(-p.round(6), kind='stable')[:top]]
-        return best if best[0][1] >= self.unknown else [('unknown', 1 - best[0][1]), *best][:max(2, top)]
+        return (
+            best
+            if best[0][1] >= self.unknown
+            else [('unknown', 1 - best[0][1]), *best][: max(2, top)]
+        )
 
 # %% ../nbs/09_tagging.ipynb #ecb77408
-def predict_batches(tagger,       # `Tagger`
-                    heard,        # Any iterable of windows, or shorter sounds, each of shape (n,)
-                    size,         # Samples in a window
-                    *, batch=8,   # Windows at once
-                    ):            # Yields (probabilities, shape (up to `batch`, labels); levels in dB, shape (up to `batch`,))
+def predict_batches(
+    tagger,  # `Tagger`
+    heard,  # Any iterable of windows, or shorter sounds, each of shape (n,)
+    size,  # Samples in a window
+    *,
+    batch=8,  # Windows at once
+):  # Yields (probabilities, shape (up to `batch`, labels); levels in dB, shape (up to `batch`,))
     "What a tagger says about each window; a short sound that is repeated is heard twice."
     places = lambda w: (False, True) if len(w) < size and tagger.short == 'repeat' else (False,)
-    heard = (trim_and_fill(w, sr=tagger.sr, silence=tagger.silence, short=tagger.short, size=size, last=last) for w in heard for last in places(w))
+    heard = (
+        trim_and_fill(
+            w, sr=tagger.sr, silence=tagger.silence, short=tagger.short, size=size, last=last
+        )
+        for w in heard
+        for last in places(w)
+    )
     while some := list(islice(heard, batch)):
         X, levels = map(np.asarray, zip(*some))
-        p, loud = np.full((len(X), len(tagger.labels)), 1 / len(tagger.labels)), levels >= SILENCE_DB
-        if loud.any(): p[loud] = tagger.predict(X[loud].astype('float32'))
-        if tagger.temperature != 1: p = np.maximum(p, 1e-12) ** (1 / tagger.temperature)
+        p, loud = (
+            np.full((len(X), len(tagger.labels)), 1 / len(tagger.labels)),
+            levels >= SILENCE_DB,
+        )
+        if loud.any():
+            p[loud] = tagger.predict(X[loud].astype('float32'))
+        if tagger.temperature != 1:
+            p = np.maximum(p, 1e-12) ** (1 / tagger.temperature)
         yield p / p.sum(1, keepdims=True), levels
 
 # %% ../nbs/09_tagging.ipynb #61eca914
-def read_run(run,  # Folder of a run
-             ):    # `Tagger`
+def read_run(
+    run,  # Folder of a run
+):  # `Tagger`
     "The networks of a run behind the features of its recipe, the folds joined by their geometric mean."
     from soundtag.mfcc import from_settings
-    config, labels, paths = read_json(run, 'config.json'), read_json(run, 'labels.json'), sorted(Path(run).glob('best_*.keras'))
+
+    config, labels, paths = (
+        read_json(run, 'config.json'),
+        read_json(run, 'labels.json'),
+        sorted(Path(run).glob('best_*.keras')),
+    )
     try:
         recipe, folds = config['recipe'], int(config['folds']['number'])
         features, window = from_settings(recipe['features']), recipe.get('window')
         seconds = float(window or recipe['seconds'])
-        frames = None if recipe.get('shorter') else features.frames(seconds_to_samples(seconds, sr=features.sr))     # of many lengths it takes any
+        frames = (
+            None
+            if recipe.get('shorter')
+            else features.frames(seconds_to_samples(seconds, sr=features.sr))
+        )  # of many lengths it takes any
         how = {'short': recipe['short'], 'silence': recipe['silence']} if window else {}
     except (KeyError, TypeError, ValueError, OverflowError) as e:
-        raise ModelError(f'{run}: its config.json describes no recipe ({e}); train the run again') from None
-    if len(paths) < folds: raise ModelError(f'{run}: holds {len(paths)} of its {folds} models; finish it by the command that began it')
+        raise ModelError(
+            f'{run}: its config.json describes no recipe ({e}); train the run again'
+        ) from None
+    if len(paths) < folds:
+        raise ModelError(
+            f'{run}: holds {len(paths)} of its {folds} models; finish it by the command that began it'
+        )
     models = [read_model(p) for p in paths]
-    if not isinstance(labels, list) or any((m.input_shape[1:], m.output_shape[1:]) != ((features.n_coef, frames, 1), (len(labels),)) for m in models):
-        raise ModelError(f'{run}: its models do not belong to its config.json and labels.json; train the run again')
+    if not isinstance(labels, list) or any(
+        (m.input_shape[1:], m.output_shape[1:]) != ((features.n_coef, frames, 1), (len(labels),))
+        for m in models
+    ):
+        raise ModelError(
+            f'{run}: its models do not belong to its config.json and labels.json; train the run again'
+        )
     return Tagger(keras_ensemble(models, features), labels, features.sr, seconds, **how)
 
-def keras_ensemble(models,   # A Keras model for each fold
-                   features, # The feature object they were trained on; None: they take samples
-                   ):        # Function from windows to probabilities
+def keras_ensemble(
+    models,  # A Keras model for each fold
+    features,  # The feature object they were trained on; None: they take samples
+):  # Function from windows to probabilities
     "What Keras models agree on."
     from soundtag.training import geometric_mean
+
     def answer(X):
         X = X if features is None else features(X)[..., None]
         return geometric_mean([np.asarray(m.predict_on_batch(X)) for m in models])
+
     return answer
 
 # %% ../nbs/09_tagging.ipynb #00a77bb9
-def make_tagger(path,   # The file, for messages
-                answer, # Function from windows to probabilities
-                about,  # Text of its JSON, or None
-                ):      # `Tagger`
+def make_tagger(
+    path,  # The file, for messages
+    answer,  # Function from windows to probabilities
+    about,  # Text of its JSON, or None
+):  # `Tagger`
     "A tagger from a model and what its file says about it."
     try:
         told = json.loads(about)
-        labels, number = told.pop('labels'), {n: told.pop(n) for n in ('sr', 'seconds', 'temperature', 'unknown')}
+        labels, number = (
+            told.pop('labels'),
+            {n: told.pop(n) for n in ('sr', 'seconds', 'temperature', 'unknown')},
+        )
         rest = {n: told.pop(n) for n in ('short', 'silence', 'thresholds')}
-        assert isinstance(labels, list) and 2 <= len(labels) <= 10_000 and all(isinstance(l, str) for l in labels)
-        assert all(isinstance(v, (int, float)) and 0 <= v < 1e6 for v in number.values()) and rest['short'] in ('pad', 'repeat')
-        assert 8000 <= number['sr'] <= 192_000 and .3 <= number['seconds'] <= 60 and .05 <= number['temperature'] <= 20
+        assert (
+            isinstance(labels, list)
+            and 2 <= len(labels) <= 10_000
+            and all(isinstance(l, str) for l in labels)
+        )
+        assert all(isinstance(v, (int, float)) and 0 <= v < 1e6 for v in number.values()) and rest[
+            'short'
+        ] in ('pad', 'repeat')
+        assert (
+            8000 <= number['sr'] <= 192_000
+            and 0.3 <= number['seconds'] <= 60
+            and 0.05 <= number['temperature'] <= 20
+        )
         assert rest['silence'] is None or 1 <= rest['silence'] <= 200
-        assert rest['thresholds'] is None or rest['thresholds'].keys() == set(labels) and all(0 <= t <= 1 for t in rest['thresholds'].values())
+        assert (
+            rest['thresholds'] is None
+            or rest['thresholds'].keys() == set(labels)
+            and all(0 <= t <= 1 for t in rest['thresholds'].values())
+        )
         p = answer(np.zeros((1, seconds_to_samples(number['seconds'], sr=number['sr'])), 'float32'))
         assert p.shape == (1, len(labels)) and np.isfinite(p).all()
     except (KeyError, ValueError, TypeError, AttributeError, AssertionError, RecursionError) as e:
-        raise ModelError(f'{path}: is no model that soundtag exported, or a damaged one ({type(e).__name__}); make it anew by "soundtag export"') from None
+        raise ModelError(
+            f'{path}: is no model that soundtag exported, or a damaged one ({type(e).__name__}); make it anew by "soundtag export"'
+        ) from None
     return Tagger(answer, labels, **number, **rest)
 
 # %% ../nbs/09_tagging.ipynb #33bd22a4
 TAGGING_MODEL = files('soundtag') / 'box/sounds.onnx'  # The model that soundtag brings along
 MODEL_BYTES = 200e6  # Larger files are refused; ours have a few MB
 
-def onnx_session(path,  # A .onnx file
-                 ):     # Function from windows to what the model says of them; the JSON in the file, or None
+def onnx_session(
+    path,  # A .onnx file
+):  # Function from windows to what the model says of them; the JSON in the file, or None
     "A model for ONNX Runtime."
     import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    try: session = ort.InferenceSession(Path(path).read_bytes(), options, providers=['CPUExecutionProvider'])
-    except Exception as e: raise ModelError(f'{path}: is no ONNX model or a damaged one ({type(e).__name__}); get it again') from None    # its errors share no class
+    try:
+        session = ort.InferenceSession(
+            Path(path).read_bytes(), options, providers=['CPUExecutionProvider']
+        )
+    except Exception as e:
+        raise ModelError(
+            f'{path}: is no ONNX model or a damaged one ({type(e).__name__}); get it again'
+        ) from None  # its errors share no class
+
     def answer(X):
-        try: return session.run(None, {session.get_inputs()[0].name: X})[0]
-        except Exception as e: raise ModelError(f'{path}: does not answer ({type(e).__name__}); get it again') from None
+        try:
+            return session.run(None, {session.get_inputs()[0].name: X})[0]
+        except Exception as e:
+            raise ModelError(
+                f'{path}: does not answer ({type(e).__name__}); get it again'
+            ) from None
+
     return answer, session.get_modelmeta().custom_metadata_map.get('soundtag')
 
-def read_onnx(path): # As `onnx_session`
+def read_onnx(path):  # As `onnx_session`
     "A tagger that runs on ONNX Runtime."
     return make_tagger(path, *onnx_session(path))
 
 def read_metadata(path):  # A file with a zip archive at its end
     "The text of soundtag.json in it, or None."
     try:
-        with zipfile.ZipFile(path) as z: return z.read('soundtag.json').decode() if z.getinfo('soundtag.json').file_size < 1e6 else None
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile): return None
+        with zipfile.ZipFile(path) as z:
+            return (
+                z.read('soundtag.json').decode()
+                if z.getinfo('soundtag.json').file_size < 1e6
+                else None
+            )
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile):
+        return None
 
-def read_tflite(path,  # A .tflite file
-                ):     # `Tagger`
+def read_tflite(
+    path,  # A .tflite file
+):  # `Tagger`
     "A tagger that runs on LiteRT."
-    try: from ai_edge_litert.interpreter import Interpreter
+    try:
+        from ai_edge_litert.interpreter import Interpreter
     except ImportError:
-        try: import tensorflow as tf
-        except ImportError: raise ModelError(f'{path}: takes LiteRT; pip install ai-edge-litert') from None
+        try:
+            import tensorflow as tf
+        except ImportError:
+            raise ModelError(f'{path}: takes LiteRT; pip install ai-edge-litert') from None
         Interpreter = tf.lite.Interpreter
-    try: lite = Interpreter(model_content=Path(path).read_bytes())
-    except (ValueError, RuntimeError) as e: raise ModelError(f'{path}: is no LiteRT model or a damaged one ({type(e).__name__}); get it again') from None
+    try:
+        lite = Interpreter(model_content=Path(path).read_bytes())
+    except (ValueError, RuntimeError) as e:
+        raise ModelError(
+            f'{path}: is no LiteRT model or a damaged one ({type(e).__name__}); get it again'
+        ) from None
+
     def answer(X):
         try:
             lite.resize_tensor_input(lite.get_input_details()[0]['index'], X.shape)
@@ -321,79 +501,126 @@ def read_tflite(path,  # A .tflite file
             lite.set_tensor(lite.get_input_details()[0]['index'], X)
             lite.invoke()
             return lite.get_tensor(lite.get_output_details()[0]['index']).copy()
-        except (ValueError, RuntimeError) as e: raise ModelError(f'{path}: does not answer ({type(e).__name__}); get it again') from None
+        except (ValueError, RuntimeError) as e:
+            raise ModelError(
+                f'{path}: does not answer ({type(e).__name__}); get it again'
+            ) from None
+
     return make_tagger(path, answer, read_metadata(path))
 
-def read_keras(path,  # A .keras file that takes samples
-               ):     # `Tagger`
+def read_keras(
+    path,  # A .keras file that takes samples
+):  # `Tagger`
     "A tagger that runs on Keras."
     return make_tagger(path, keras_ensemble([read_model(path)], None), read_metadata(path))
 
-def load_tagger(model=None,  # Folder of a run, or an exported file; None: the model that soundtag brings along (chapter 09e)
-                distance=False, # True: tell the distance too, by the model that soundtag brings along; or the file of another
-                ):           # `Tagger`
+def load_tagger(
+    model=None,  # Folder of a run, or an exported file; None: the model that soundtag brings along (chapter 09e)
+    distance=False,  # True: tell the distance too, by the model that soundtag brings along; or the file of another
+):  # `Tagger`
     "A tagger from wherever it is."
-    if distance: return replace(load_tagger(model), ranger=load_ranger(None if distance is True else distance))
-    if model is None: model = TAGGING_MODEL
+    if distance:
+        return replace(
+            load_tagger(model), ranger=load_ranger(None if distance is True else distance)
+        )
+    if model is None:
+        model = TAGGING_MODEL
     readers, path = {'.onnx': read_onnx, '.tflite': read_tflite, '.keras': read_keras}, Path(model)
-    if not path.is_file(): return read_run(model)
-    if path.suffix not in readers: raise ModelError(f'{path}: is no model; give the folder of a run, or a file ending in {", ".join(readers)}')
-    if path.stat().st_size > MODEL_BYTES: raise ModelError(f'{path}: is larger than {MODEL_BYTES / 1e6:.0f} MB, which no model of soundtag is')
+    if not path.is_file():
+        return read_run(model)
+    if path.suffix not in readers:
+        raise ModelError(
+            f'{path}: is no model; give the folder of a run, or a file ending in {", ".join(readers)}'
+        )
+    if path.stat().st_size > MODEL_BYTES:
+        raise ModelError(
+            f'{path}: is larger than {MODEL_BYTES / 1e6:.0f} MB, which no model of soundtag is'
+        )
     return readers[path.suffix](path)
 
 # %% ../nbs/09_tagging.ipynb #98a8ace9
-Z80 = 1.2815515655446004   # Deviations to both sides of the mean that hold 80 % of a normal distribution
+Z80 = 1.2815515655446004  # Deviations to both sides of the mean that hold 80 % of a normal distribution
 
 @dataclass(frozen=True)
 class DistanceEstimator:
     "Says how far away a source is."
-    predict: object   # Function from windows, float32, shape (n, samples), to logarithms of the distance in m and of its deviation, shape (n, 2)
-    sr: int           # Rate of the samples in Hz
-    seconds: float    # What it hears at once, in s
 
-    def predict_windows(self, audio, sr=None, *, hop=None):  # As for a tagger; hop in s, half a window if None
+    predict: object  # Function from windows, float32, shape (n, samples), to logarithms of the distance in m and of its deviation, shape (n, 2)
+    sr: int  # Rate of the samples in Hz
+    seconds: float  # What it hears at once, in s
+
+    def predict_windows(
+        self, audio, sr=None, *, hop=None
+    ):  # As for a tagger; hop in s, half a window if None
         "Rows of start in s and the two logarithms, one a window that is not silent, shape (windows, 3)."
-        size, step = (seconds_to_samples(s, sr=self.sr) for s in (self.seconds, hop or self.seconds / 2))
+        size, step = (
+            seconds_to_samples(s, sr=self.sr) for s in (self.seconds, hop or self.seconds / 2)
+        )
         heard, rows = [0], []
         blocks = (heard.append(len(y)) or y for y in audio_blocks(audio, sr, target_sr=self.sr))
         for i, y in enumerate(windows(blocks, size, step)):
-            if frame_levels(y, sr=self.sr).max() >= SILENCE_DB: rows.append((i * step, *self.predict(fix_length(y, size)[None].astype('float32'))[0]))
+            if frame_levels(y, sr=self.sr).max() >= SILENCE_DB:
+                rows.append(
+                    (i * step, *self.predict(fix_length(y, size)[None].astype('float32'))[0])
+                )
         rows = np.array(rows, 'float64').reshape(-1, 3)
-        rows[:, 0] = np.minimum(rows[:, 0], max(0, sum(heard) - size)) / self.sr      # the last one ends where the sound ends
+        rows[:, 0] = (
+            np.minimum(rows[:, 0], max(0, sum(heard) - size)) / self.sr
+        )  # the last one ends where the sound ends
         return rows
 
     def distance(self, audio, sr=None):  # As for `predict_windows`
         "The distance in m, and the limits that hold it in 80 of 100 cases; None when there is nothing but silence."
         return combine_windows(self.predict_windows(audio, sr))
 
-def combine_windows(rows,  # What `Ranger.predict_windows` gives, or some of it
-                    ):     # (distance, low, high) in m, or None where there are no rows
+def combine_windows(
+    rows,  # What `Ranger.predict_windows` gives, or some of it
+):  # (distance, low, high) in m, or None where there are no rows
     "What the windows of one recording say together."
-    if not len(rows): return None
+    if not len(rows):
+        return None
     _, mean, log_sd = rows.T
     weight = np.exp(-2 * log_sd)
     mean, sd = np.average(mean, weights=weight), np.sqrt(1 / weight.mean())
     return tuple(float(np.exp(mean + z * sd)) for z in (0, -Z80, Z80))
 
 # %% ../nbs/09_tagging.ipynb #5e58eab2
-DISTANCE_MODEL = files('soundtag') / 'box/distance.onnx'  # The ranging model that soundtag brings along
+DISTANCE_MODEL = (
+    files('soundtag') / 'box/distance.onnx'
+)  # The ranging model that soundtag brings along
 
-def load_ranger(path=None,  # A .onnx or .keras file of chapter 10a; None: the model that soundtag brings along
-                ):          # `DistanceEstimator`
+def load_ranger(
+    path=None,  # A .onnx or .keras file of chapter 10a; None: the model that soundtag brings along
+):  # `DistanceEstimator`
     "A ranger from wherever it is."
     path = Path(path or DISTANCE_MODEL)
-    if not path.is_file(): raise ModelError(f'{path}: no such file; give the distance.keras or .onnx that was trained with --task distance')
-    if path.suffix not in ('.onnx', '.keras'): raise ModelError(f'{path}: is no model for distances; give a file ending in .onnx or .keras')
-    if path.stat().st_size > MODEL_BYTES: raise ModelError(f'{path}: is larger than {MODEL_BYTES / 1e6:.0f} MB, which no model of soundtag is')
-    answer, about = onnx_session(path) if path.suffix == '.onnx' else (keras_says(read_model(path)), read_metadata(path))
+    if not path.is_file():
+        raise ModelError(
+            f'{path}: no such file; give the distance.keras or .onnx that was trained with --task distance'
+        )
+    if path.suffix not in ('.onnx', '.keras'):
+        raise ModelError(
+            f'{path}: is no model for distances; give a file ending in .onnx or .keras'
+        )
+    if path.stat().st_size > MODEL_BYTES:
+        raise ModelError(
+            f'{path}: is larger than {MODEL_BYTES / 1e6:.0f} MB, which no model of soundtag is'
+        )
+    answer, about = (
+        onnx_session(path)
+        if path.suffix == '.onnx'
+        else (keras_says(read_model(path)), read_metadata(path))
+    )
     try:
         told = json.loads(about)
         sr, seconds = told['distance']['sr'], told['distance']['seconds']
-        assert 8000 <= sr <= 192_000 and .3 <= seconds <= 60
+        assert 8000 <= sr <= 192_000 and 0.3 <= seconds <= 60
         p = answer(np.zeros((1, seconds_to_samples(seconds, sr=sr)), 'float32'))
         assert p.shape == (1, 2) and np.isfinite(p).all()
     except (KeyError, ValueError, TypeError, AttributeError, AssertionError, RecursionError) as e:
-        raise ModelError(f'{path}: is no model for distances, or a damaged one ({type(e).__name__}); train it again with --task distance') from None
+        raise ModelError(
+            f'{path}: is no model for distances, or a damaged one ({type(e).__name__}); train it again with --task distance'
+        ) from None
     return DistanceEstimator(answer, sr, seconds)
 
 def keras_says(model):  # A Keras model
@@ -401,11 +628,15 @@ def keras_says(model):  # A Keras model
     return lambda X: np.asarray(model.predict_on_batch(X))
 
 # %% ../nbs/09_tagging.ipynb #8609d427
-def tag_files(tagger,  # Tagger
-              files,   # Any iterable of sound files
-              *, top=3,  # How many labels for each
-              ):       # Yields (file, list of (label, probability), or the AudioError)
+def tag_files(
+    tagger,  # Tagger
+    files,  # Any iterable of sound files
+    *,
+    top=3,  # How many labels for each
+):  # Yields (file, list of (label, probability), or the AudioError)
     "Tag one file after the other; one that cannot be read stops nothing."
     for file in files:
-        try: yield file, tagger.tag(file, top=top)
-        except AudioError as e: yield file, e
+        try:
+            yield file, tagger.tag(file, top=top)
+        except AudioError as e:
+            yield file, e

@@ -21,25 +21,36 @@ from pathlib import Path
 import numpy as np
 
 from .audio import AudioError, check_samples, load_audio, seconds_to_samples, to_mono
-from .tagging import SILENCE_DB, Tagger, array_blocks, predict_batches, file_blocks, frame_levels
+from soundtag.tagging import (
+    SILENCE_DB,
+    Tagger,
+    array_blocks,
+    predict_batches,
+    file_blocks,
+    frame_levels,
+)
 
 # %% ../nbs/09b_timeline.ipynb #c0297db5
-def excerpt(y,            # Samples of a clip, shape (n,)
-            *, sr,        # Their rate in Hz
-            longest=5.,   # Of an excerpt, in s
-            gap=1.,       # A longer one in s parts two events
-            drop=30.,     # Quieter than the loudest 20 ms by so many dB is a gap
-            ):            # Samples, shape (m,), faded at their ends
+def excerpt(
+    y,  # Samples of a clip, shape (n,)
+    *,
+    sr,  # Their rate in Hz
+    longest=5.0,  # Of an excerpt, in s
+    gap=1.0,  # A longer one in s parts two events
+    drop=30.0,  # Quieter than the loudest 20 ms by so many dB is a gap
+):  # Samples, shape (m,), faded at their ends
     "The loudest event of a clip, from its onset to its offset."
-    levels, frame = frame_levels(y, sr=sr), seconds_to_samples(.02, sr=sr)
+    levels, frame = frame_levels(y, sr=sr), seconds_to_samples(0.02, sr=sr)
     loud = np.flatnonzero(levels >= levels.max() - drop)
-    cuts = np.flatnonzero(np.diff(loud) * .02 > gap)
+    cuts = np.flatnonzero(np.diff(loud) * 0.02 > gap)
     starts, ends = loud[np.r_[0, cuts + 1]], loud[np.r_[cuts, len(loud) - 1]] + 1
     k = np.searchsorted(starts, levels.argmax(), side='right') - 1
-    y = np.array(y[starts[k] * frame:ends[k] * frame][:seconds_to_samples(longest, sr=sr)], 'float32')
-    rise, fall = (min(len(y) // 2, seconds_to_samples(s, sr=sr)) for s in (.002, .01))
+    y = np.array(
+        y[starts[k] * frame : ends[k] * frame][: seconds_to_samples(longest, sr=sr)], 'float32'
+    )
+    rise, fall = (min(len(y) // 2, seconds_to_samples(s, sr=sr)) for s in (0.002, 0.01))
     y[:rise] *= np.linspace(0, 1, rise)
-    y[len(y) - fall:] *= np.linspace(1, 0, fall)
+    y[len(y) - fall :] *= np.linspace(1, 0, fall)
     return y
 
 # %% ../nbs/09b_timeline.ipynb #4dced3c6
@@ -47,11 +58,13 @@ def power(y):  # Samples, shape (n,)
     "The mean square of samples."
     return float(np.mean(np.square(y, dtype='float64')))
 
-def backdrop(sounds,   # Recordings of a background, each of shape (n,)
-             size,     # Samples wanted
-             *, sr,    # Their rate in Hz
-             rng,      # numpy Generator
-             ):        # Samples, float32, shape (size,), of power 1
+def backdrop(
+    sounds,  # Recordings of a background, each of shape (n,)
+    size,  # Samples wanted
+    *,
+    sr,  # Their rate in Hz
+    rng,  # numpy Generator
+):  # Samples, float32, shape (size,), of power 1
     "A background of any length from short recordings, each faded into the next."
     fade = sr
     ramp, out = np.sqrt(np.linspace(0, 1, fade, dtype='float32')), np.zeros(fade, 'float32')
@@ -62,121 +75,159 @@ def backdrop(sounds,   # Recordings of a background, each of shape (n,)
         y[-fade:] *= ramp[::-1]
         out[-fade:] += y[:fade]
         out = np.concatenate([out, y[fade:]])
-    out = out[fade:fade + size]
+    out = out[fade : fade + size]
     return out / np.float32(np.sqrt(power(out)))
 
 @dataclass(frozen=True)
 class Scene:
     "A recording and the truth about it."
-    y: np.ndarray     # Samples, float32, shape (n,)
-    sr: int           # Their rate in Hz
-    events: list      # `Event`s, by onset
-    snr: float        # Of each event, in dB
-    background: str   # What sounds all the time
+
+    y: np.ndarray  # Samples, float32, shape (n,)
+    sr: int  # Their rate in Hz
+    events: list  # `Event`s, by onset
+    snr: float  # Of each event, in dB
+    background: str  # What sounds all the time
 
 @dataclass(frozen=True)
 class Event:
     "Something that sounded for a while."
-    onset: float        # In s from the beginning
-    offset: float       # In s
-    label: str          # What it was; 'unknown' and 'silence' are possible
+
+    onset: float  # In s from the beginning
+    offset: float  # In s
+    label: str  # What it was; 'unknown' and 'silence' are possible
     probability: float  # Mean over its duration
 
-def make_scene(sounds,       # Label → events, each of shape (n,)
-               backgrounds,  # Name → recordings, each of shape (n,)
-               *, sr,        # Rate of all of them in Hz
-               snr,          # In dB
-               rng,          # numpy Generator
-               seconds=60.,  # Of the scene
-               level=-40.,   # Of the background, in dB re full scale
-               ):            # `Scene` with 6 to 10 events
+def make_scene(
+    sounds,  # Label → events, each of shape (n,)
+    backgrounds,  # Name → recordings, each of shape (n,)
+    *,
+    sr,  # Rate of all of them in Hz
+    snr,  # In dB
+    rng,  # numpy Generator
+    seconds=60.0,  # Of the scene
+    level=-40.0,  # Of the background, in dB re full scale
+):  # `Scene` with 6 to 10 events
     "Events at random times over a background."
     size, labels, names = seconds_to_samples(seconds, sr=sr), sorted(sounds), sorted(backgrounds)
     name, placed = names[rng.integers(len(names))], []
     y = backdrop(backgrounds[name], size, sr=sr, rng=rng) * 10 ** (level / 20)
     wanted = int(rng.integers(6, 11))
-    for _ in range(50 * wanted):                                # a place that is taken is drawn again
-        if len(placed) == wanted: break
+    for _ in range(50 * wanted):  # a place that is taken is drawn again
+        if len(placed) == wanted:
+            break
         label = labels[rng.integers(len(labels))]
         e = sounds[label][rng.integers(len(sounds[label]))]
         a = int(rng.integers(0, size - len(e)))
         same = [p for p in placed if p[2] == label and p[0] < a + len(e) + sr and p[1] > a - sr]
-        if same or sum(p[0] < a + len(e) and p[1] > a for p in placed) > 1: continue
-        y[a:a + len(e)] += e / np.float32(np.sqrt(power(e)) / 10 ** ((level + snr) / 20))
+        if same or sum(p[0] < a + len(e) and p[1] > a for p in placed) > 1:
+            continue
+        y[a : a + len(e)] += e / np.float32(np.sqrt(power(e)) / 10 ** ((level + snr) / 20))
         placed.append((a, a + len(e), label))
-    y /= max(1, np.abs(y).max() / .95)
-    return Scene(y, sr, [Event(a / sr, b / sr, label, 1.) for a, b, label in sorted(placed)], snr, name)
+    y /= max(1, np.abs(y).max() / 0.95)
+    return Scene(
+        y, sr, [Event(a / sr, b / sr, label, 1.0) for a, b, label in sorted(placed)], snr, name
+    )
 
 # %% ../nbs/09b_timeline.ipynb #6937cc12
-WINDOW = 1.   # What is heard at once, in s
-HOP = .2      # From one cell to the next, in s
-FRAME = .02   # Of the finer analysis, in s; a cell has a whole number of them
+WINDOW = 1.0  # What is heard at once, in s
+HOP = 0.2  # From one cell to the next, in s
+FRAME = 0.02  # Of the finer analysis, in s; a cell has a whole number of them
 
 class CellStream:
     "Cut a stream into cells, each with a window around its middle, in whatever blocks it comes."
+
     def __init__(self, size, cell):  # Samples in a window and in a cell
         self.size, self.cell, self.before = size, cell, (size - cell) // 2
-        self.parts, self.kept, self.heard, self.given = [np.zeros(self.before, 'float32')], self.before, 0, 0
+        self.parts, self.kept, self.heard, self.given = (
+            [np.zeros(self.before, 'float32')],
+            self.before,
+            0,
+            0,
+        )
 
     def feed(self, y):  # Samples, shape (n,)
         "The windows that are complete, each of shape (size,)."
         self.parts.append(y)
         self.kept, self.heard = self.kept + len(y), self.heard + len(y)
         n = max(0, (self.kept - self.size) // self.cell + 1)
-        if not n: return []
+        if not n:
+            return []
         y = np.concatenate(self.parts)
-        self.parts, self.kept, self.given = [y[n * self.cell:].copy()], self.kept - n * self.cell, self.given + n
-        return [y[i * self.cell:i * self.cell + self.size] for i in range(n)]
+        self.parts, self.kept, self.given = (
+            [y[n * self.cell :].copy()],
+            self.kept - n * self.cell,
+            self.given + n,
+        )
+        return [y[i * self.cell : i * self.cell + self.size] for i in range(n)]
 
     def close(self):
         "The rest of them, filled up with zeros."
         missing, heard = -(-self.heard // self.cell) - self.given, self.heard
-        last = self.feed(np.zeros(max(0, self.size + (missing - 1) * self.cell - self.kept), 'float32')) if missing else []
+        last = (
+            self.feed(
+                np.zeros(max(0, self.size + (missing - 1) * self.cell - self.kept), 'float32')
+            )
+            if missing
+            else []
+        )
         self.heard = heard
         return last
 
 # %% ../nbs/09b_timeline.ipynb #b7fb9b0f
-BEFORE = AFTER = 15     # Frames that are compared to find a rise: 300 ms each
-FLOOR = -90.            # dB; bands are never quieter, so that nothing rises out of nothing
+BEFORE = AFTER = 15  # Frames that are compared to find a rise: 300 ms each
+FLOOR = -90.0  # dB; bands are never quieter, so that nothing rises out of nothing
 
-def band_edges(*, sr,     # Sampling rate in Hz
-               ):         # Bins of a frame's Fourier transform, 50 Hz apart, where bands begin, and the end
+def band_edges(
+    *,
+    sr,  # Sampling rate in Hz
+):  # Bins of a frame's Fourier transform, 50 Hz apart, where bands begin, and the end
     "Bands of 100 Hz at first, then the wider the higher, as ears have them."
     hz = np.r_[np.arange(50, 500, 100), 500 * (sr / 1000) ** np.linspace(0, 1, 28)]
     return np.unique(np.round(hz * FRAME).astype(int))
 
-def cell_bands(y,     # Samples of a cell, shape (n,)
-               *, sr, # Their rate in Hz
-               ):     # Level in dB, shape (frames, bands)
+def cell_bands(
+    y,  # Samples of a cell, shape (n,)
+    *,
+    sr,  # Their rate in Hz
+):  # Level in dB, shape (frames, bands)
     "How loud each band is in each frame."
     frame = seconds_to_samples(FRAME, sr=sr)
-    frames = y[:len(y) // frame * frame].reshape(-1, frame) * np.hanning(frame)
+    frames = y[: len(y) // frame * frame].reshape(-1, frame) * np.hanning(frame)
     power = np.abs(np.fft.rfft(frames)) ** 2 / np.square(np.hanning(frame)).sum() / frame
-    return 10 * np.log10(np.add.reduceat(power[:, :band_edges(sr=sr)[-1]], band_edges(sr=sr)[:-1], axis=1) + 10 ** (FLOOR / 10))
+    return 10 * np.log10(
+        np.add.reduceat(power[:, : band_edges(sr=sr)[-1]], band_edges(sr=sr)[:-1], axis=1)
+        + 10 ** (FLOOR / 10)
+    )
 
-def steepest_rise(bands,  # Levels in dB, shape (BEFORE + n + AFTER, bands)
-                  ):      # Index from 0 to n - 1
+def steepest_rise(
+    bands,  # Levels in dB, shape (BEFORE + n + AFTER, bands)
+):  # Index from 0 to n - 1
     "The frame, of those in the middle, at which the sound rises most."
     sums = np.cumsum(np.pad(bands, ((1, 0), (0, 0))), axis=0)
     before, after = ((sums[k:] - sums[:-k]) / k for k in (BEFORE, AFTER))
     return int(np.maximum(after[BEFORE:] - before[:-AFTER], 0).mean(1)[:-1].argmax())
 
 # %% ../nbs/09b_timeline.ipynb #d5973580
-SMOOTH = 3   # Cells in the median
+SMOOTH = 3  # Cells in the median
 
 class MedianFilter:
     "A running median over the rows of a stream, all columns but the last."
+
     def __init__(self, size=SMOOTH):  # Rows, an odd number
         self.side, self.size, self.kept = size // 2, size, None
 
     def feed(self, rows):  # Shape (n, columns)
         "Smoothed rows, `side` later than they came in."
         from scipy.ndimage import median_filter
-        if not len(rows): return rows
-        self.kept = np.concatenate([rows[:1]] * self.side + [rows] if self.kept is None else [self.kept, rows])
-        out = median_filter(self.kept, (self.size, 1))[self.side:len(self.kept) - self.side]
-        out[:, -1] = self.kept[self.side:len(self.kept) - self.side, -1]
-        self.kept = self.kept[max(0, len(self.kept) - 2 * self.side):]
+
+        if not len(rows):
+            return rows
+        self.kept = np.concatenate(
+            [rows[:1]] * self.side + [rows] if self.kept is None else [self.kept, rows]
+        )
+        out = median_filter(self.kept, (self.size, 1))[self.side : len(self.kept) - self.side]
+        out[:, -1] = self.kept[self.side : len(self.kept) - self.side, -1]
+        self.kept = self.kept[max(0, len(self.kept) - 2 * self.side) :]
         return out
 
     def close(self):
@@ -184,226 +235,381 @@ class MedianFilter:
         return self.feed(np.repeat(self.kept[-1:], self.side, axis=0))
 
 # %% ../nbs/09b_timeline.ipynb #e7819718
-THRESHOLD = .3     # Of labels that have none of their own
-JOIN = 2.          # A label that was off for less than that, in s, was not off
+THRESHOLD = 0.3  # Of labels that have none of their own
+JOIN = 2.0  # A label that was off for less than that, in s, was not off
 
-def cell_scores(p,        # Probabilities, shape (cells, labels)
-                levels,   # Of the windows in dB, shape (cells,)
-                silent,   # Whether a cell itself is silent, bool, shape (cells,)
-                unknown,  # The least probability of something known
-                ):        # Shape (cells, labels + 2): unknown and silence are the last columns
+def cell_scores(
+    p,  # Probabilities, shape (cells, labels)
+    levels,  # Of the windows in dB, shape (cells,)
+    silent,  # Whether a cell itself is silent, bool, shape (cells,)
+    unknown,  # The least probability of something known
+):  # Shape (cells, labels + 2): unknown and silence are the last columns
     "Probabilities of all that a cell can be called."
     lost = p.max(1) < unknown
-    return np.c_[np.where((lost | (levels < SILENCE_DB))[:, None], 0, p), np.where(lost & ~silent, 1 - p.max(1), 0), silent]
+    return np.c_[
+        np.where((lost | (levels < SILENCE_DB))[:, None], 0, p),
+        np.where(lost & ~silent, 1 - p.max(1), 0),
+        silent,
+    ]
 
 class BoundaryFinder:
     "The bands of the last few seconds, and where in them the sound changes most."
+
     def __init__(self, window, hop):  # In s
         self.frames, self.reach = round(hop / FRAME), round(window / 2 / FRAME)
-        self.zero, self.bands = self.reach + BEFORE, None     # where frame 0 is, or would be
+        self.zero, self.bands = self.reach + BEFORE, None  # where frame 0 is, or would be
 
     def feed(self, bands):  # Levels in dB, shape (frames, bands)
-        if self.bands is None: self.bands = np.full((self.zero, bands.shape[1]), FLOOR)
+        if self.bands is None:
+            self.bands = np.full((self.zero, bands.shape[1]), FLOOR)
         self.bands = np.concatenate([self.bands, bands])
 
-    def knows(self, cell): return self.middle(cell) + self.reach + AFTER <= len(self.bands)    # all that `find_boundary` must know
-    def middle(self, cell): return self.zero + cell * self.frames + self.frames // 2
+    def knows(self, cell):
+        return self.middle(cell) + self.reach + AFTER <= len(
+            self.bands
+        )  # all that `find_boundary` must know
+
+    def middle(self, cell):
+        return self.zero + cell * self.frames + self.frames // 2
 
     def forget(self, cell):
         "What lies before a cell's window is over."
         spare = self.middle(cell) - self.reach - BEFORE
-        if spare > 0: self.bands, self.zero = self.bands[spare:], self.zero - spare
+        if spare > 0:
+            self.bands, self.zero = self.bands[spare:], self.zero - spare
 
     def find_boundary(self, cell, after=None):
         "When the sound rises most in a cell's window, or falls most, `after` a time, in s."
         low, high = self.middle(cell) - self.reach, self.middle(cell) + self.reach
-        if after is None: return (low - self.zero + steepest_rise(self.bands[low - BEFORE:high + AFTER])) * FRAME
+        if after is None:
+            return (
+                low - self.zero + steepest_rise(self.bands[low - BEFORE : high + AFTER])
+            ) * FRAME
         low = min(high - 1, max(low, self.zero + round(after / FRAME) + 1))
-        return (high - self.zero - steepest_rise(self.bands[low - AFTER:high + BEFORE][::-1])) * FRAME
+        return (
+            high - self.zero - steepest_rise(self.bands[low - AFTER : high + BEFORE][::-1])
+        ) * FRAME
 
 class Tracker:
     "Turns cells into events as they go by."
-    def __init__(self, labels, thresholds=None, *, window=WINDOW, hop=HOP):  # Label → least probability; window and hop in s
-        self.names, self.labels = [*labels, 'unknown', 'silence'], len(labels)
-        self.least = np.array([(thresholds or {}).get(label, THRESHOLD) for label in labels] + [1e-6, .5])
-        self.hop, self.join, self.recent, self.at, self.open, self.rows = hop, round(JOIN / hop), BoundaryFinder(window, hop), 0, {}, []
 
-    def feed(self, rows, bands):  # Verdicts (n, labels + 2), smoothed; levels (frames, bands), as far as they are known
+    def __init__(
+        self, labels, thresholds=None, *, window=WINDOW, hop=HOP
+    ):  # Label → least probability; window and hop in s
+        self.names, self.labels = [*labels, 'unknown', 'silence'], len(labels)
+        self.least = np.array(
+            [(thresholds or {}).get(label, THRESHOLD) for label in labels] + [1e-6, 0.5]
+        )
+        self.hop, self.join, self.recent, self.at, self.open, self.rows = (
+            hop,
+            round(JOIN / hop),
+            BoundaryFinder(window, hop),
+            0,
+            {},
+            [],
+        )
+
+    def feed(
+        self, rows, bands
+    ):  # Verdicts (n, labels + 2), smoothed; levels (frames, bands), as far as they are known
         "The events that have ended."
         self.recent.feed(bands)
         self.rows, ended = self.rows + list(rows), []
-        while self.rows and self.recent.knows(self.at): ended += self.step(self.rows.pop(0))
+        while self.rows and self.recent.knows(self.at):
+            ended += self.step(self.rows.pop(0))
         self.recent.forget(self.at - self.join - 1)
         return ended
 
     def step(self, row):
         for k in np.flatnonzero(row >= self.least):
-            onset, _, total, n = self.open.get(k) or (self.recent.find_boundary(self.at) if k < self.labels else self.at * self.hop, 0, 0., 0)
+            onset, _, total, n = self.open.get(k) or (
+                self.recent.find_boundary(self.at) if k < self.labels else self.at * self.hop,
+                0,
+                0.0,
+                0,
+            )
             self.open[k] = onset, self.at, total + row[k], n + 1
         self.at += 1
-        return [e for k in list(self.open) if self.at - self.open[k][1] > (1 if self.names[k] == 'silence' else self.join) for e in self.end(k)]
+        return [
+            e
+            for k in list(self.open)
+            if self.at - self.open[k][1] > (1 if self.names[k] == 'silence' else self.join)
+            for e in self.end(k)
+        ]
 
     def end(self, k):
         onset, last, total, n = self.open.pop(k)
-        offset = self.recent.find_boundary(last, onset) if k < self.labels else (last + 1) * self.hop
-        if self.names[k] == 'silence' and n < self.join: return []
-        return [Event(round(max(0., float(onset)), 3), round(float(offset), 3), self.names[k], float(total / n))]
+        offset = (
+            self.recent.find_boundary(last, onset) if k < self.labels else (last + 1) * self.hop
+        )
+        if self.names[k] == 'silence' and n < self.join:
+            return []
+        return [
+            Event(
+                round(max(0.0, float(onset)), 3),
+                round(float(offset), 3),
+                self.names[k],
+                float(total / n),
+            )
+        ]
 
     def close(self, seconds):  # Length of the recording
-        rest = self.feed([], np.full((self.recent.reach + BEFORE + self.recent.frames, self.recent.bands.shape[1]), FLOOR)) + [e for k in sorted(self.open) for e in self.end(k)]
-        rest = [replace(e, onset=min(e.onset, round(seconds, 3)), offset=min(e.offset, round(seconds, 3))) for e in rest]
+        rest = self.feed(
+            [],
+            np.full(
+                (self.recent.reach + BEFORE + self.recent.frames, self.recent.bands.shape[1]), FLOOR
+            ),
+        ) + [e for k in sorted(self.open) for e in self.end(k)]
+        rest = [
+            replace(
+                e, onset=min(e.onset, round(seconds, 3)), offset=min(e.offset, round(seconds, 3))
+            )
+            for e in rest
+        ]
         return sorted(rest, key=lambda e: e.offset)
 
 # %% ../nbs/09b_timeline.ipynb #777e8f07
 class RunningSpectrogram:
     "A spectrogram that never has more than so many columns, however long the sound."
+
     def __init__(self, most=1000):  # Columns, an even number
         self.most, self.step, self.done, self.rest = most, 1, [], None
 
     def feed(self, bands):  # Levels in dB, shape (frames, bands)
         for power in 10 ** (bands / 10):
-            self.rest = (power, 1) if self.rest is None else (self.rest[0] + power, self.rest[1] + 1)
-            if self.rest[1] < self.step: continue
+            self.rest = (
+                (power, 1) if self.rest is None else (self.rest[0] + power, self.rest[1] + 1)
+            )
+            if self.rest[1] < self.step:
+                continue
             self.done.append(self.rest[0] / self.rest[1])
             self.rest = None
             if len(self.done) == self.most:
-                self.done, self.step = [(a + b) / 2 for a, b in zip(self.done[::2], self.done[1::2])], 2 * self.step
+                self.done, self.step = (
+                    [(a + b) / 2 for a, b in zip(self.done[::2], self.done[1::2])],
+                    2 * self.step,
+                )
 
     @property
-    def levels(self): return 10 * np.log10(self.done) if self.done else np.zeros((0, 0))     # dB, shape (columns, bands), one each `step` frames
+    def levels(self):
+        return (
+            10 * np.log10(self.done) if self.done else np.zeros((0, 0))
+        )  # dB, shape (columns, bands), one each `step` frames
 
 # %% ../nbs/09b_timeline.ipynb #ec4af000
-BATCH = 5   # Windows that are asked about at once: those of a second
+BATCH = 5  # Windows that are asked about at once: those of a second
 
-def heard_at_once(tagger,  # `Tagger`
-                  seconds, # Wanted
-                  ):       # `seconds`, or what the tagger hears at once where its network takes nothing else
+def heard_at_once(
+    tagger,  # `Tagger`
+    seconds,  # Wanted
+):  # `seconds`, or what the tagger hears at once where its network takes nothing else
     "How long a window may be."
-    try: tagger.predict(np.zeros((1, seconds_to_samples(seconds, sr=tagger.sr)), 'float32'))
-    except ValueError: return tagger.seconds
+    try:
+        tagger.predict(np.zeros((1, seconds_to_samples(seconds, sr=tagger.sr)), 'float32'))
+    except ValueError:
+        return tagger.seconds
     return seconds
 
 class StreamTagger:
     "What a tagger hears in mono samples at its own rate, cell by cell."
+
     def __init__(self, tagger, window=WINDOW, hop=HOP):  # `Tagger`; window and hop in s
         self.window = heard_at_once(tagger, window)
         size, self.cell = (seconds_to_samples(s, sr=tagger.sr) for s in (self.window, hop))
-        self.tagger, self.windows, self.smooth, self.columns, self.waiting = tagger, CellStream(size, self.cell), MedianFilter(), RunningSpectrogram(), []
+        self.tagger, self.windows, self.smooth, self.columns, self.waiting = (
+            tagger,
+            CellStream(size, self.cell),
+            MedianFilter(),
+            RunningSpectrogram(),
+            [],
+        )
 
     def feed(self, y):  # Samples, shape (n,)
         "Yield smoothed verdicts and levels of bands, whole batches of them."
         self.waiting += self.windows.feed(y)
-        while len(self.waiting) >= BATCH: yield self.ask()
+        while len(self.waiting) >= BATCH:
+            yield self.ask()
 
     def close(self):
         "Yield the rest of them."
         self.waiting += self.windows.close()
-        while self.waiting: yield self.ask()
+        while self.waiting:
+            yield self.ask()
         yield self.smooth.close(), np.zeros((0, len(band_edges(sr=self.tagger.sr)) - 1))
 
     def ask(self):
         now, self.waiting = self.waiting[:BATCH], self.waiting[BATCH:]
-        cells = [w[self.windows.before:self.windows.before + self.cell] for w in now]
-        (p, levels), bands = next(predict_batches(self.tagger, now, self.windows.size, batch=BATCH)), np.concatenate([cell_bands(c, sr=self.tagger.sr) for c in cells])
+        cells = [w[self.windows.before : self.windows.before + self.cell] for w in now]
+        (p, levels), bands = (
+            next(predict_batches(self.tagger, now, self.windows.size, batch=BATCH)),
+            np.concatenate([cell_bands(c, sr=self.tagger.sr) for c in cells]),
+        )
         silent = np.array([frame_levels(c, sr=self.tagger.sr).max() < SILENCE_DB for c in cells])
         self.columns.feed(bands)
         return self.smooth.feed(cell_scores(p, levels, silent, self.tagger.unknown)), bands
 
 class Timeline:
     "Hears a sound of any length, in blocks of any size, and tells what happened when it is over."
-    def __init__(self, tagger, *, window=WINDOW, hop=HOP, name='stream'):  # `Tagger`; window and hop in s; what to call the sound in errors
-        self.tagger, self.name, self.ears, self.sr, self.stream = tagger, name, StreamTagger(tagger, window, hop), None, None
+
+    def __init__(
+        self, tagger, *, window=WINDOW, hop=HOP, name='stream'
+    ):  # `Tagger`; window and hop in s; what to call the sound in errors
+        self.tagger, self.name, self.ears, self.sr, self.stream = (
+            tagger,
+            name,
+            StreamTagger(tagger, window, hop),
+            None,
+            None,
+        )
         self.tracker = Tracker(tagger.labels, tagger.thresholds, window=self.ears.window, hop=hop)
 
     @property
-    def seconds(self): return self.ears.windows.heard / self.tagger.sr
+    def seconds(self):
+        return self.ears.windows.heard / self.tagger.sr
+
     @property
-    def columns(self): return self.ears.columns
+    def columns(self):
+        return self.ears.columns
 
     def feed(self, y, sr):  # Samples, float, shape (n,) or (channels, n); their rate in Hz
         "The events that have ended."
         import soxr
-        blocks = list(array_blocks(y, sr))      # or an error
-        if self.sr not in (None, sr): raise AudioError(f'{self.name}: changes its rate from {self.sr} to {sr} Hz; give each rate a timeline of its own')
-        if self.sr is None and sr != self.tagger.sr: self.stream = soxr.ResampleStream(sr, self.tagger.sr, 1, dtype='float32', quality='HQ')
+
+        blocks = list(array_blocks(y, sr))  # or an error
+        if self.sr not in (None, sr):
+            raise AudioError(
+                f'{self.name}: changes its rate from {self.sr} to {sr} Hz; give each rate a timeline of its own'
+            )
+        if self.sr is None and sr != self.tagger.sr:
+            self.stream = soxr.ResampleStream(sr, self.tagger.sr, 1, dtype='float32', quality='HQ')
         self.sr, ended = sr, []
         for block, _ in blocks:
             block = to_mono(block)
-            if not np.isfinite(block).all(): check_samples(block, self.name)
-            ended += self.track(self.ears.feed(self.stream.resample_chunk(block) if self.stream else block))
+            if not np.isfinite(block).all():
+                check_samples(block, self.name)
+            ended += self.track(
+                self.ears.feed(self.stream.resample_chunk(block) if self.stream else block)
+            )
         return ended
 
-    def track(self, heard): return [e for rows, bands in heard for e in self.tracker.feed(rows, bands)]
+    def track(self, heard):
+        return [e for rows, bands in heard for e in self.tracker.feed(rows, bands)]
 
     def close(self):
         "The events that lasted to the end."
-        if self.sr is None: check_samples(np.zeros(0), self.name)
-        rest = self.track(self.ears.feed(self.stream.resample_chunk(np.zeros(0, 'float32'), last=True))) if self.stream else []
+        if self.sr is None:
+            check_samples(np.zeros(0), self.name)
+        rest = (
+            self.track(
+                self.ears.feed(self.stream.resample_chunk(np.zeros(0, 'float32'), last=True))
+            )
+            if self.stream
+            else []
+        )
         return rest + self.track(self.ears.close()) + self.tracker.close(self.seconds)
 
-def listen(timeline,  # `Timeline`, a new one
-           audio,     # A sound file, an array of shape (n,) or (channels, n), or any iterable of such arrays
-           sr=None,   # Rate of arrays in Hz; a file states its own
-           ):         # Yields `Event`, each when it has ended
+def listen(
+    timeline,  # `Timeline`, a new one
+    audio,  # A sound file, an array of shape (n,) or (channels, n), or any iterable of such arrays
+    sr=None,  # Rate of arrays in Hz; a file states its own
+):  # Yields `Event`, each when it has ended
     "Hear all of a sound, or a stream as long as it goes on."
     is_file = isinstance(audio, (str, os.PathLike))
-    if is_file and sr is not None: raise AudioError(f'{audio}: sr={sr} belongs to an array; a file states its own rate, leave sr out')
-    if is_file: timeline.name, blocks = audio, file_blocks(audio)
-    else: blocks = ((y, sr) for y in ([audio] if isinstance(audio, np.ndarray) else audio))
-    for y, rate in blocks: yield from timeline.feed(y, rate)
+    if is_file and sr is not None:
+        raise AudioError(
+            f'{audio}: sr={sr} belongs to an array; a file states its own rate, leave sr out'
+        )
+    if is_file:
+        timeline.name, blocks = audio, file_blocks(audio)
+    else:
+        blocks = ((y, sr) for y in ([audio] if isinstance(audio, np.ndarray) else audio))
+    for y, rate in blocks:
+        yield from timeline.feed(y, rate)
     yield from timeline.close()
 
-def timeline(tagger,   # `Tagger`
-             audio,    # As for `listen`
-             sr=None,  # As for `listen`
-             ):        # List of `Event`, by onset
+def timeline(
+    tagger,  # `Tagger`
+    audio,  # As for `listen`
+    sr=None,  # As for `listen`
+):  # List of `Event`, by onset
     "What happens in a recording, from when to when."
     return sorted(listen(Timeline(tagger), audio, sr), key=lambda e: (e.onset, e.label))
 
 # %% ../nbs/09b_timeline.ipynb #2b188cbc
-def as_line(event): # `Event`
+def as_line(event):  # `Event`
     "An event for eyes."
     return f'{event.onset:9.2f} – {event.offset:9.2f} s  {event.label} {event.probability:.1%}'
 
-def as_audacity(event): # `Event`
+def as_audacity(event):  # `Event`
     "An event as a line of an Audacity label track: onset, offset, label, between them tabs."
     label = ' '.join(event.label.split())
     return f'{event.onset:.6f}\t{event.offset:.6f}\t{label}'
 
-def as_row(file,   # Where it was heard
-           event,  # `Event`
-           ):      # dict: file, onset and offset in s, label, probability
+def as_row(
+    file,  # Where it was heard
+    event,  # `Event`
+):  # dict: file, onset and offset in s, label, probability
     "An event as a row of a table."
     return {'file': str(file)} | asdict(event) | {'probability': round(event.probability, 6)}
 
 # %% ../nbs/09b_timeline.ipynb #5d2fc290
-def draw_timeline(events,    # `Event`s
-                  columns,   # `RunningSpectrogram` of a `Timeline` that has heard it all
-                  *, sr,     # The tagger's rate in Hz
-                  title='',  # Above it
-                  ):         # matplotlib Figure, of no backend
+def draw_timeline(
+    events,  # `Event`s
+    columns,  # `RunningSpectrogram` of a `Timeline` that has heard it all
+    *,
+    sr,  # The tagger's rate in Hz
+    title='',  # Above it
+):  # matplotlib Figure, of no backend
     "The spectrogram, and under it what was heard."
     from matplotlib.figure import Figure
     from soundtag.audio import PALETTE
+
     labels = sorted({e.label for e in events}, reverse=True)
-    fig = Figure(figsize=(10, 3 + .22 * len(labels)), dpi=100, layout='constrained')
-    top, under = fig.subplots(2, 1, sharex=True, height_ratios=[2.4, .3 + .22 * len(labels)])
+    fig = Figure(figsize=(10, 3 + 0.22 * len(labels)), dpi=100, layout='constrained')
+    top, under = fig.subplots(2, 1, sharex=True, height_ratios=[2.4, 0.3 + 0.22 * len(labels)])
     levels, hz = columns.levels, band_edges(sr=sr) / FRAME
     if len(levels):
         high = levels.max()
-        top.pcolormesh(np.arange(len(levels) + 1) * columns.step * FRAME, hz, levels.T, vmin=max(FLOOR, high - 80), vmax=high, cmap='magma', rasterized=True)
-    top.set(yscale='symlog', ylabel='frequency [Hz]', title=title, yticks=[100, 1000, 10000], yticklabels=['100', '1k', '10k'])
+        top.pcolormesh(
+            np.arange(len(levels) + 1) * columns.step * FRAME,
+            hz,
+            levels.T,
+            vmin=max(FLOOR, high - 80),
+            vmax=high,
+            cmap='magma',
+            rasterized=True,
+        )
+    top.set(
+        yscale='symlog',
+        ylabel='frequency [Hz]',
+        title=title,
+        yticks=[100, 1000, 10000],
+        yticklabels=['100', '1k', '10k'],
+    )
     for e in events:
         colour = {'silence': '.8', 'unknown': '.5'}.get(e.label, PALETTE[labels.index(e.label) % 7])
-        under.barh(labels.index(e.label), e.offset - e.onset, left=e.onset, height=.7, color=colour, alpha=.3 + .7 * min(1, e.probability))
-    under.set(yticks=range(len(labels)), yticklabels=labels, xlabel='time [s]', ylim=(-.6, max(1, len(labels)) - .4))
+        under.barh(
+            labels.index(e.label),
+            e.offset - e.onset,
+            left=e.onset,
+            height=0.7,
+            color=colour,
+            alpha=0.3 + 0.7 * min(1, e.probability),
+        )
+    under.set(
+        yticks=range(len(labels)),
+        yticklabels=labels,
+        xlabel='time [s]',
+        ylim=(-0.6, max(1, len(labels)) - 0.4),
+    )
     return fig
 
-PICTURES = '.png', '.svg', '.pdf'   # Endings of files that a picture can be written to
+PICTURES = '.png', '.svg', '.pdf'  # Endings of files that a picture can be written to
 
-def write_picture(fig,   # matplotlib Figure
-                  path,  # Where the file shall be; its ending says in which format
-                  ):     # `path`
+def write_picture(
+    fig,  # matplotlib Figure
+    path,  # Where the file shall be; its ending says in which format
+):  # `path`
     "Write a figure whole or not at all."
     path = Path(path)
     part = path.with_name(f'.{path.name}.part')
@@ -412,10 +618,11 @@ def write_picture(fig,   # matplotlib Figure
     return path
 
 # %% ../nbs/09b_timeline.ipynb #537869a8
-def match_onsets(true,      # Onsets of the true events of a label, in s
-                 told,      # Onsets that were told, in s
-                 collar=.2, # Largest difference in s
-                 ):         # How many can be paired, each once
+def match_onsets(
+    true,  # Onsets of the true events of a label, in s
+    told,  # Onsets that were told, in s
+    collar=0.2,  # Largest difference in s
+):  # How many can be paired, each once
     "Pairs of a true and a told onset."
     true, told, i, j, n = sorted(true), sorted(told), 0, 0, 0
     while i < len(true) and j < len(told):
@@ -423,30 +630,33 @@ def match_onsets(true,      # Onsets of the true events of a label, in s
         n, i, j = n + near, i + (near or true[i] < told[j]), j + (near or true[i] >= told[j])
     return n
 
-def detect_events(rows,    # Smoothed verdicts of a whole scene, shape (cells, labels + 2)
-                  bands,   # Its levels in dB, shape (frames, bands)
-                  labels,  # Of the tagger
-                  thresholds, # Label → least probability
-                  ):       # List of `Event`
+def detect_events(
+    rows,  # Smoothed verdicts of a whole scene, shape (cells, labels + 2)
+    bands,  # Its levels in dB, shape (frames, bands)
+    labels,  # Of the tagger
+    thresholds,  # Label → least probability
+):  # List of `Event`
     "The events of a scene that was heard before, by other thresholds."
     tracker = Tracker(labels, thresholds)
     return tracker.feed(rows, bands) + tracker.close(len(bands) * FRAME)
 
-def score_scene(tagger,  # `Tagger`
-                scene,   # `Scene`
-                ):       # (smoothed verdicts, shape (cells, labels + 2); levels in dB, shape (frames, bands))
+def score_scene(
+    tagger,  # `Tagger`
+    scene,  # `Scene`
+):  # (smoothed verdicts, shape (cells, labels + 2); levels in dB, shape (frames, bands))
     "What is heard in a scene before anything is decided."
     ears = StreamTagger(tagger)
     rows, bands = zip(*ears.feed(scene.y), *ears.close())
     return np.concatenate(rows), np.concatenate(bands)
 
 # %% ../nbs/09b_timeline.ipynb #7f8b4dc6
-GRID = np.r_[.02, .05, .1:.96:.05]   # Thresholds that are tried
+GRID = np.r_[0.02, 0.05, 0.1:0.96:0.05]  # Thresholds that are tried
 
-def fit_thresholds(heard,   # For each scene what `score_scene` gave
-                   truths,  # For each scene its true events
-                   labels,  # Of the tagger
-                   ):       # Label → threshold, THRESHOLD where no event of it was
+def fit_thresholds(
+    heard,  # For each scene what `score_scene` gave
+    truths,  # For each scene its true events
+    labels,  # Of the tagger
+):  # Label → threshold, THRESHOLD where no event of it was
     "Thresholds that find most and invent least."
     h, e, best = np.zeros((len(labels), len(GRID))), np.zeros((len(labels), len(GRID))), {}
     t = np.array([sum(x.label == label for true in truths for x in true) for label in labels])
@@ -455,7 +665,10 @@ def fit_thresholds(heard,   # For each scene what `score_scene` gave
             told = detect_events(rows, bands, labels, dict.fromkeys(labels, least))
             for i, label in enumerate(labels):
                 mine = [x.onset for x in told if x.label == label]
-                h[i, j], e[i, j] = h[i, j] + match_onsets([x.onset for x in true if x.label == label], mine), e[i, j] + len(mine)
+                h[i, j], e[i, j] = (
+                    h[i, j] + match_onsets([x.onset for x in true if x.label == label], mine),
+                    e[i, j] + len(mine),
+                )
     for i, label in enumerate(labels):
         three = lambda counts: np.convolve(np.pad(counts, 1, mode='edge'), np.ones(3), 'valid')
         f = 2 * three(h[i]) / (3 * t[i] + three(e[i]) + 1e-9)
@@ -463,12 +676,13 @@ def fit_thresholds(heard,   # For each scene what `score_scene` gave
     return best
 
 # %% ../nbs/09b_timeline.ipynb #8dee8444
-BACKGROUNDS = 'crackling_fire', 'rain', 'sea_waves'   # Labels of ESC-10 that sound all the time
-SNRS = 0, 5, 10, 15, 20                               # dB
+BACKGROUNDS = 'crackling_fire', 'rain', 'sea_waves'  # Labels of ESC-10 that sound all the time
+SNRS = 0, 5, 10, 15, 20  # dB
 
-def split_by_recording(clips,     # `Clips`
-                       seed=0,    # Of the deal
-                       ):         # Two `Clips`
+def split_by_recording(
+    clips,  # `Clips`
+    seed=0,  # Of the deal
+):  # Two `Clips`
     "Each label's recordings dealt to two sides; clips of one recording stay together."
     rng, side = np.random.default_rng([seed, 2]), {}
     for _, rows in clips.table.groupby('label'):
@@ -477,71 +691,125 @@ def split_by_recording(clips,     # `Clips`
     at = clips.table.group.map(side).to_numpy()
     return clips.subset(at == 0), clips.subset(at == 1)
 
-def scene_sounds(clips,    # `Clips`
-                 *, sr,    # Wanted rate in Hz
-                 names=BACKGROUNDS,  # Labels that are a background
-                 ):        # (label → events, name → recordings of a background): the first arguments of `make_scene`
+def scene_sounds(
+    clips,  # `Clips`
+    *,
+    sr,  # Wanted rate in Hz
+    names=BACKGROUNDS,  # Labels that are a background
+):  # (label → events, name → recordings of a background): the first arguments of `make_scene`
     "What scenes are mixed from."
     sounds, backgrounds = {}, {}
     for label, path in zip(clips.table.label, clips.paths):
         y, _ = load_audio(path, sr=sr)
-        if label not in names: sounds.setdefault(label, []).append(excerpt(y, sr=sr))
-        else: backgrounds.setdefault(label, []).append(excerpt(y, sr=sr, longest=30., drop=60.))
+        if label not in names:
+            sounds.setdefault(label, []).append(excerpt(y, sr=sr))
+        else:
+            backgrounds.setdefault(label, []).append(excerpt(y, sr=sr, longest=30.0, drop=60.0))
     return sounds, backgrounds
 
-def count_scene(true,    # `Event`s of a scene
-                told,    # `Event`s that were told of it
-                labels,  # Those that count
-                seconds, # Length of the scene
-                ):       # 'event', 'segment' → label → [found, true, told], labels that are neither left out
+def count_scene(
+    true,  # `Event`s of a scene
+    told,  # `Event`s that were told of it
+    labels,  # Those that count
+    seconds,  # Length of the scene
+):  # 'event', 'segment' → label → [found, true, told], labels that are neither left out
     "What sed_eval counts: onsets within 200 ms, and labels in each second."
     from sed_eval.sound_event import EventBasedMetrics, SegmentBasedMetrics
-    lists = [[{'event_label': e.label, 'onset': e.onset, 'offset': e.offset, 'filename': 'scene'} for e in events if e.label in labels] for events in (true, told)]
-    event = EventBasedMetrics(labels, t_collar=.2, evaluate_onset=True, evaluate_offset=False, event_matching_type='optimal')
-    segment = SegmentBasedMetrics(labels, time_resolution=1.)
+
+    lists = [
+        [
+            {'event_label': e.label, 'onset': e.onset, 'offset': e.offset, 'filename': 'scene'}
+            for e in events
+            if e.label in labels
+        ]
+        for events in (true, told)
+    ]
+    event = EventBasedMetrics(
+        labels,
+        t_collar=0.2,
+        evaluate_onset=True,
+        evaluate_offset=False,
+        event_matching_type='optimal',
+    )
+    segment = SegmentBasedMetrics(labels, time_resolution=1.0)
     event.evaluate(*lists)
     segment.evaluate(*lists, evaluated_length_seconds=seconds)
-    def row(c): return [int(c['Ntp']), int(c['Nref']), int(c['Nsys'])]
-    return {what: {label: row(c) for label, c in m.class_wise.items() if c['Nref'] + c['Nsys']} for what, m in (('event', event), ('segment', segment))}
 
-def f1(counts,  # [found, true, told], or several rows of these
-       ):       # dict: f1, precision, recall, and the events they rest on
+    def row(c):
+        return [int(c['Ntp']), int(c['Nref']), int(c['Nsys'])]
+
+    return {
+        what: {label: row(c) for label, c in m.class_wise.items() if c['Nref'] + c['Nsys']}
+        for what, m in (('event', event), ('segment', segment))
+    }
+
+def f1(
+    counts,  # [found, true, told], or several rows of these
+):  # dict: f1, precision, recall, and the events they rest on
     "The harmonic mean of precision and recall, and both."
-    h, t, e = (int(n) for n in np.sum(np.reshape(counts, (-1, 3)), axis=0)) if len(counts) else (0, 0, 0)
-    return {'f1': 2 * h / max(1, t + e), 'precision': h / max(1, e), 'recall': h / max(1, t), 'true': t, 'told': e}
+    h, t, e = (
+        (int(n) for n in np.sum(np.reshape(counts, (-1, 3)), axis=0)) if len(counts) else (0, 0, 0)
+    )
+    return {
+        'f1': 2 * h / max(1, t + e),
+        'precision': h / max(1, e),
+        'recall': h / max(1, t),
+        'true': t,
+        'told': e,
+    }
 
 # %% ../nbs/09b_timeline.ipynb #e3e7c455
-def scored_scenes(parts,    # Pairs of a `Tagger` and its side of the clips, a list
-                  begun,    # How many are done
-                  number,   # How many there are
-                  key,      # Of everything random, list of int
-                  names=BACKGROUNDS,  # As `scene_sounds`
-                  ):        # Yields (tagger, `Scene`)
+def scored_scenes(
+    parts,  # Pairs of a `Tagger` and its side of the clips, a list
+    begun,  # How many are done
+    number,  # How many there are
+    key,  # Of everything random, list of int
+    names=BACKGROUNDS,  # As `scene_sounds`
+):  # Yields (tagger, `Scene`)
     "The scenes of a benchmark, each signal-to-noise ratio as often with each tagger."
     sounds = {}
     for i in range(begun, number):
         k = i % len(parts)
         tagger, clips = parts[k]
-        if k not in sounds: sounds[k] = scene_sounds(clips, sr=tagger.sr, names=names)
-        yield tagger, make_scene(*sounds[k], sr=tagger.sr, snr=SNRS[i // len(parts) % len(SNRS)], rng=np.random.default_rng([*key, i]))
+        if k not in sounds:
+            sounds[k] = scene_sounds(clips, sr=tagger.sr, names=names)
+        yield (
+            tagger,
+            make_scene(
+                *sounds[k],
+                sr=tagger.sr,
+                snr=SNRS[i // len(parts) % len(SNRS)],
+                rng=np.random.default_rng([*key, i]),
+            ),
+        )
 
-def summary(rows,    # Counts of each scene: snr, event, segment
-            labels,  # 'event', 'segment' → label → [found, true, told]
-            ):       # 'event', 'segment' → scores: all, each SNR, each label
+def summary(
+    rows,  # Counts of each scene: snr, event, segment
+    labels,  # 'event', 'segment' → label → [found, true, told]
+):  # 'event', 'segment' → scores: all, each SNR, each label
     "Scores of many scenes."
-    return {what: {'all': f1([r[what] for r in rows]), 'snr': {str(s): f1([r[what] for r in rows if r['snr'] == s]) for s in SNRS},
-                   'labels': {label: f1(c) for label, c in sorted(labels[what].items())}} for what in ('event', 'segment')}
+    return {
+        what: {
+            'all': f1([r[what] for r in rows]),
+            'snr': {str(s): f1([r[what] for r in rows if r['snr'] == s]) for s in SNRS},
+            'labels': {label: f1(c) for label, c in sorted(labels[what].items())},
+        }
+        for what in ('event', 'segment')
+    }
 
 def peak_memory():  # Of this process, in MB
     "The largest memory so far."
-    try: return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]) * 1024 / 1e6
+    try:
+        return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]) * 1024 / 1e6
     except (OSError, IndexError):
         import resource
+
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
-def benchmark_hour(model,        # An exported file, or the folder of a run
-                   seconds=3600, # Length of the recording
-                   ):            # dict: seconds, peak_mb, events, took (s)
+def benchmark_hour(
+    model,  # An exported file, or the folder of a run
+    seconds=3600,  # Length of the recording
+):  # dict: seconds, peak_mb, events, took (s)
     "What a long recording takes, in a process of its own."
     import subprocess
     import tempfile
@@ -549,6 +817,7 @@ def benchmark_hour(model,        # An exported file, or the folder of a run
     import soundfile as sf
     from soundtag.dataset import mini_clip
     from soundtag.synthesis import INSTRUMENTS
+
     code = """
 import sys
 from soundtag.tagging import Tagger
@@ -559,62 +828,127 @@ print(sum(1 for _ in listen(Timeline(Tagger.load(sys.argv[1])), sys.argv[2])), p
         rng, file = np.random.default_rng(0), Path(folder) / 'long.wav'
         with sf.SoundFile(file, 'w', 44100, 1, 'PCM_16') as f:
             while f.frames < seconds * 44100:
-                y = mini_clip(sorted(INSTRUMENTS)[rng.integers(len(INSTRUMENTS))], int(rng.integers(100)), 0, seed=0)
-                f.write(np.r_[y, 1e-3 * rng.normal(size=int(rng.integers(44100)))][:seconds * 44100 - f.frames])
+                y = mini_clip(
+                    sorted(INSTRUMENTS)[rng.integers(len(INSTRUMENTS))],
+                    int(rng.integers(100)),
+                    0,
+                    seed=0,
+                )
+                f.write(
+                    np.r_[y, 1e-3 * rng.normal(size=int(rng.integers(44100)))][
+                        : seconds * 44100 - f.frames
+                    ]
+                )
         begun = time.perf_counter()
-        told = subprocess.run([sys.executable, '-c', code, str(model), str(file)], check=True, capture_output=True, text=True).stdout.split()
-        return {'seconds': seconds, 'peak_mb': round(float(told[1]), 1), 'events': int(told[0]), 'took': round(time.perf_counter() - begun, 1)}
+        told = subprocess.run(
+            [sys.executable, '-c', code, str(model), str(file)],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.split()
+        return {
+            'seconds': seconds,
+            'peak_mb': round(float(told[1]), 1),
+            'events': int(told[0]),
+            'took': round(time.perf_counter() - begun, 1),
+        }
 
-def begin_timeline(parts,  # As for `benchmark_timeline`
-                   begun,  # Results that were found before, or {}
-                   *, scenes, trials, seed,  # As for `benchmark_timeline`
-                   ):      # Results to go on with
+def begin_timeline(
+    parts,  # As for `benchmark_timeline`
+    begun,  # Results that were found before, or {}
+    *,
+    scenes,
+    trials,
+    seed,  # As for `benchmark_timeline`
+):  # Results to go on with
     "What is to be measured, and what of it is measured already."
     import hashlib
     from importlib.metadata import version
     from soundtag.training import data_of, versions
-    noise = np.random.default_rng(0).normal(size=(1, 44100)).astype('float32')
-    result = {'what': 'events in mixed scenes of 60 s, against the signal-to-noise ratio', 'data': [data_of(c) for _, c in parts], 'seeds': [seed],
-              'versions': versions() | {n: version(n) for n in ('sed_eval', 'onnxruntime')},
-              'taggers': [hashlib.sha256(np.asarray(t.predict(noise)).round(2).tobytes()).hexdigest()[:16] for t, _ in parts],
-              'settings': {'scenes': scenes, 'trials': trials, 'window': WINDOW, 'hop': HOP, 'smooth': SMOOTH, 'join': JOIN, 'rise': [BEFORE, AFTER], 'backgrounds': list(BACKGROUNDS), 'snrs': list(SNRS)}}
-    return begun if all(begun.get(n) == v for n, v in result.items()) else result | {'thresholds': None, 'scenes': [], 'labels': {'event': {}, 'segment': {}}}
 
-def add_scene(result,  # What `begin_timeline` gave, changed in place
-              scene,   # `Scene`
-              told,    # `Event`s that were told of it
-              ):
+    noise = np.random.default_rng(0).normal(size=(1, 44100)).astype('float32')
+    result = {
+        'what': 'events in mixed scenes of 60 s, against the signal-to-noise ratio',
+        'data': [data_of(c) for _, c in parts],
+        'seeds': [seed],
+        'versions': versions() | {n: version(n) for n in ('sed_eval', 'onnxruntime')},
+        'taggers': [
+            hashlib.sha256(np.asarray(t.predict(noise)).round(2).tobytes()).hexdigest()[:16]
+            for t, _ in parts
+        ],
+        'settings': {
+            'scenes': scenes,
+            'trials': trials,
+            'window': WINDOW,
+            'hop': HOP,
+            'smooth': SMOOTH,
+            'join': JOIN,
+            'rise': [BEFORE, AFTER],
+            'backgrounds': list(BACKGROUNDS),
+            'snrs': list(SNRS),
+        },
+    }
+    return (
+        begun
+        if all(begun.get(n) == v for n, v in result.items())
+        else result | {'thresholds': None, 'scenes': [], 'labels': {'event': {}, 'segment': {}}}
+    )
+
+def add_scene(
+    result,  # What `begin_timeline` gave, changed in place
+    scene,  # `Scene`
+    told,  # `Event`s that were told of it
+):
     "Count one more scene."
     counted = [label for label in result['thresholds'] if label not in BACKGROUNDS]
-    counts, row = count_scene(scene.events, told, counted, len(scene.y) / scene.sr), {'snr': scene.snr, 'background': scene.background}
+    counts, row = (
+        count_scene(scene.events, told, counted, len(scene.y) / scene.sr),
+        {'snr': scene.snr, 'background': scene.background},
+    )
     for what, mine in counts.items():
         row[what] = np.sum([[0, 0, 0], *mine.values()], axis=0).tolist()
-        for label, c in mine.items(): result['labels'][what][label] = np.add(result['labels'][what].get(label, [0, 0, 0]), c).tolist()
+        for label, c in mine.items():
+            result['labels'][what][label] = np.add(
+                result['labels'][what].get(label, [0, 0, 0]), c
+            ).tolist()
     result['scenes'].append(row)
 
-def benchmark_timeline(parts,           # List of (`Tagger`, `Clips` it has never heard), of the same labels
-                       *, model=None,   # An exported file to hear an hour with, for its memory
-                       scenes=200,      # To score, of 60 s
-                       trials=60,       # To fit the thresholds to, of other clips
-                       out=None,        # JSON file to write; one begun is gone on with
-                       seed=0,          # Of everything random
-                       progress=True,   # Print a line every ten scenes
-                       ):               # Results in the form of every benchmark
+def benchmark_timeline(
+    parts,  # List of (`Tagger`, `Clips` it has never heard), of the same labels
+    *,
+    model=None,  # An exported file to hear an hour with, for its memory
+    scenes=200,  # To score, of 60 s
+    trials=60,  # To fit the thresholds to, of other clips
+    out=None,  # JSON file to write; one begun is gone on with
+    seed=0,  # Of everything random
+    progress=True,  # Print a line every ten scenes
+):  # Results in the form of every benchmark
     "Timelines of scenes whose truth is known, against the signal-to-noise ratio."
     from soundtag.training import load_results, write_file
+
     labels, sides = list(parts[0][0].labels), [split_by_recording(c, seed) for _, c in parts]
     development, scored = ([(t, s[k]) for (t, _), s in zip(parts, sides)] for k in (0, 1))
     result = begin_timeline(parts, load_results(out), scenes=scenes, trials=trials, seed=seed)
-    def save(): return out and write_file(out, json.dumps(result, indent=1) + '\n')
+
+    def save():
+        return out and write_file(out, json.dumps(result, indent=1) + '\n')
+
     if result['thresholds'] is None:
-        heard = [(score_scene(t, s), s.events) for t, s in scored_scenes(development, 0, trials, [seed, 0])]
+        heard = [
+            (score_scene(t, s), s.events)
+            for t, s in scored_scenes(development, 0, trials, [seed, 0])
+        ]
         result['thresholds'] = fit_thresholds(*zip(*heard), labels)
     for tagger, scene in scored_scenes(scored, len(result['scenes']), scenes, [seed, 1]):
-        add_scene(result, scene, detect_events(*score_scene(tagger, scene), labels, result['thresholds']))
+        add_scene(
+            result, scene, detect_events(*score_scene(tagger, scene), labels, result['thresholds'])
+        )
         if len(result['scenes']) % 10 == 0:
             save()
-            if progress: print(f"{len(result['scenes'])} of {scenes} scenes", flush=True)
+            if progress:
+                print(f"{len(result['scenes'])} of {scenes} scenes", flush=True)
     result['metrics'] = summary(result['scenes'], result['labels'])
-    if model and 'hour' not in result: result['hour'] = benchmark_hour(model)
+    if model and 'hour' not in result:
+        result['hour'] = benchmark_hour(model)
     save()
     return result

@@ -35,7 +35,13 @@ from .audio import seconds_to_samples
 from .augmentation import SHORT, Augment, Batches, Ragged, crop, window_starts
 from .dataset import Clips, DataError, shorten, make_folds
 from .mfcc import MFCC, LogMel, prepare_data
-from .model import cnn6, pooled_cnn, post_cnn, standardized, strong_cnn    # before Keras: it tells TensorFlow to use oneDNN
+from soundtag.model import (
+    cnn6,
+    pooled_cnn,
+    post_cnn,
+    standardized,
+    strong_cnn,
+)  # before Keras: it tells TensorFlow to use oneDNN
 from .normalization import feature_stats
 
 import keras
@@ -45,224 +51,377 @@ class RunError(ValueError):
     "A run that can't be started, continued or read: what is wrong, and the cure."
 
 # %% ../nbs/07_training.ipynb #dcb29711
-NETWORKS = {'post_cnn': post_cnn, 'pooled_cnn': pooled_cnn, 'strong_cnn': strong_cnn, 'cnn6': cnn6}  # What a recipe may name: functions of (n_labels, input_shape=…)
+NETWORKS = {
+    'post_cnn': post_cnn,
+    'pooled_cnn': pooled_cnn,
+    'strong_cnn': strong_cnn,
+    'cnn6': cnn6,
+}  # What a recipe may name: functions of (n_labels, input_shape=…)
 
-def check_recipe(r, # A `Recipe`
-                 ):  # None
+def check_recipe(
+    r,  # A `Recipe`
+):  # None
     "Raise RunError for settings that can't be meant."
-    if r.network not in NETWORKS: raise RunError(f'network={r.network!r}: choose one of {", ".join(NETWORKS)}')
-    if r.watch not in ('scored', 'inner', 'none'): raise RunError(f'watch={r.watch!r}: choose scored, inner or none')
+    if r.network not in NETWORKS:
+        raise RunError(f'network={r.network!r}: choose one of {", ".join(NETWORKS)}')
+    if r.watch not in ('scored', 'inner', 'none'):
+        raise RunError(f'watch={r.watch!r}: choose scored, inner or none')
     for field in ('batch_size', 'epochs', 'patience', 'crops'):
-        if getattr(r, field) < 1: raise RunError(f'{field}={getattr(r, field)}: give 1 or more')
-    if r.window is None and (r.crops > 1 or r.augment != Augment() or r.shorter): raise RunError('crops, shorter and augment change windows: give window, in seconds')
-    if r.short not in SHORT: raise RunError(f'short={r.short!r}: choose one of {", ".join(SHORT)}')
-    if r.settle and r.window is None: raise RunError('settle passes windows through: give window, in seconds')
-    if not 0 <= r.doubt <= 1 or r.doubt and r.watch != 'none': raise RunError(f'doubt={r.doubt}: give 0 (believe all labels) to 1, a share of the epochs; it takes watch=none')
-    if any(not 0 < s < r.window for s in r.shorter): raise RunError(f'shorter={r.shorter}: give lengths above 0 and below window={r.window}, in seconds')
-    if r.window is not None and (few_frames := [s for s in (r.window, *r.shorter) if r.frames_of(s) < 16]):
-        raise RunError(f'windows of {few_frames[0]} s have fewer than 16 frames, and the networks halve them four times; make them longer, or hop_length smaller')
+        if getattr(r, field) < 1:
+            raise RunError(f'{field}={getattr(r, field)}: give 1 or more')
+    if r.window is None and (r.crops > 1 or r.augment != Augment() or r.shorter):
+        raise RunError('crops, shorter and augment change windows: give window, in seconds')
+    if r.short not in SHORT:
+        raise RunError(f'short={r.short!r}: choose one of {", ".join(SHORT)}')
+    if r.settle and r.window is None:
+        raise RunError('settle passes windows through: give window, in seconds')
+    if not 0 <= r.doubt <= 1 or r.doubt and r.watch != 'none':
+        raise RunError(
+            f'doubt={r.doubt}: give 0 (believe all labels) to 1, a share of the epochs; it takes watch=none'
+        )
+    if any(not 0 < s < r.window for s in r.shorter):
+        raise RunError(
+            f'shorter={r.shorter}: give lengths above 0 and below window={r.window}, in seconds'
+        )
+    if r.window is not None and (
+        few_frames := [s for s in (r.window, *r.shorter) if r.frames_of(s) < 16]
+    ):
+        raise RunError(
+            f'windows of {few_frames[0]} s have fewer than 16 frames, and the networks halve them four times; make them longer, or hop_length smaller'
+        )
 
 @dataclass(frozen=True)
 class Recipe:
     "All that decides what is learned, beside data, folds and seed; the defaults are the post's."
-    name: str                     # What it is called in a command and in results
-    features: object = MFCC(sr=44100, n_mfcc=40, hop_length=512)  # A feature object of chapter 04
-    seconds: float = 2.0          # Sound taken from each clip once and for all, in s; None: all
-    window: float = None          # Of that, s heard at once, cut anew in each epoch; None: everything
-    shorter: tuple = ()           # Shorter windows, in s, that batches of training have in turn with it
-    silence: float = None         # Both ends of a clip are left out where so many dB below its loudest value; None: kept
-    short: str = 'repeat'         # What fills the window of a shorter clip, one of `SHORT`
-    crops: int = 1                # Windows of a clip whose answers are averaged
-    augment: Augment = Augment()  # What else is changed in each epoch; takes a window
-    network: str = 'post_cnn'     # A name in `NETWORKS`
-    standardize: tuple = (0,)     # Axes of (clips, n_coef, frames, 1) that mean and deviation are taken over
-    batch_size: int = 64          # Clips a step
-    learning_rate: float = 1e-3   # Adam's
-    cosine: bool = False          # Whether it rises over the first twentieth of the steps and falls to 0 along a cosine
-    weight_decay: float = 0.      # AdamW's: share of each weight taken away a step, times the learning rate
-    label_smoothing: float = 0.   # Share of each target spread evenly over all labels
-    epochs: int = 30              # At most
-    least_steps: int = 0          # More epochs for small sets, until there are so many steps
-    doubt: float = 0.             # Share of the epochs for a first training, which says what unverified labels the real one believes, and all clips are mixed then, whatever `unmixed` says; 0: believe all
-    settle: int = 0               # Passes over the clips as they are, after training, for the means of batch normalisation
-    patience: int = 5             # Epochs without a lower watched loss before it stops
-    watch: str = 'scored'         # Fold whose loss picks the epoch: the scored one, an inner one left out of training, or none
 
-    def __post_init__(self): check_recipe(self)
-    settings = property(lambda self: asdict(self) | {'features': self.features.settings, 'augment': self.augment.settings} | {n: list(getattr(self, n)) for n in ('standardize', 'shorter')})
-    frames = property(lambda self: self.frames_of(self.window))     # of a window
-    def frames_of(self, seconds): return self.features.frames(seconds_to_samples(seconds, sr=self.features.sr))
-    def epochs_of(self, n): return max(self.epochs, -(-self.least_steps // -(-n // self.batch_size)))     # for n training clips
-    def doubts(self, train, unverified): return self.doubt > 0 and bool(np.isin(train, unverified).mean() >= .1)      # for fewer it is not worth it to learn three times
+    name: str  # What it is called in a command and in results
+    features: object = MFCC(sr=44100, n_mfcc=40, hop_length=512)  # A feature object of chapter 04
+    seconds: float = 2.0  # Sound taken from each clip once and for all, in s; None: all
+    window: float = None  # Of that, s heard at once, cut anew in each epoch; None: everything
+    shorter: tuple = ()  # Shorter windows, in s, that batches of training have in turn with it
+    silence: float = None  # Both ends of a clip are left out where so many dB below its loudest value; None: kept
+    short: str = 'repeat'  # What fills the window of a shorter clip, one of `SHORT`
+    crops: int = 1  # Windows of a clip whose answers are averaged
+    augment: Augment = Augment()  # What else is changed in each epoch; takes a window
+    network: str = 'post_cnn'  # A name in `NETWORKS`
+    standardize: tuple = (
+        0,
+    )  # Axes of (clips, n_coef, frames, 1) that mean and deviation are taken over
+    batch_size: int = 64  # Clips a step
+    learning_rate: float = 1e-3  # Adam's
+    cosine: bool = False  # Whether it rises over the first twentieth of the steps and falls to 0 along a cosine
+    weight_decay: float = (
+        0.0  # AdamW's: share of each weight taken away a step, times the learning rate
+    )
+    label_smoothing: float = 0.0  # Share of each target spread evenly over all labels
+    epochs: int = 30  # At most
+    least_steps: int = 0  # More epochs for small sets, until there are so many steps
+    doubt: float = 0.0  # Share of the epochs for a first training, which says what unverified labels the real one believes, and all clips are mixed then, whatever `unmixed` says; 0: believe all
+    settle: int = (
+        0  # Passes over the clips as they are, after training, for the means of batch normalisation
+    )
+    patience: int = 5  # Epochs without a lower watched loss before it stops
+    watch: str = 'scored'  # Fold whose loss picks the epoch: the scored one, an inner one left out of training, or none
+
+    def __post_init__(self):
+        check_recipe(self)
+
+    settings = property(
+        lambda self: (
+            asdict(self)
+            | {'features': self.features.settings, 'augment': self.augment.settings}
+            | {n: list(getattr(self, n)) for n in ('standardize', 'shorter')}
+        )
+    )
+    frames = property(lambda self: self.frames_of(self.window))  # of a window
+
+    def frames_of(self, seconds):
+        return self.features.frames(seconds_to_samples(seconds, sr=self.features.sr))
+
+    def epochs_of(self, n):
+        return max(
+            self.epochs, -(-self.least_steps // -(-n // self.batch_size))
+        )  # for n training clips
+
+    def doubts(self, train, unverified):
+        return self.doubt > 0 and bool(
+            np.isin(train, unverified).mean() >= 0.1
+        )  # for fewer it is not worth it to learn three times
 
 RECIPES = {
     'post': Recipe('post'),
-    'strong': Recipe('strong', features=LogMel(sr=44100, n_mels=64, n_fft=2048, hop_length=882, amin=1e-8, top_db=None), seconds=None, window=5.0, shorter=(2.0,), silence=60, crops=5,
-                     augment=Augment(time_shift=.5, freq_shift=3, gain=6, tilt=6, mixup=1, cutmix=.5, unmixed=.5, freq_mixstyle=.8), network='strong_cnn', standardize=(0, 2),
-                     batch_size=32, learning_rate=2e-3, cosine=True, weight_decay=.02, label_smoothing=.1, epochs=40, least_steps=1200, doubt=.5, settle=2, watch='none')}
+    'strong': Recipe(
+        'strong',
+        features=LogMel(sr=44100, n_mels=64, n_fft=2048, hop_length=882, amin=1e-8, top_db=None),
+        seconds=None,
+        window=5.0,
+        shorter=(2.0,),
+        silence=60,
+        crops=5,
+        augment=Augment(
+            time_shift=0.5,
+            freq_shift=3,
+            gain=6,
+            tilt=6,
+            mixup=1,
+            cutmix=0.5,
+            unmixed=0.5,
+            freq_mixstyle=0.8,
+        ),
+        network='strong_cnn',
+        standardize=(0, 2),
+        batch_size=32,
+        learning_rate=2e-3,
+        cosine=True,
+        weight_decay=0.02,
+        label_smoothing=0.1,
+        epochs=40,
+        least_steps=1200,
+        doubt=0.5,
+        settle=2,
+        watch='none',
+    ),
+}
 
 # %% ../nbs/07_training.ipynb #74307ae3
-def get_recipe(recipe,      # A `Recipe`, or a name in `RECIPES`
-               epochs=None, # At most so many epochs; None: as the recipe has it
-               ):           # `Recipe`
+def get_recipe(
+    recipe,  # A `Recipe`, or a name in `RECIPES`
+    epochs=None,  # At most so many epochs; None: as the recipe has it
+):  # `Recipe`
     "The recipe meant, or one clear error."
     if isinstance(recipe, str):
-        if recipe not in RECIPES: raise RunError(f'no recipe is called {recipe!r}; choose one of {", ".join(RECIPES)}')
+        if recipe not in RECIPES:
+            raise RunError(f'no recipe is called {recipe!r}; choose one of {", ".join(RECIPES)}')
         recipe = RECIPES[recipe]
     return recipe if epochs is None else replace(recipe, epochs=epochs, least_steps=0)
 
 # %% ../nbs/07_training.ipynb #cae0cf1f
 class FeatureRows(keras.utils.PyDataset):
     "Batches of rows of an array that may lie on disk: features, and their targets if there are any."
-    def __init__(self, X,       # Features, shape (clips, n_coef, frames, 1), may be a memory map
-                 rows,          # Indices of the rows to use
-                 targets=None,  # One-hot labels of all of X, shape (clips, labels)
-                 *, batch_size, # Rows a batch
-                 seed=None,     # Of the order, new in each epoch; None: as `rows` has it
-                 epoch=0):      # The first epoch: of a training that goes on, the number it has got to
+
+    def __init__(
+        self,
+        X,  # Features, shape (clips, n_coef, frames, 1), may be a memory map
+        rows,  # Indices of the rows to use
+        targets=None,  # One-hot labels of all of X, shape (clips, labels)
+        *,
+        batch_size,  # Rows a batch
+        seed=None,  # Of the order, new in each epoch; None: as `rows` has it
+        epoch=0,
+    ):  # The first epoch: of a training that goes on, the number it has got to
         super().__init__(workers=2, max_queue_size=4)
-        self.X, self.rows, self.targets, self.batch_size, self.seed, self.epoch = X, np.asarray(rows), targets, batch_size, seed, epoch
+        self.X, self.rows, self.targets, self.batch_size, self.seed, self.epoch = (
+            X,
+            np.asarray(rows),
+            targets,
+            batch_size,
+            seed,
+            epoch,
+        )
 
-    def __len__(self): return -(-len(self.rows) // self.batch_size)
+    def __len__(self):
+        return -(-len(self.rows) // self.batch_size)
 
-    def on_epoch_end(self): self.epoch += 1
+    def on_epoch_end(self):
+        self.epoch += 1
 
     @property
-    def order(self): return self.rows if self.seed is None else np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+    def order(self):
+        return (
+            self.rows
+            if self.seed is None
+            else np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+        )
 
     def __getitem__(self, i):
-        rows = self.order[i * self.batch_size:(i + 1) * self.batch_size]
+        rows = self.order[i * self.batch_size : (i + 1) * self.batch_size]
         return self.X[rows] if self.targets is None else (self.X[rows], self.targets[rows])
 
 # %% ../nbs/07_training.ipynb #600ac302
-def predict_rows(model,         # A Keras model on features
-                 X,             # Features, shape (clips, n_coef, frames, 1)
-                 rows,          # Indices of the rows to predict
-                 *, batch_size, # Rows a batch
-                 ):             # Probabilities, float32, shape (rows, labels)
+def predict_rows(
+    model,  # A Keras model on features
+    X,  # Features, shape (clips, n_coef, frames, 1)
+    rows,  # Indices of the rows to predict
+    *,
+    batch_size,  # Rows a batch
+):  # Probabilities, float32, shape (rows, labels)
     "What a model makes of some rows."
     batches = FeatureRows(X, rows, batch_size=batch_size)
-    if not len(batches): return np.zeros((0, model.output_shape[-1]), 'float32')
-    return np.concatenate([keras.ops.convert_to_numpy(model(batches[i], training=False)) for i in range(len(batches))])
+    if not len(batches):
+        return np.zeros((0, model.output_shape[-1]), 'float32')
+    return np.concatenate(
+        [keras.ops.convert_to_numpy(model(batches[i], training=False)) for i in range(len(batches))]
+    )
 
 # %% ../nbs/07_training.ipynb #97a83b57
 class AugmentedRows(Batches, keras.utils.PyDataset):
     "Chapter 05's batches for Keras, fetched while the network computes."
-    def __init__(self, *args, **kwargs): # As `Batches`
+
+    def __init__(self, *args, **kwargs):  # As `Batches`
         keras.utils.PyDataset.__init__(self, workers=2, max_queue_size=4)
         Batches.__init__(self, *args, **kwargs)
 
 # %% ../nbs/07_training.ipynb #e99aae03
 class ClipWindows:
     "Clips of any length as if they were an array of features: a window of each, at one place."
+
     ndim = 4
-    def __init__(self, store, # A `FeatureStore`, or what `crop` takes
-                 frames,      # Frames of a window
-                 place=.5,    # 0 first, 1 last
-                 short='repeat', # What fills the window of a shorter clip
-                 ):
+
+    def __init__(
+        self,
+        store,  # A `FeatureStore`, or what `crop` takes
+        frames,  # Frames of a window
+        place=0.5,  # 0 first, 1 last
+        short='repeat',  # What fills the window of a shorter clip
+    ):
         self.store, self.frames, self.place, self.short = store, frames, place, short
         self.shape = len(store.frames), store.rows.shape[1], frames, 1
 
-    def __len__(self): return self.shape[0]
+    def __len__(self):
+        return self.shape[0]
 
     def __getitem__(self, rows):
         rows = np.arange(len(self))[rows]
-        return crop(self.store, rows, window_starts(self.store.frames[rows], self.frames, self.place), self.frames, self.short)[..., None]
+        return crop(
+            self.store,
+            rows,
+            window_starts(self.store.frames[rows], self.frames, self.place),
+            self.frames,
+            self.short,
+        )[..., None]
 
-    def at(self, place): return ClipWindows(self.store, self.frames, place, self.short)
+    def at(self, place):
+        return ClipWindows(self.store, self.frames, place, self.short)
 
-def trim_frames(store,     # A `FeatureStore` of log-mel in dB
-                top_db=60, # Frames more than so many dB below the clip's loudest value are silent
-                ):         # `Ragged` of the same rows
+def trim_frames(
+    store,  # A `FeatureStore` of log-mel in dB
+    top_db=60,  # Frames more than so many dB below the clip's loudest value are silent
+):  # `Ragged` of the same rows
     "Leave the silence at both ends of each clip out."
     kept = []
     for a, n in zip(store.start, store.frames):
-        level = store.rows[a:a + n].max(axis=1)
+        level = store.rows[a : a + n].max(axis=1)
         loud = np.flatnonzero(level >= level.max() - top_db)
         kept.append((a + loud[0], loud[-1] + 1 - loud[0]))
     return Ragged(store.rows, *np.array(kept).T)
 
 # %% ../nbs/07_training.ipynb #9da617b6
-def predict_clips(model,  # A Keras model on features
-                  X,      # Features, shape (clips, n_coef, frames, 1), or `ClipWindows`
-                  rows,   # Indices of the clips to predict
-                  recipe, # A `Recipe`
-                  ):      # Probabilities, float32, shape (rows, labels)
+def predict_clips(
+    model,  # A Keras model on features
+    X,  # Features, shape (clips, n_coef, frames, 1), or `ClipWindows`
+    rows,  # Indices of the clips to predict
+    recipe,  # A `Recipe`
+):  # Probabilities, float32, shape (rows, labels)
     "What a model makes of whole clips."
     views = [X] if recipe.window is None else [X.at(u) for u in np.linspace(0, 1, recipe.crops)]
-    return np.mean([predict_rows(model, view, rows, batch_size=recipe.batch_size) for view in views], axis=0)
+    return np.mean(
+        [predict_rows(model, view, rows, batch_size=recipe.batch_size) for view in views], axis=0
+    )
 
 # %% ../nbs/07_training.ipynb #f85d31cb
 @contextmanager
-def deterministic(seed,  # Of everything random, 0 or more
-                  ):     # A context, in which Keras computes the same numbers each time
+def deterministic(
+    seed,  # Of everything random, 0 or more
+):  # A context, in which Keras computes the same numbers each time
     "Seed all generators, choose deterministic kernels, and keep the order of every sum."
     import tensorflow as tf
+
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     before = tf.config.optimizer.get_experimental_options().get('disable_meta_optimizer', False)
     tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': True})
     level = tf.get_logger().level
-    tf.get_logger().setLevel('ERROR')     # it warns of a new computation each time, and each fold needs one
-    try: yield
+    tf.get_logger().setLevel(
+        'ERROR'
+    )  # it warns of a new computation each time, and each fold needs one
+    try:
+        yield
     finally:
         tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': before})
         tf.get_logger().setLevel(level)
 
 # %% ../nbs/07_training.ipynb #9e64f0aa
 @contextmanager
-def mixed_precision(policy=None, # Keras's name of it; None: 'mixed_float16' where there is a graphics card, else 'float32'
-                    ):           # A context; the networks built in it compute that way
+def mixed_precision(
+    policy=None,  # Keras's name of it; None: 'mixed_float16' where there is a graphics card, else 'float32'
+):  # A context; the networks built in it compute that way
     "Settle how many bits a network multiplies with."
     import tensorflow as tf
+
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy or ('mixed_float16' if tf.config.list_physical_devices('GPU') else 'float32'))
-    try: yield
-    finally: keras.config.set_dtype_policy(before)
+    keras.config.set_dtype_policy(
+        policy or ('mixed_float16' if tf.config.list_physical_devices('GPU') else 'float32')
+    )
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 # %% ../nbs/07_training.ipynb #bb8af9d7
-def learning_rate(recipe, # A `Recipe`
-                  steps,  # Of the whole training
-                  ):      # A number, or a Keras schedule
+def learning_rate(
+    recipe,  # A `Recipe`
+    steps,  # Of the whole training
+):  # A number, or a Keras schedule
     "Constant, or up over the first twentieth of the steps and down to 0 along a cosine."
-    if not recipe.cosine: return recipe.learning_rate
+    if not recipe.cosine:
+        return recipe.learning_rate
     rise = max(1, steps // 20)
-    return keras.optimizers.schedules.CosineDecay(0., max(1, steps - rise), warmup_target=recipe.learning_rate, warmup_steps=rise)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - rise), warmup_target=recipe.learning_rate, warmup_steps=rise
+    )
 
 # %% ../nbs/07_training.ipynb #402fe150
-def build_model(recipe,   # A `Recipe`
-                n_labels, # Labels to tell apart
-                X,        # Features, shape (clips, n_coef, frames, 1)
-                rows,     # Rows to train on: mean and deviation are theirs
-                ):        # Compiled `keras.Model` on raw features
+def build_model(
+    recipe,  # A `Recipe`
+    n_labels,  # Labels to tell apart
+    X,  # Features, shape (clips, n_coef, frames, 1)
+    rows,  # Rows to train on: mean and deviation are theirs
+):  # Compiled `keras.Model` on raw features
     "The recipe's network, with the standardisation inside, ready to fit."
     bands, frames, channels = X.shape[1:]
-    network = NETWORKS[recipe.network](n_labels, input_shape=(bands, None if recipe.shorter else frames, channels))
+    network = NETWORKS[recipe.network](
+        n_labels, input_shape=(bands, None if recipe.shorter else frames, channels)
+    )
     model = standardized(network, *feature_stats(X, rows, axis=recipe.standardize))
     rate = learning_rate(recipe, recipe.epochs_of(len(rows)) * -(-len(rows) // recipe.batch_size))
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay) if recipe.weight_decay else keras.optimizers.Adam(rate)
-    model.compile(optimizer, keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing), metrics=[keras.metrics.CategoricalAccuracy('accuracy')])
-    model.optimizer.build(model.trainable_variables)     # what has all its variables is traced once, not twice
+    optimizer = (
+        keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
+        if recipe.weight_decay
+        else keras.optimizers.Adam(rate)
+    )
+    model.compile(
+        optimizer,
+        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+        metrics=[keras.metrics.CategoricalAccuracy('accuracy')],
+    )
+    model.optimizer.build(
+        model.trainable_variables
+    )  # what has all its variables is traced once, not twice
     return model
 
 # %% ../nbs/07_training.ipynb #90576be5
-def early_stopping_callbacks(folder,   # Where best.keras and history.csv go
-                             patience, # Epochs to wait for a lower loss
-                             logs,     # Where TensorBoard's files go
-                             ):        # List of Keras callbacks
+def early_stopping_callbacks(
+    folder,  # Where best.keras and history.csv go
+    patience,  # Epochs to wait for a lower loss
+    logs,  # Where TensorBoard's files go
+):  # List of Keras callbacks
     "The post's three, and the log as a CSV."
     folder = Path(folder)
-    return [keras.callbacks.ModelCheckpoint(str(folder / 'best.keras'), monitor='val_loss', save_best_only=True),
-            keras.callbacks.EarlyStopping(monitor='val_loss', patience=patience),
-            keras.callbacks.TensorBoard(log_dir=str(logs), write_graph=True),
-            keras.callbacks.CSVLogger(str(folder / 'history.csv'))]
+    return [
+        keras.callbacks.ModelCheckpoint(
+            str(folder / 'best.keras'), monitor='val_loss', save_best_only=True
+        ),
+        keras.callbacks.EarlyStopping(monitor='val_loss', patience=patience),
+        keras.callbacks.TensorBoard(log_dir=str(logs), write_graph=True),
+        keras.callbacks.CSVLogger(str(folder / 'history.csv')),
+    ]
 
 # %% ../nbs/07_training.ipynb #570cf3d0
 class Checkpoint(keras.callbacks.Callback):
     "Saves model and optimiser after each epoch, whole or not at all."
-    def __init__(self, path): # A .keras file
+
+    def __init__(self, path):  # A .keras file
         super().__init__()
         self.path = Path(path)
 
@@ -271,119 +430,191 @@ class Checkpoint(keras.callbacks.Callback):
         self.model.save(part)
         os.replace(part, self.path)
 
-def checkpoint_callbacks(folder, # Where last.keras and history.csv go
-                         logs,   # Where TensorBoard's files go
-                         ):      # List of Keras callbacks
+def checkpoint_callbacks(
+    folder,  # Where last.keras and history.csv go
+    logs,  # Where TensorBoard's files go
+):  # List of Keras callbacks
     "For a number of epochs settled beforehand: the log first, then the state it belongs to."
     folder = Path(folder)
-    return [keras.callbacks.CSVLogger(str(folder / 'history.csv'), append=True), Checkpoint(folder / 'last.keras'), keras.callbacks.TensorBoard(log_dir=str(logs))]
+    return [
+        keras.callbacks.CSVLogger(str(folder / 'history.csv'), append=True),
+        Checkpoint(folder / 'last.keras'),
+        keras.callbacks.TensorBoard(log_dir=str(logs)),
+    ]
 
-def load_checkpoint(folder,  # Where a killed training left its files, or an empty one
-                    model,   # A compiled model to begin with if there is nothing
-                    steps,   # Steps an epoch
-                    ):       # The model to go on with; epochs done
+def load_checkpoint(
+    folder,  # Where a killed training left its files, or an empty one
+    model,  # A compiled model to begin with if there is nothing
+    steps,  # Steps an epoch
+):  # The model to go on with; epochs done
     "Take up a training after its last whole epoch."
     last, log = Path(folder) / 'last.keras', Path(folder) / 'history.csv'
     if not (last.exists() and log.exists()):
         log.unlink(missing_ok=True)
         return model, 0
     model = keras.saving.load_model(last)
-    done = -(-int(model.optimizer.iterations) // steps)     # a step with too large a gradient is left out where half the bits are used, and not counted
+    done = -(
+        -int(model.optimizer.iterations) // steps
+    )  # a step with too large a gradient is left out where half the bits are used, and not counted
     part = log.with_name('history.part')
-    part.write_bytes(b''.join(log.read_bytes().splitlines(keepends=True)[:done + 1]))
+    part.write_bytes(b''.join(log.read_bytes().splitlines(keepends=True)[: done + 1]))
     os.replace(part, log)
     return model, done
 
 # %% ../nbs/07_training.ipynb #927c5016
-def recalibrate_batch_norm(model,   # What `standardized` gave, trained
-                           batches, # `Batches` of clips as they are
-                           passes,  # How often each clip passes
-                           ):       # `model`
+def recalibrate_batch_norm(
+    model,  # What `standardized` gave, trained
+    batches,  # `Batches` of clips as they are
+    passes,  # How often each clip passes
+):  # `model`
     "Take the means and variances of batch normalisation anew."
     norms = [l for l in model.layers[-1].layers if isinstance(l, keras.layers.BatchNormalization)]
     momenta = [l.momentum for l in norms]
     for i in range(passes * len(batches)):
-        for l in norms: l.momentum = i / (i + 1)      # the mean of all batches so far
+        for l in norms:
+            l.momentum = i / (i + 1)  # the mean of all batches so far
         model(batches.batch(*divmod(i, len(batches)))[0], training=True)
-    for l, m in zip(norms, momenta): l.momentum = m
+    for l, m in zip(norms, momenta):
+        l.momentum = m
     return model
 
 # %% ../nbs/07_training.ipynb #6f2e9a31
-def to_float32(model,  # A Keras model
-               make,   # Function that makes such a model, like `build_model`
-               *args): # What it takes
+def to_float32(
+    model,  # A Keras model
+    make,  # Function that makes such a model, like `build_model`
+    *args,
+):  # What it takes
     "The same model, which computes with 32 bits."
-    with mixed_precision('float32'): whole = make(*args)
+    with mixed_precision('float32'):
+        whole = make(*args)
     whole.set_weights(model.get_weights())
     return whole
 
 # %% ../nbs/07_training.ipynb #7589d346
-def training_batches(recipe,  # A `Recipe`
-                     X,       # Features, shape (clips, n_coef, frames, 1), or `ClipWindows`
-                     rows,    # Rows to learn from
-                     targets, # One-hot labels, shape (clips, labels)
-                     seed,    # Of order and augmentation
-                     epoch=0, # The first one wanted
-                     ):       # A `PyDataset`
+def training_batches(
+    recipe,  # A `Recipe`
+    X,  # Features, shape (clips, n_coef, frames, 1), or `ClipWindows`
+    rows,  # Rows to learn from
+    targets,  # One-hot labels, shape (clips, labels)
+    seed,  # Of order and augmentation
+    epoch=0,  # The first one wanted
+):  # A `PyDataset`
     "What the network is shown while it learns."
-    if recipe.window is None: return FeatureRows(X, rows, targets, batch_size=recipe.batch_size, seed=seed, epoch=epoch)
+    if recipe.window is None:
+        return FeatureRows(X, rows, targets, batch_size=recipe.batch_size, seed=seed, epoch=epoch)
     frames = (X.frames, *map(recipe.frames_of, recipe.shorter))
-    return AugmentedRows(X.store, rows, targets, frames=frames, short=X.short, batch_size=recipe.batch_size, seed=seed, augment=recipe.augment, epoch=epoch)
+    return AugmentedRows(
+        X.store,
+        rows,
+        targets,
+        frames=frames,
+        short=X.short,
+        batch_size=recipe.batch_size,
+        seed=seed,
+        augment=recipe.augment,
+        epoch=epoch,
+    )
 
-def fit_fold(X,          # Features, shape (clips, n_coef, frames, 1), may be a memory map; or `ClipWindows`
-             targets,    # One-hot labels, shape (clips, labels)
-             train,      # Rows to learn from
-             watched,    # Rows whose loss picks the epoch, or is merely written down
-             *, recipe,  # A `Recipe`
-             seed,       # Of weights, order and augmentation
-             folder,     # Where the model, history.csv and logs go
-             unverified=(), # Rows whose labels nobody has checked
-             logs=None,  # Another place for TensorBoard's files
-             more=(),    # More Keras callbacks
-             ):          # The model of the epoch with the lowest watched loss, or the last
+def fit_fold(
+    X,  # Features, shape (clips, n_coef, frames, 1), may be a memory map; or `ClipWindows`
+    targets,  # One-hot labels, shape (clips, labels)
+    train,  # Rows to learn from
+    watched,  # Rows whose loss picks the epoch, or is merely written down
+    *,
+    recipe,  # A `Recipe`
+    seed,  # Of weights, order and augmentation
+    folder,  # Where the model, history.csv and logs go
+    unverified=(),  # Rows whose labels nobody has checked
+    logs=None,  # Another place for TensorBoard's files
+    more=(),  # More Keras callbacks
+):  # The model of the epoch with the lowest watched loss, or the last
     "Train one network from scratch, and reload the epoch that counts."
     if recipe.doubts(train, unverified):
-        recipe = replace(recipe, augment=replace(recipe.augment, unmixed=0.))
-        targets = relabel(X, targets, train, unverified, recipe=recipe, seed=seed, folder=folder, more=more)
+        recipe = replace(recipe, augment=replace(recipe.augment, unmixed=0.0))
+        targets = relabel(
+            X, targets, train, unverified, recipe=recipe, seed=seed, folder=folder, more=more
+        )
     fixed, logs = recipe.watch == 'none', logs or Path(folder) / 'logs'
     with deterministic(seed), mixed_precision():
-        model, done, half = build_model(recipe, targets.shape[1], X, train), 0, keras.config.dtype_policy().name != 'float32'
-        if fixed: model, done = load_checkpoint(folder, model, -(-len(train) // recipe.batch_size))
-        batches, epochs = training_batches(recipe, X, train, targets, seed, done), recipe.epochs_of(len(train))
-        told = model.fit(batches, validation_data=FeatureRows(X, watched, targets, batch_size=recipe.batch_size), initial_epoch=done, epochs=epochs, shuffle=False, verbose=0,
-                         callbacks=[*(checkpoint_callbacks(folder, logs) if fixed else early_stopping_callbacks(folder, recipe.patience, logs)), *more])
-    if not np.isfinite(told.history.get('val_loss', [0])[0]): raise RunError(f'{folder}: the loss was no number from the first epoch on; lower learning_rate={recipe.learning_rate}')
-    model = keras.saving.load_model(Path(folder) / ('last.keras' if fixed else 'best.keras'), compile=False)
-    if half: model = to_float32(model, build_model, recipe, targets.shape[1], X, train)
-    if recipe.settle: recalibrate_batch_norm(model, training_batches(replace(recipe, augment=Augment(), shorter=()), X, train, targets, seed), recipe.settle)
+        model, done, half = (
+            build_model(recipe, targets.shape[1], X, train),
+            0,
+            keras.config.dtype_policy().name != 'float32',
+        )
+        if fixed:
+            model, done = load_checkpoint(folder, model, -(-len(train) // recipe.batch_size))
+        batches, epochs = (
+            training_batches(recipe, X, train, targets, seed, done),
+            recipe.epochs_of(len(train)),
+        )
+        told = model.fit(
+            batches,
+            validation_data=FeatureRows(X, watched, targets, batch_size=recipe.batch_size),
+            initial_epoch=done,
+            epochs=epochs,
+            shuffle=False,
+            verbose=0,
+            callbacks=[
+                *(
+                    checkpoint_callbacks(folder, logs)
+                    if fixed
+                    else early_stopping_callbacks(folder, recipe.patience, logs)
+                ),
+                *more,
+            ],
+        )
+    if not np.isfinite(told.history.get('val_loss', [0])[0]):
+        raise RunError(
+            f'{folder}: the loss was no number from the first epoch on; lower learning_rate={recipe.learning_rate}'
+        )
+    model = keras.saving.load_model(
+        Path(folder) / ('last.keras' if fixed else 'best.keras'), compile=False
+    )
+    if half:
+        model = to_float32(model, build_model, recipe, targets.shape[1], X, train)
+    if recipe.settle:
+        recalibrate_batch_norm(
+            model,
+            training_batches(
+                replace(recipe, augment=Augment(), shorter=()), X, train, targets, seed
+            ),
+            recipe.settle,
+        )
     return model
 
 # %% ../nbs/07_training.ipynb #37cb1410
-def fold_seed(seed,  # The run's
-              fold,  # Fold of each clip
-              k,     # One of them
-              ):     # Below 2³², the same whatever was trained before
+def fold_seed(
+    seed,  # The run's
+    fold,  # Fold of each clip
+    k,  # One of them
+):  # Below 2³², the same whatever was trained before
     "A seed of its own for each fold."
     return int(np.random.SeedSequence([seed, sorted(set(fold)).index(k)]).generate_state(1)[0])
 
 # %% ../nbs/07_training.ipynb #4d7d8cfa
-def split_rows(fold,   # Fold of each clip, shape (clips,)
-               k,      # Fold to score
-               watch,  # 'scored', 'inner', 'none', or 'hindsight': train as 'inner' does, watch as 'scored' does
-               ):      # Rows to train on, to watch, to score
+def split_rows(
+    fold,  # Fold of each clip, shape (clips,)
+    k,  # Fold to score
+    watch,  # 'scored', 'inner', 'none', or 'hindsight': train as 'inner' does, watch as 'scored' does
+):  # Rows to train on, to watch, to score
     "Which clips play which part while fold `k` is held out."
     fold, ks = np.asarray(fold), sorted(set(fold))
     scored = np.flatnonzero(fold == k)
-    if watch in ('scored', 'none'): return np.flatnonzero(fold != k), scored, scored
-    if len(ks) < 3: raise RunError(f'watch=inner takes a fold to train on, one to watch and one to score, and there are {len(ks)} folds; make more')
+    if watch in ('scored', 'none'):
+        return np.flatnonzero(fold != k), scored, scored
+    if len(ks) < 3:
+        raise RunError(
+            f'watch=inner takes a fold to train on, one to watch and one to score, and there are {len(ks)} folds; make more'
+        )
     inner = ks[(ks.index(k) + 1) % len(ks)]
     train = np.flatnonzero((fold != k) & (fold != inner))
     return train, scored if watch == 'hindsight' else np.flatnonzero(fold == inner), scored
 
 # %% ../nbs/07_training.ipynb #1b3f275d
-def write_file(path, # Where the file shall be
-               data, # Its content, str or bytes
-               ):    # `path`
+def write_file(
+    path,  # Where the file shall be
+    data,  # Its content, str or bytes
+):  # `path`
     "Write a file whole or not at all: under another name first, then renamed."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -392,44 +623,75 @@ def write_file(path, # Where the file shall be
     os.replace(part, path)
     return path
 
-def write_npy(path,  # Where the file shall be
-              array, # Its content
-              ):     # `path`
+def write_npy(
+    path,  # Where the file shall be
+    array,  # Its content
+):  # `path`
     "`numpy.save`, whole or not at all."
     np.save(buffer := BytesIO(), array, allow_pickle=False)
     return write_file(path, buffer.getvalue())
 
 # %% ../nbs/07_training.ipynb #cdc26662
-def versions(): # Name → version
+def versions():  # Name → version
     "The versions of all that takes part in a result."
-    names = 'soundtag', 'tensorflow', 'keras', 'librosa', 'numpy', 'scipy', 'soundfile', 'soxr', 'scikit-learn'
-    return {'python': platform.python_version()} | {n: version(n) for n in names} | {'onednn': os.environ.get('TF_ENABLE_ONEDNN_OPTS', 'default')}
+    names = (
+        'soundtag',
+        'tensorflow',
+        'keras',
+        'librosa',
+        'numpy',
+        'scipy',
+        'soundfile',
+        'soxr',
+        'scikit-learn',
+    )
+    return (
+        {'python': platform.python_version()}
+        | {n: version(n) for n in names}
+        | {'onednn': os.environ.get('TF_ENABLE_ONEDNN_OPTS', 'default')}
+    )
 
 # %% ../nbs/07_training.ipynb #f915c1ca
-SELECTION = {'scored': 'each fold\'s epoch is picked on the very clips it is scored on, as in the post: the estimate is optimistic',
-             'inner': 'each fold\'s epoch is picked on another fold, left out of training: nothing is picked on the scored clips',
-             'none': 'the number of epochs is settled beforehand and the last weights count: nothing is picked'}
+SELECTION = {
+    'scored': 'each fold\'s epoch is picked on the very clips it is scored on, as in the post: the estimate is optimistic',
+    'inner': 'each fold\'s epoch is picked on another fold, left out of training: nothing is picked on the scored clips',
+    'none': 'the number of epochs is settled beforehand and the last weights count: nothing is picked',
+}
 
-def data_of(clips, # `Clips`
-            ):     # Its name, fingerprint and size
+def data_of(
+    clips,  # `Clips`
+):  # Its name, fingerprint and size
     "What a result says about its data."
-    return {'name': clips.name, 'fingerprint': clips.fingerprint, 'clips': len(clips), 'labels': len(clips.labels)}
+    return {
+        'name': clips.name,
+        'fingerprint': clips.fingerprint,
+        'clips': len(clips),
+        'labels': len(clips.labels),
+    }
 
-def run_config(clips,  # `Clips`
-               recipe, # A `Recipe`
-               folds,  # How many there are
-               kind,   # Kind of folds asked for
-               seed,   # Of everything random
-               ):      # Content of config.json
+def run_config(
+    clips,  # `Clips`
+    recipe,  # A `Recipe`
+    folds,  # How many there are
+    kind,  # Kind of folds asked for
+    seed,  # Of everything random
+):  # Content of config.json
     "All that decides the numbers of a run."
     data = data_of(clips) | {'root': str(Path(clips.root).resolve())}
-    return {'recipe': recipe.settings, 'selection': SELECTION[recipe.watch], 'data': data,
-            'folds': {'number': int(folds), 'kind': kind}, 'seed': int(seed), 'versions': versions()}
+    return {
+        'recipe': recipe.settings,
+        'selection': SELECTION[recipe.watch],
+        'data': data,
+        'folds': {'number': int(folds), 'kind': kind},
+        'seed': int(seed),
+        'versions': versions(),
+    }
 
 # %% ../nbs/07_training.ipynb #fd7386cd
-def config_differences(old, # A config
-                       new, # Another
-                       ):   # Like ['seed: 0 there, 1 here']
+def config_differences(
+    old,  # A config
+    new,  # Another
+):  # Like ['seed: 0 there, 1 here']
     "What two runs do not have in common."
     a, b = (pd.json_normalize(c, sep=' ').iloc[0].to_dict() for c in (old, new))
     names = [n for n in a | b if a.get(n) != b.get(n) and n not in ('data root', 'selection')]
@@ -439,58 +701,87 @@ def config_differences(old, # A config
     return [f'{n}: {a.get(n)} there, {b.get(n)} here' for n in names]
 
 # %% ../nbs/07_training.ipynb #0602e068
-def check_folder(out,    # Folder of a run, which may not exist yet
-                 config, # What shall run in it
-                 ):      # Whether this very run was begun there
+def check_folder(
+    out,  # Folder of a run, which may not exist yet
+    config,  # What shall run in it
+):  # Whether this very run was begun there
     "Refuse a folder that holds anything else."
     out = Path(out)
-    if out.is_file(): raise RunError(f'{out}: is a file; name a folder with --out')
-    if not out.exists() or all(p.name.startswith('.') for p in out.iterdir()): return False
-    try: found = config_differences(json.loads((out / 'config.json').read_text('utf-8')), config)
+    if out.is_file():
+        raise RunError(f'{out}: is a file; name a folder with --out')
+    if not out.exists() or all(p.name.startswith('.') for p in out.iterdir()):
+        return False
+    try:
+        found = config_differences(json.loads((out / 'config.json').read_text('utf-8')), config)
     except (OSError, ValueError, AttributeError):
-        raise RunError(f'{out}: is not empty and holds no run; name another folder with --out') from None
+        raise RunError(
+            f'{out}: is not empty and holds no run; name another folder with --out'
+        ) from None
     if found and all(d.startswith('versions ') for d in found):
-        raise RunError(f'{out}: was begun with other versions ({shorten(found)}), and its folds would not be those of one system; install those again, or name another folder with --out')
-    if found: raise RunError(f'{out}: holds another run ({shorten(found)}); name another folder with --out, or remove this one')
+        raise RunError(
+            f'{out}: was begun with other versions ({shorten(found)}), and its folds would not be those of one system; install those again, or name another folder with --out'
+        )
+    if found:
+        raise RunError(
+            f'{out}: holds another run ({shorten(found)}); name another folder with --out, or remove this one'
+        )
     return True
 
 # %% ../nbs/07_training.ipynb #c6af30c2
 @contextmanager
-def run_lock(out, # Folder of a run, which may not exist yet
-             ):   # A context, which one process at a time is in
+def run_lock(
+    out,  # Folder of a run, which may not exist yet
+):  # A context, which one process at a time is in
     "Keep a second process out of a run's folder, by a lock beside it."
     from filelock import FileLock, Timeout
+
     place = Path(out).resolve()
     place.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(place.parent / f'.{place.name}.lock')
-    try: lock.acquire(timeout=0)
-    except Timeout: raise RunError(f'{out}: another process is training there; wait until it ends, or name another folder with --out') from None
-    try: yield
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(
+            f'{out}: another process is training there; wait until it ends, or name another folder with --out'
+        ) from None
+    try:
+        yield
     finally:
-        with suppress(OSError): os.unlink(lock.lock_file)
+        with suppress(OSError):
+            os.unlink(lock.lock_file)
         lock.release()
 
 # %% ../nbs/07_training.ipynb #be125934
 @contextmanager
-def explain_full_disk(out, # Folder of a run
-                      ):   # A context, in which a full disk gets a clear error
+def explain_full_disk(
+    out,  # Folder of a run
+):  # A context, in which a full disk gets a clear error
     "Say what a full disk means for a run."
-    try: yield
+    try:
+        yield
     except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT): raise
-        raise RunError(f'{out}: the disk is full ({e.filename or out}); finished folds are kept, free space and give the same command again') from None
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RunError(
+            f'{out}: the disk is full ({e.filename or out}); finished folds are kept, free space and give the same command again'
+        ) from None
 
 # %% ../nbs/07_training.ipynb #6fd6b35e
-def assign_folds(clips,   # `Clips`
-                 folds,   # How many, unless the data set has its own
-                 kind,    # Kind of folds
-                 watch,   # 'scored' or 'inner'
-                 seed,    # Of the shuffle
-                 ):       # Series fname → fold
+def assign_folds(
+    clips,  # `Clips`
+    folds,  # How many, unless the data set has its own
+    kind,  # Kind of folds
+    watch,  # 'scored' or 'inner'
+    seed,  # Of the shuffle
+):  # Series fname → fold
     "The folds of a run, or one clear error why there can't be any."
-    if seed < 0: raise RunError(f'seed={seed}: give 0 or more')
+    if seed < 0:
+        raise RunError(f'seed={seed}: give 0 or more')
     labels = clips.train.table.label.unique()
-    if len(labels) < 2: raise DataError(f'{clips.name}: {len(clips.train)} training clips with {len(labels)} label{"s" * (len(labels) != 1)} {shorten(labels)}; a network needs 2 labels or more to choose from, add clips')
+    if len(labels) < 2:
+        raise DataError(
+            f'{clips.name}: {len(clips.train)} training clips with {len(labels)} label{"s" * (len(labels) != 1)} {shorten(labels)}; a network needs 2 labels or more to choose from, add clips'
+        )
     fold = make_folds(clips, folds, kind=kind, seed=seed)
     split_rows(fold, fold.iloc[0], watch)
     return fold
@@ -499,143 +790,231 @@ def assign_folds(clips,   # `Clips`
 @dataclass(frozen=True, eq=False)
 class RunData:
     "What all folds of a run have in common."
-    clips: Clips           # Those that could be read, training and test
-    skipped: pd.DataFrame  # The others: fname, path, reason
-    X: object              # Features of `clips`, shape (clips, n_coef, frames, 1), on disk; or `ClipWindows` of them
-    targets: np.ndarray    # One-hot labels, shape (clips, labels)
-    train: np.ndarray      # Rows of the training clips
-    test: np.ndarray       # Rows of the test clips
-    unverified = property(lambda self: np.flatnonzero(~self.clips.table.verified.to_numpy(bool)))    # rows whose labels nobody has checked
 
-def load_run_data(clips,         # `Clips`
-                  recipe,        # A `Recipe`
-                  seed,          # Of the random offsets
-                  cache=None,    # Folder of the feature store; None: the user's cache
-                  progress=True, # Show a bar
-                  ):             # `RunData`
+    clips: Clips  # Those that could be read, training and test
+    skipped: pd.DataFrame  # The others: fname, path, reason
+    X: object  # Features of `clips`, shape (clips, n_coef, frames, 1), on disk; or `ClipWindows` of them
+    targets: np.ndarray  # One-hot labels, shape (clips, labels)
+    train: np.ndarray  # Rows of the training clips
+    test: np.ndarray  # Rows of the test clips
+    unverified = property(
+        lambda self: np.flatnonzero(~self.clips.table.verified.to_numpy(bool))
+    )  # rows whose labels nobody has checked
+
+def load_run_data(
+    clips,  # `Clips`
+    recipe,  # A `Recipe`
+    seed,  # Of the random offsets
+    cache=None,  # Folder of the feature store; None: the user's cache
+    progress=True,  # Show a bar
+):  # `RunData`
     "Features and targets, once for all folds."
-    store = prepare_data(clips, recipe.features, seconds=recipe.seconds, seed=seed, cache=cache, progress=progress)
-    if not len(store.clips): raise RunError(f'{clips.root}: none of the {len(clips)} clips can be used; the first: {store.skipped.reason.iloc[0]}')
+    store = prepare_data(
+        clips, recipe.features, seconds=recipe.seconds, seed=seed, cache=cache, progress=progress
+    )
+    if not len(store.clips):
+        raise RunError(
+            f'{clips.root}: none of the {len(clips)} clips can be used; the first: {store.skipped.reason.iloc[0]}'
+        )
     is_train = (store.clips.table.split == 'train').to_numpy()
-    if recipe.window is None: X = store.array()
-    else: X = ClipWindows(store if recipe.silence is None else trim_frames(store, recipe.silence), recipe.frames, short=recipe.short)
-    return RunData(store.clips, store.skipped, X, keras.utils.to_categorical(store.clips.y, len(clips.labels)), *map(np.flatnonzero, (is_train, ~is_train)))
+    if recipe.window is None:
+        X = store.array()
+    else:
+        X = ClipWindows(
+            store if recipe.silence is None else trim_frames(store, recipe.silence),
+            recipe.frames,
+            short=recipe.short,
+        )
+    return RunData(
+        store.clips,
+        store.skipped,
+        X,
+        keras.utils.to_categorical(store.clips.y, len(clips.labels)),
+        *map(np.flatnonzero, (is_train, ~is_train)),
+    )
 
 # %% ../nbs/07_training.ipynb #699d24b1
-def initialise_run_folder(out,    # Folder of a run
-                          config, # Its configuration
-                          data,   # `RunData`
-                          fold,   # Series fname → fold
-                          ):
+def initialise_run_folder(
+    out,  # Folder of a run
+    config,  # Its configuration
+    data,  # `RunData`
+    fold,  # Series fname → fold
+):
     "Tidy up after a kill, and write what is known before the first fold."
     out, table = Path(out), fold.rename('fold').rename_axis('fname').to_csv(lineterminator='\n')
     if (out / 'folds.csv').exists() and (out / 'folds.csv').read_text('utf-8') != table:
-        raise RunError(f'{out}: was begun when other clips could be read; make them as they were, or name another folder with --out')
-    half = out.glob('.fold_*') if config['recipe']['watch'] != 'none' else []      # a fixed schedule goes on in mid-fold
-    for p in [*out.rglob('.*.part'), *half]: shutil.rmtree(p) if p.is_dir() else p.unlink()
+        raise RunError(
+            f'{out}: was begun when other clips could be read; make them as they were, or name another folder with --out'
+        )
+    half = (
+        out.glob('.fold_*') if config['recipe']['watch'] != 'none' else []
+    )  # a fixed schedule goes on in mid-fold
+    for p in [*out.rglob('.*.part'), *half]:
+        shutil.rmtree(p) if p.is_dir() else p.unlink()
     write_file(out / 'config.json', json.dumps(config, indent=1))
     write_file(out / 'labels.json', json.dumps(data.clips.labels, indent=1))
     write_file(out / 'skipped.csv', data.skipped.to_csv(index=False, lineterminator='\n'))
     write_file(out / 'folds.csv', table)
 
 # %% ../nbs/07_training.ipynb #64ff0e3c
-def top3_csv(names,         # File names, a row of `probabilities` each
-             probabilities, # Shape (clips, labels)
-             labels,        # Label names, in the order of the columns
-             ):             # Text of a CSV: fname,label
+def top3_csv(
+    names,  # File names, a row of `probabilities` each
+    probabilities,  # Shape (clips, labels)
+    labels,  # Label names, in the order of the columns
+):  # Text of a CSV: fname,label
     "The competition's format: the three best labels of a clip, best first, separated by spaces."
     best = np.argsort(-probabilities, axis=1, kind='stable')[:, :3]
     text = [' '.join(labels[j].replace(' ', '_') for j in row) for row in best]
-    return pd.DataFrame({'fname': list(names), 'label': text}).to_csv(index=False, lineterminator='\n')
+    return pd.DataFrame({'fname': list(names), 'label': text}).to_csv(
+        index=False, lineterminator='\n'
+    )
 
 # %% ../nbs/07_training.ipynb #06cc91cc
-def geometric_mean(probabilities, # One array (clips, labels) a fold
-                   ):             # Shape (clips, labels), rows add up to 1
+def geometric_mean(
+    probabilities,  # One array (clips, labels) a fold
+):  # Shape (clips, labels), rows add up to 1
     "The folds' opinions multiplied, the k-th root taken, and made into probabilities again."
     from scipy.stats import gmean
+
     p = gmean(np.maximum(np.asarray(probabilities, float), 1e-12), axis=0)
     return p / p.sum(-1, keepdims=True)
 
 # %% ../nbs/07_training.ipynb #b75db276
 class FoldBar(keras.callbacks.Callback):
     "Moves a tqdm bar by a batch at a time, and says beside it which epoch it is and how well it goes."
-    def __init__(self, bar, # A tqdm bar
-                 k):        # Number of the fold
-        super().__init__()
-        self.bar, self.k, self.past, self.done, self.here, self.begun = bar, k, 0, 0, 0, time.perf_counter()
 
-    def on_train_begin(self, logs=None): self.past, self.done = self.past + self.done, 0     # a fold may take three trainings
+    def __init__(
+        self,
+        bar,  # A tqdm bar
+        k,
+    ):  # Number of the fold
+        super().__init__()
+        self.bar, self.k, self.past, self.done, self.here, self.begun = (
+            bar,
+            k,
+            0,
+            0,
+            0,
+            time.perf_counter(),
+        )
+
+    def on_train_begin(self, logs=None):
+        self.past, self.done = self.past + self.done, 0  # a fold may take three trainings
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.bar.update((epoch - self.done) * self.params['steps'])     # what was done before a kill
+        self.bar.update((epoch - self.done) * self.params['steps'])  # what was done before a kill
         self.done = epoch + 1
-        self.bar.set_description(f"fold {self.k}, epoch {self.done}/{self.params['epochs']}", refresh=False)
+        self.bar.set_description(
+            f"fold {self.k}, epoch {self.done}/{self.params['epochs']}", refresh=False
+        )
 
-    def on_train_batch_end(self, batch, logs=None): self.bar.update()
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.update()
 
     def on_epoch_end(self, epoch, logs=None):
         self.here += 1
-        self.bar.set_postfix_str(f"accuracy {logs['accuracy']:.0%}, watched {logs['val_accuracy']:.0%}", refresh=False)
+        self.bar.set_postfix_str(
+            f"accuracy {logs['accuracy']:.0%}, watched {logs['val_accuracy']:.0%}", refresh=False
+        )
 
     @property
-    def seconds(self): return (time.perf_counter() - self.begun) * (self.past + self.done) / self.here     # also of epochs done before a kill, but not of a training that was over by then
+    def seconds(self):
+        return (
+            (time.perf_counter() - self.begun) * (self.past + self.done) / self.here
+        )  # also of epochs done before a kill, but not of a training that was over by then
 
-def steps_of(recipe,     # A `Recipe`
-             train,      # Rows to learn from
-             unverified, # Rows whose labels nobody has checked
-             ):          # Number of steps, all trainings together where there are three
+def steps_of(
+    recipe,  # A `Recipe`
+    train,  # Rows to learn from
+    unverified,  # Rows whose labels nobody has checked
+):  # Number of steps, all trainings together where there are three
     "About how long it takes to learn from some rows."
     epochs = recipe.epochs_of(len(train))
-    return -(-len(train) // recipe.batch_size) * (epochs + 2 * math.ceil(recipe.doubt * epochs) * recipe.doubts(train, unverified))
+    return -(-len(train) // recipe.batch_size) * (
+        epochs + 2 * math.ceil(recipe.doubt * epochs) * recipe.doubts(train, unverified)
+    )
 
 # %% ../nbs/07_training.ipynb #e3703615
-def run_fold(k,      # Number of the fold to score
-             fold,   # Fold of each training clip
-             data,   # `RunData`
-             recipe, # A `Recipe`
-             seed,   # The run's
-             out,    # Its folder
-             bar,    # A tqdm bar
-             ):
+def run_fold(
+    k,  # Number of the fold to score
+    fold,  # Fold of each training clip
+    data,  # `RunData`
+    recipe,  # A `Recipe`
+    seed,  # The run's
+    out,  # Its folder
+    bar,  # A tqdm bar
+):
     "Train fold `k` and predict with it; its last file appears when all the others are there."
     from joblib import cpu_count
+
     work, logs, predictions = out / f'.fold_{k}', out / f'logs/fold_{k}', out / 'predictions'
-    if recipe.watch != 'none':      # what picks an epoch remembers nothing of a killed training
-        for folder in (work, logs): shutil.rmtree(folder, ignore_errors=True)
+    if recipe.watch != 'none':  # what picks an epoch remembers nothing of a killed training
+        for folder in (work, logs):
+            shutil.rmtree(folder, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
     train, watched, _ = (data.train[rows] for rows in split_rows(fold, k, recipe.watch))
     told, before = FoldBar(bar, k), bar.n
-    model = fit_fold(data.X, data.targets, train, watched, recipe=recipe, seed=fold_seed(seed, fold, k), folder=work, unverified=data.unverified, logs=logs, more=[told])
-    bar.total += bar.n - before - steps_of(recipe, train, data.unverified)     # it may have stopped early
-    if told.here: write_file(out / f'seconds_{k}.json', json.dumps({'training': round(told.seconds, 1), 'cores': cpu_count()}))
-    p_train, p_test = (predict_clips(model, data.X, rows, recipe) for rows in (data.train, data.test))
+    model = fit_fold(
+        data.X,
+        data.targets,
+        train,
+        watched,
+        recipe=recipe,
+        seed=fold_seed(seed, fold, k),
+        folder=work,
+        unverified=data.unverified,
+        logs=logs,
+        more=[told],
+    )
+    bar.total += (
+        bar.n - before - steps_of(recipe, train, data.unverified)
+    )  # it may have stopped early
+    if told.here:
+        write_file(
+            out / f'seconds_{k}.json',
+            json.dumps({'training': round(told.seconds, 1), 'cores': cpu_count()}),
+        )
+    p_train, p_test = (
+        predict_clips(model, data.X, rows, recipe) for rows in (data.train, data.test)
+    )
     model.save(work / 'model.keras')
     os.replace(work / 'model.keras', out / f'best_{k}.keras')
     os.replace(work / 'history.csv', out / f'history_{k}.csv')
     shutil.rmtree(work)
     write_npy(predictions / f'train_predictions_{k}.npy', p_train)
     write_npy(predictions / f'test_predictions_{k}.npy', p_test)
-    write_file(predictions / f'predictions_{k}.csv', top3_csv(data.clips.test.table.index, p_test, data.clips.labels))
+    write_file(
+        predictions / f'predictions_{k}.csv',
+        top3_csv(data.clips.test.table.index, p_test, data.clips.labels),
+    )
 
 # %% ../nbs/07_training.ipynb #34b81d5a
-def fold_line(k,       # Number of the fold
-              fold,    # Fold of each training clip
-              data,    # `RunData`
-              recipe,  # A `Recipe`
-              out,     # Folder of the run
-              ):       # A line of text
+def fold_line(
+    k,  # Number of the fold
+    fold,  # Fold of each training clip
+    data,  # `RunData`
+    recipe,  # A `Recipe`
+    out,  # Folder of the run
+):  # A line of text
     "How a finished fold went."
-    hit = np.load(out / f'predictions/train_predictions_{k}.npy').argmax(1) == data.targets[data.train].argmax(1)
+    hit = np.load(out / f'predictions/train_predictions_{k}.npy').argmax(1) == data.targets[
+        data.train
+    ].argmax(1)
     train, _, scored = split_rows(fold, k, recipe.watch)
     losses = pd.read_csv(out / f'history_{k}.csv').val_loss
-    which = f'{len(losses)} epochs' if recipe.watch == 'none' else f'best epoch {losses.argmin() + 1} of {len(losses)}'
+    which = (
+        f'{len(losses)} epochs'
+        if recipe.watch == 'none'
+        else f'best epoch {losses.argmin() + 1} of {len(losses)}'
+    )
     return f'fold {k}: right on {hit[train].mean():.1%} of the clips it trained on, {hit[scored].mean():.1%} of those held out ({which})'
 
 # %% ../nbs/07_training.ipynb #d30dc059
-def combine_folds(out,    # Folder of a run whose folds are all done
-                  fold,   # Series fname → fold
-                  clips,  # `Clips` of the run
-                  ):
+def combine_folds(
+    out,  # Folder of a run whose folds are all done
+    fold,  # Series fname → fold
+    clips,  # `Clips` of the run
+):
     "Put the folds together: each training clip by the model that did not see it, test clips by all."
     folder, ks = Path(out) / 'predictions', sorted(fold.unique())
     p = {k: np.load(folder / f'train_predictions_{k}.npy') for k in ks}
@@ -644,18 +1023,21 @@ def combine_folds(out,    # Folder of a run whose folds are all done
     write_file(folder / 'predictions.csv', top3_csv(clips.test.table.index, mean, clips.labels))
 
 # %% ../nbs/07_training.ipynb #e31be33f
-def train_folds(clips,           # `Clips`, from `load_clips` or `mini`
-                recipe='post',   # A `Recipe`, or a name in `RECIPES`
-                folds=5,         # How many, unless the data set has its own
-                out='runs/x',    # Folder of the run
-                seed=0,          # Of everything random
-                *, kind='auto',  # Kind of folds, see `make_folds`
-                epochs=None,     # At most so many; None: as the recipe has it
-                cache=None,      # Folder of the feature store; None: the user's cache
-                progress=True,   # Show a bar, and a line a fold
-                ):               # Path of the run
+def train_folds(
+    clips,  # `Clips`, from `load_clips` or `mini`
+    recipe='post',  # A `Recipe`, or a name in `RECIPES`
+    folds=5,  # How many, unless the data set has its own
+    out='runs/x',  # Folder of the run
+    seed=0,  # Of everything random
+    *,
+    kind='auto',  # Kind of folds, see `make_folds`
+    epochs=None,  # At most so many; None: as the recipe has it
+    cache=None,  # Folder of the feature store; None: the user's cache
+    progress=True,  # Show a bar, and a line a fold
+):  # Path of the run
     "Cross-validate a recipe: train one model a fold, and predict each clip with the model that did not see it."
     from tqdm import tqdm
+
     recipe, out = get_recipe(recipe, epochs), Path(out)
     number = assign_folds(clips, folds, kind, recipe.watch, seed).nunique()
     config = run_config(clips, recipe, number, kind, seed)
@@ -664,105 +1046,165 @@ def train_folds(clips,           # `Clips`, from `load_clips` or `mini`
         data = load_run_data(clips, recipe, seed, cache, progress)
         fold = assign_folds(data.clips, folds, kind, recipe.watch, seed)
         initialise_run_folder(out, config, data, fold)
-        todo = [k for k in sorted(fold.unique()) if not (out / f'predictions/predictions_{k}.csv').exists()]
-        steps = sum(steps_of(recipe, data.train[split_rows(fold, k, recipe.watch)[0]], data.unverified) for k in todo)
+        todo = [
+            k
+            for k in sorted(fold.unique())
+            if not (out / f'predictions/predictions_{k}.csv').exists()
+        ]
+        steps = sum(
+            steps_of(recipe, data.train[split_rows(fold, k, recipe.watch)[0]], data.unverified)
+            for k in todo
+        )
         with tqdm(total=steps, unit='batch', disable=None if progress else True) as bar:
             for k in sorted(fold.unique()):
-                if k in todo: run_fold(k, fold, data, recipe, seed, out, bar)
-                if progress: bar.write(fold_line(k, fold, data, recipe, out) + ('' if k in todo else ', trained before'))
+                if k in todo:
+                    run_fold(k, fold, data, recipe, seed, out, bar)
+                if progress:
+                    bar.write(
+                        fold_line(k, fold, data, recipe, out)
+                        + ('' if k in todo else ', trained before')
+                    )
         combine_folds(out, fold, data.clips)
     return out
 
 # %% ../nbs/07_training.ipynb #45ec7126
-def trusted_rows(targets,    # One-hot labels, shape (clips, labels)
-                 unverified, # Rows whose labels nobody has checked
-                 p,          # What a network says of these, shape (rows, labels)
-                 ):          # Those of `unverified` whose label may be right
+def trusted_rows(
+    targets,  # One-hot labels, shape (clips, labels)
+    unverified,  # Rows whose labels nobody has checked
+    p,  # What a network says of these, shape (rows, labels)
+):  # Those of `unverified` whose label may be right
     "All but the clips that get another name than their label, of each label the least probable half at most."
     label, doubted = targets[unverified].argmax(1), []
     for k in np.unique(label):
         of = np.flatnonzero(label == k)
-        least = of[np.argsort(p[of, k], kind='stable')][:len(of) // 2]
+        least = of[np.argsort(p[of, k], kind='stable')][: len(of) // 2]
         doubted += list(unverified[least[p[least].argmax(1) != k]])
     return np.setdiff1d(unverified, doubted)
 
 # %% ../nbs/07_training.ipynb #45ec7128
-def short_training_predictions(X,         # Features, shape (clips, n_coef, frames, 1), or `ClipWindows`
-                               targets,   # One-hot labels, shape (clips, labels)
-                               rows,      # Rows to learn from
-                               asked,     # Rows it is asked about
-                               *, recipe, # A `Recipe`, whose `doubt` is the share of the epochs
-                               seed,      # As `fit_fold`
-                               folder,    # Where the training and its result are kept, to be taken up again
-                               more=(),   # More Keras callbacks
-                               ):         # Probabilities, float32, shape (asked, labels)
+def short_training_predictions(
+    X,  # Features, shape (clips, n_coef, frames, 1), or `ClipWindows`
+    targets,  # One-hot labels, shape (clips, labels)
+    rows,  # Rows to learn from
+    asked,  # Rows it is asked about
+    *,
+    recipe,  # A `Recipe`, whose `doubt` is the share of the epochs
+    seed,  # As `fit_fold`
+    folder,  # Where the training and its result are kept, to be taken up again
+    more=(),  # More Keras callbacks
+):  # Probabilities, float32, shape (asked, labels)
     "What a network says of some clips after a short training on others."
     path = Path(folder) / 'opinion.npy'
     if not path.exists():
         Path(folder).mkdir(exist_ok=True)
-        brief = replace(recipe, doubt=0., epochs=math.ceil(recipe.doubt * recipe.epochs_of(len(rows))), least_steps=0)
-        model = fit_fold(X, targets, rows, rows[:1], recipe=brief, seed=seed, folder=folder, more=more)
+        brief = replace(
+            recipe,
+            doubt=0.0,
+            epochs=math.ceil(recipe.doubt * recipe.epochs_of(len(rows))),
+            least_steps=0,
+        )
+        model = fit_fold(
+            X, targets, rows, rows[:1], recipe=brief, seed=seed, folder=folder, more=more
+        )
         write_npy(path, predict_clips(model, X, asked, recipe))
     return np.load(path, allow_pickle=False)
 
-def relabel(X,          # Features, shape (clips, n_coef, frames, 1), or `ClipWindows`
-            targets,    # One-hot labels, shape (clips, labels)
-            train,      # Rows to learn from
-            unverified, # Rows whose labels nobody has checked, also others than those of `train`
-            *, folder,  # Where the two trainings are kept
-            **how,      # As `short_training_predictions`: recipe, seed and more
-            ):          # Targets, shape (clips, labels), in which a doubted clip has probabilities in place of its label
+def relabel(
+    X,  # Features, shape (clips, n_coef, frames, 1), or `ClipWindows`
+    targets,  # One-hot labels, shape (clips, labels)
+    train,  # Rows to learn from
+    unverified,  # Rows whose labels nobody has checked, also others than those of `train`
+    *,
+    folder,  # Where the two trainings are kept
+    **how,  # As `short_training_predictions`: recipe, seed and more
+):  # Targets, shape (clips, labels), in which a doubted clip has probabilities in place of its label
     "Doubt what one network does not believe, and ask another, which has learned from the rest."
     asked = np.intersect1d(train, unverified)
-    stay = trusted_rows(targets, asked, short_training_predictions(X, targets, train, asked, folder=Path(folder) / 'first', **how))
+    stay = trusted_rows(
+        targets,
+        asked,
+        short_training_predictions(X, targets, train, asked, folder=Path(folder) / 'first', **how),
+    )
     doubted, targets = np.setdiff1d(asked, stay), targets.copy()
-    if len(doubted): targets[doubted] = short_training_predictions(X, targets, np.setdiff1d(train, doubted), doubted, folder=Path(folder) / 'second', **how)
+    if len(doubted):
+        targets[doubted] = short_training_predictions(
+            X, targets, np.setdiff1d(train, doubted), doubted, folder=Path(folder) / 'second', **how
+        )
     return targets
 
 # %% ../nbs/07_training.ipynb #be7ad9c7
-KINDS = {'unshuffled': ('unshuffled', 2, 'scored'),       # The post's KFold(2), clips in the order of their names
-         'sorted by label': ('by label', 2, 'scored'),    # The same, clips in the order of their labels
-         'stratified, 2 folds': ('stratified', 2, 'scored'),
-         'stratified': ('stratified', 5, 'scored'),
-         'grouped': ('grouped', 5, 'scored'),
-         'official': ('official', 5, 'scored'),
-         'hindsight': ('auto', 5, 'hindsight'),           # Two folds spared, and the epoch picked on the scored one
-         'inner': ('auto', 5, 'inner')}                   # The same training, and the epoch picked on the other
+KINDS = {
+    'unshuffled': (
+        'unshuffled',
+        2,
+        'scored',
+    ),  # The post's KFold(2), clips in the order of their names
+    'sorted by label': ('by label', 2, 'scored'),  # The same, clips in the order of their labels
+    'stratified, 2 folds': ('stratified', 2, 'scored'),
+    'stratified': ('stratified', 5, 'scored'),
+    'grouped': ('grouped', 5, 'scored'),
+    'official': ('official', 5, 'scored'),
+    'hindsight': (
+        'auto',
+        5,
+        'hindsight',
+    ),  # Two folds spared, and the epoch picked on the scored one
+    'inner': ('auto', 5, 'inner'),
+}  # The same training, and the epoch picked on the other
 
-def folds_by(clips, # `Clips`
-             kind,  # As `make_folds`, or 'by label': unshuffled, after sorting by label
-             folds, # How many
-             seed,  # Of the shuffle
-             ):     # Series fname → fold, in the order of the training clips
+def folds_by(
+    clips,  # `Clips`
+    kind,  # As `make_folds`, or 'by label': unshuffled, after sorting by label
+    folds,  # How many
+    seed,  # Of the shuffle
+):  # Series fname → fold, in the order of the training clips
     "The folds of one way to make them."
     source = clips.train
-    if kind == 'by label': source, kind = replace(source, table=source.table.sort_values('label', kind='stable')), 'unshuffled'
+    if kind == 'by label':
+        source, kind = (
+            replace(source, table=source.table.sort_values('label', kind='stable')),
+            'unshuffled',
+        )
     return make_folds(source, folds, kind=kind, seed=seed).loc[clips.train.table.index]
 
 # %% ../nbs/07_training.ipynb #624314a2
-def fit_and_predict(data,   # `RunData`, training clips alone
-                    fold,   # Fold of each clip
-                    k,      # The one to score
-                    recipe, # A `Recipe`
-                    watch,  # As `split_rows`
-                    seed,   # The run's
-                    leave=(), # Rows to learn nothing from, whatever their fold
-                    ):      # Its probabilities for all clips, float32, shape (clips, labels); epoch of its lowest watched loss; s of training
+def fit_and_predict(
+    data,  # `RunData`, training clips alone
+    fold,  # Fold of each clip
+    k,  # The one to score
+    recipe,  # A `Recipe`
+    watch,  # As `split_rows`
+    seed,  # The run's
+    leave=(),  # Rows to learn nothing from, whatever their fold
+):  # Its probabilities for all clips, float32, shape (clips, labels); epoch of its lowest watched loss; s of training
     "Train one network, and keep nothing but what it answers."
     train, watched, _ = split_rows(fold, k, watch)
     train = np.setdiff1d(train, leave)
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        model = fit_fold(data.X, data.targets, train, watched, recipe=recipe, seed=fold_seed(seed, fold, k), folder=folder, unverified=data.unverified)
-        seconds, losses = time.perf_counter() - begun, pd.read_csv(Path(folder) / 'history.csv').val_loss
+        model = fit_fold(
+            data.X,
+            data.targets,
+            train,
+            watched,
+            recipe=recipe,
+            seed=fold_seed(seed, fold, k),
+            folder=folder,
+            unverified=data.unverified,
+        )
+        seconds, losses = (
+            time.perf_counter() - begun,
+            pd.read_csv(Path(folder) / 'history.csv').val_loss,
+        )
     return predict_clips(model, data.X, data.train, recipe), losses.argmin() + 1, seconds
 
-def cross_validate(data,   # `RunData`, training clips alone
-                   fold,   # Fold of each clip
-                   recipe, # A `Recipe`
-                   watch,  # As `split_rows`
-                   seed,   # The run's
-                   ):      # Measure → {'mean', 'sd', 'folds'}
+def cross_validate(
+    data,  # `RunData`, training clips alone
+    fold,  # Fold of each clip
+    recipe,  # A `Recipe`
+    watch,  # As `split_rows`
+    seed,  # The run's
+):  # Measure → {'mean', 'sd', 'folds'}
     "Train and score each fold, and tell what the scored clips had in common with those trained on."
     y, group, rows = data.targets.argmax(1), data.clips.table.group.to_numpy(), []
     takes = pd.Series(group).duplicated(keep=False).to_numpy()
@@ -770,38 +1212,79 @@ def cross_validate(data,   # `RunData`, training clips alone
         train, _, scored = split_rows(fold, k, watch)
         p, epoch, _ = fit_and_predict(data, fold, k, recipe, watch, seed)
         hit = p.argmax(1) == y
-        heard, taught, several = np.isin(group[scored], group[train]), np.isin(y[scored], y[train]), scored[takes[scored]]
-        rows.append({'accuracy': hit[scored].mean(), 'train_accuracy': hit[train].mean(), 'training_clips': len(train), 'epoch': epoch,
-                     'recording_heard': heard.mean(), 'label_taught': taught.mean()} | ({'accuracy_several_takes': hit[several].mean()} if takes.any() else {}))
-    return {name: {'mean': float(np.mean(v)), 'sd': float(np.std(v, ddof=1)), 'folds': v} for name in rows[0] for v in [[float(r[name]) for r in rows]]}
+        heard, taught, several = (
+            np.isin(group[scored], group[train]),
+            np.isin(y[scored], y[train]),
+            scored[takes[scored]],
+        )
+        rows.append(
+            {
+                'accuracy': hit[scored].mean(),
+                'train_accuracy': hit[train].mean(),
+                'training_clips': len(train),
+                'epoch': epoch,
+                'recording_heard': heard.mean(),
+                'label_taught': taught.mean(),
+            }
+            | ({'accuracy_several_takes': hit[several].mean()} if takes.any() else {})
+        )
+    return {
+        name: {'mean': float(np.mean(v)), 'sd': float(np.std(v, ddof=1)), 'folds': v}
+        for name in rows[0]
+        for v in [[float(r[name]) for r in rows]]
+    }
 
 # %% ../nbs/07_training.ipynb #fed2e4c1
-def load_results(path, # JSON file of results, which may not exist yet; None: nowhere
-                 ):    # Data set → its results
+def load_results(
+    path,  # JSON file of results, which may not exist yet; None: nowhere
+):  # Data set → its results
     "What a benchmark that was stopped has found so far."
     return json.loads(Path(path).read_text('utf-8')) if path and Path(path).exists() else {}
 
-def benchmark_folds(clips,         # `Clips`; the training ones count
-                    *, out=None,   # JSON file to write, which may hold other data sets' results; one begun is gone on with
-                    kinds=None,    # Names in `KINDS`; None: all that the data allow
-                    recipe='post', # A `Recipe`, or a name in `RECIPES`
-                    seed=0,        # Of everything random
-                    cache=None,    # Folder of the feature store; None: the user's cache
-                    progress=True, # Print a line a kind
-                    ):             # Results in the form of every benchmark; `metrics` has an entry a kind
+def benchmark_folds(
+    clips,  # `Clips`; the training ones count
+    *,
+    out=None,  # JSON file to write, which may hold other data sets' results; one begun is gone on with
+    kinds=None,  # Names in `KINDS`; None: all that the data allow
+    recipe='post',  # A `Recipe`, or a name in `RECIPES`
+    seed=0,  # Of everything random
+    cache=None,  # Folder of the feature store; None: the user's cache
+    progress=True,  # Print a line a kind
+):  # Results in the form of every benchmark; `metrics` has an entry a kind
     "What each way to make folds, and to pick the epoch, does to the estimate."
     recipe, table = get_recipe(recipe), clips.train.table
-    cannot = {n for n, no in (('official', table.fold.isna().any()), ('grouped', not table.group.duplicated().any())) if no}
+    cannot = {
+        n
+        for n, no in (
+            ('official', table.fold.isna().any()),
+            ('grouped', not table.group.duplicated().any()),
+        )
+        if no
+    }
     data = load_run_data(clips.train, recipe, seed, cache, progress)
-    result = {'what': 'accuracy by kind of folds and by the clips that pick the epoch', 'recipe': recipe.settings, 'seeds': [seed], 'versions': versions(),
-              'data': data_of(clips) | {'clips': len(data.train)}, 'metrics': {}}
+    result = {
+        'what': 'accuracy by kind of folds and by the clips that pick the epoch',
+        'recipe': recipe.settings,
+        'seeds': [seed],
+        'versions': versions(),
+        'data': data_of(clips) | {'clips': len(data.train)},
+        'metrics': {},
+    }
     book = load_results(out)
     begun = book.get(clips.name, {})
-    if all(begun.get(n) == v for n, v in result.items() if n != 'metrics'): result['metrics'] = begun['metrics']
+    if all(begun.get(n) == v for n, v in result.items() if n != 'metrics'):
+        result['metrics'] = begun['metrics']
     for name in kinds or [n for n in KINDS if n not in cannot]:
         if name not in result['metrics']:
             kind, folds, watch = KINDS[name]
-            result['metrics'][name] = cross_validate(data, folds_by(data.clips, kind, folds, seed), recipe, watch, seed)
-            if out: write_file(out, json.dumps(book | {clips.name: result}, indent=1))
-        if progress: print(f"{clips.name}, {name}: accuracy {result['metrics'][name]['accuracy']['mean']:.1%}", flush=True)
+            result['metrics'][name] = cross_validate(
+                data, folds_by(data.clips, kind, folds, seed), recipe, watch, seed
+            )
+            if out:
+                write_file(out, json.dumps(book | {clips.name: result}, indent=1))
+        if progress:
+            print(
+                f"{clips.name}, {name}: accuracy {result['metrics'][name]['accuracy']['mean']:.1%}",
+                flush=True,
+            )
     return result

@@ -1,4 +1,5 @@
 "Chapter 05 from outside: what holds for pictures of any shape, any amount and any seed."
+
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
@@ -8,13 +9,45 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from soundtag.augmentation import (Augment, Batches, Ragged, background_noise, _mask, crop, cutmix, freq_mask, freq_mixstyle, freq_shift, gain,
-                                   mixup, noise_bank, _random_spans, window_starts, tilt, time_mask, time_shift, to_db, to_power)
+from soundtag.augmentation import (
+    Augment,
+    Batches,
+    Ragged,
+    background_noise,
+    _mask,
+    crop,
+    cutmix,
+    freq_mask,
+    freq_mixstyle,
+    freq_shift,
+    gain,
+    mixup,
+    noise_bank,
+    _random_spans,
+    window_starts,
+    tilt,
+    time_mask,
+    time_shift,
+    to_db,
+    to_power,
+)
 from soundtag.mfcc import MFCC, LogMel
 
 quick = settings(max_examples=40, deadline=None)
-seeds = st.integers(0, 2 ** 32)
-EVERYTHING = Augment(time_shift=.5, gain=6, tilt=12, freq_shift=3, mixup=.4, cutmix=.5, unmixed=.2, noise_snr=(0, 30), freq_mixstyle=.7, time_mask=.2, freq_mask=.2)
+seeds = st.integers(0, 2**32)
+EVERYTHING = Augment(
+    time_shift=0.5,
+    gain=6,
+    tilt=12,
+    freq_shift=3,
+    mixup=0.4,
+    cutmix=0.5,
+    unmixed=0.2,
+    noise_snr=(0, 30),
+    freq_mixstyle=0.7,
+    time_mask=0.2,
+    freq_mask=0.2,
+)
 
 
 @st.composite
@@ -34,7 +67,7 @@ def ragged(draw):
 
 
 def clip(store, i):
-    return store.rows[store.start[i]:store.start[i] + store.frames[i]].T
+    return store.rows[store.start[i] : store.start[i] + store.frames[i]].T
 
 
 def power(X):
@@ -48,16 +81,19 @@ def calls(X, rng):
     other = rng.uniform(-100, 60, X.shape).astype('float32')
     amounts = rng.uniform(-20, 20, n)
     masks = rng.integers(0, 5, (2, n, 2))
-    return {'time_shift': (lambda X, a: time_shift(X, a[0]), [rng.integers(-50, 50, n)]),
-            'gain': (lambda X, a: gain(X, a[0]), [amounts]),
-            'tilt': (lambda X, a: tilt(X, a[0]), [amounts]),
-            'freq_shift': (lambda X, a: freq_shift(X, a[0]), [amounts / 5]),
-            'background_noise': (lambda X, a: background_noise(X, *a), [other, amounts]),
-            'time_mask': (lambda X, a: time_mask(X, *a), list(masks)),
-            'freq_mask': (lambda X, a: freq_mask(X, *a, fill='min'), list(masks))}
+    return {
+        'time_shift': (lambda X, a: time_shift(X, a[0]), [rng.integers(-50, 50, n)]),
+        'gain': (lambda X, a: gain(X, a[0]), [amounts]),
+        'tilt': (lambda X, a: tilt(X, a[0]), [amounts]),
+        'freq_shift': (lambda X, a: freq_shift(X, a[0]), [amounts / 5]),
+        'background_noise': (lambda X, a: background_noise(X, *a), [other, amounts]),
+        'time_mask': (lambda X, a: time_mask(X, *a), list(masks)),
+        'freq_mask': (lambda X, a: freq_mask(X, *a, fill='min'), list(masks)),
+    }
 
 
 # what holds for all
+
 
 @quick
 @given(X=pictures(), seed=seeds)
@@ -70,11 +106,16 @@ def test_each_clip_is_changed_by_itself(X, seed):
         out = function(X, amounts)
         assert out.shape == X.shape and out.dtype == np.float32 and np.isfinite(out).all(), name
         np.testing.assert_array_equal(X, before, err_msg=f'{name} changes its input')
-        np.testing.assert_allclose(function(X[order], [a[order] for a in amounts]), out[order], atol=1e-4, err_msg=name)
-        np.testing.assert_allclose(function(X[-1:], [a[-1:] for a in amounts]), out[-1:], atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(
+            function(X[order], [a[order] for a in amounts]), out[order], atol=1e-4, err_msg=name
+        )
+        np.testing.assert_allclose(
+            function(X[-1:], [a[-1:] for a in amounts]), out[-1:], atol=1e-4, err_msg=name
+        )
 
 
 # one by one
+
 
 @quick
 @given(X=pictures(), seed=seeds)
@@ -107,7 +148,11 @@ def test_freq_shift_by_whole_bands_moves_the_picture_and_repeats_the_outermost(X
 @quick
 @given(X=pictures(), bands=st.floats(-4, 4))
 def test_freq_shift_by_parts_of_a_band_is_between_its_neighbours(X, bands):
-    out, low, high = freq_shift(X, bands), freq_shift(X, np.floor(bands)), freq_shift(X, np.ceil(bands))
+    out, low, high = (
+        freq_shift(X, bands),
+        freq_shift(X, np.floor(bands)),
+        freq_shift(X, np.ceil(bands)),
+    )
     part = bands - np.floor(bands)
     np.testing.assert_allclose(out, (1 - part) * low + part * high, atol=1e-3)
 
@@ -116,15 +161,23 @@ def test_freq_shift_by_parts_of_a_band_is_between_its_neighbours(X, bands):
 @given(X=pictures(), seed=seeds)
 def test_cutmix_has_each_frame_from_one_of_two_clips_and_its_label_counts_them(X, seed):
     rng = np.random.default_rng(seed)
-    X = X + 200 * np.arange(len(X), dtype='float32')[:, None, None]      # each frame tells whose it is
+    X = X + 200 * np.arange(len(X), dtype='float32')[:, None, None]  # each frame tells whose it is
     partner, w, y = rng.permutation(len(X)), rng.random(len(X)), np.eye(len(X), dtype='float32')
     out, labels = cutmix(X, y, partner, w, rng.random(len(X)))
     own = (out == X).all(axis=1)
     np.testing.assert_array_equal(out, np.where(own[:, None], X, X[partner]))
-    assert (np.abs(np.diff(own, axis=1, append=own[:, :1]).sum(1)) <= 2).all()      # one piece, on a ring
+    assert (
+        np.abs(np.diff(own, axis=1, append=own[:, :1]).sum(1)) <= 2
+    ).all()  # one piece, on a ring
     kept = np.where(partner == np.arange(len(X)), 1, own.mean(1))
-    np.testing.assert_allclose(kept[partner != np.arange(len(X))], np.rint(w * X.shape[2])[partner != np.arange(len(X))] / X.shape[2], atol=1e-6)
-    np.testing.assert_allclose(labels, kept[:, None] * y + (1 - kept[:, None]) * y[partner], atol=1e-6)
+    np.testing.assert_allclose(
+        kept[partner != np.arange(len(X))],
+        np.rint(w * X.shape[2])[partner != np.arange(len(X))] / X.shape[2],
+        atol=1e-6,
+    )
+    np.testing.assert_allclose(
+        labels, kept[:, None] * y + (1 - kept[:, None]) * y[partner], atol=1e-6
+    )
 
 
 @quick
@@ -142,10 +195,16 @@ def test_freq_mixstyle_gives_each_band_a_blend_of_two_means_and_keeps_its_course
 @given(X=pictures(), seed=seeds, match=st.booleans())
 def test_mixup_adds_powers_and_labels_by_one_weight(X, seed, match):
     rng = np.random.default_rng(seed)
-    partner, w, y = rng.integers(0, len(X), len(X)), rng.random(len(X)), np.eye(len(X), dtype='float32')
+    partner, w, y = (
+        rng.integers(0, len(X), len(X)),
+        rng.random(len(X)),
+        np.eye(len(X), dtype='float32'),
+    )
     mixed, labels = mixup(X, y, partner, w, match)
     mine, other = power(X), power(X)[partner]
-    np.testing.assert_allclose(power(mixed), mine if match else w * mine + (1 - w) * other, rtol=1e-3)
+    np.testing.assert_allclose(
+        power(mixed), mine if match else w * mine + (1 - w) * other, rtol=1e-3
+    )
     expected = np.zeros_like(y)
     for i, (p, share) in enumerate(zip(partner, w)):
         expected[i, i] += share
@@ -171,10 +230,14 @@ def test_mixup_of_weight_one_is_the_clip_and_of_zero_its_partner(X, seed):
 def test_noise_has_the_snr_asked_for_at_any_level(X, seed, snr):
     rng = np.random.default_rng(seed)
     noise = rng.uniform(-100, 60, X.shape).astype('float32')
-    added = 10 ** (background_noise(X, noise, snr).astype('float64') / 10) - 10 ** (X.astype('float64') / 10)
+    added = 10 ** (background_noise(X, noise, snr).astype('float64') / 10) - 10 ** (
+        X.astype('float64') / 10
+    )
     achieved = 10 * np.log10(power(X) / added.mean(axis=(1, 2)))
-    np.testing.assert_allclose(achieved, snr, atol=.1)
-    np.testing.assert_allclose(background_noise(X, noise - 30, snr), background_noise(X, noise, snr), atol=2e-3)
+    np.testing.assert_allclose(achieved, snr, atol=0.1)
+    np.testing.assert_allclose(
+        background_noise(X, noise - 30, snr), background_noise(X, noise, snr), atol=2e-3
+    )
 
 
 @pytest.mark.parametrize('fill', ['mean', 'min'])
@@ -183,7 +246,9 @@ def test_noise_has_the_snr_asked_for_at_any_level(X, seed, snr):
 def test_masks_cover_what_they_say_and_nothing_else(fill, X, seed):
     n, bands, frames = X.shape
     for mask, axis, length in ((time_mask, 2, frames), (freq_mask, 1, bands)):
-        start, width = _random_spans(np.random.default_rng(seed).random((2, n, 3)), length, length // 2)
+        start, width = _random_spans(
+            np.random.default_rng(seed).random((2, n, 3)), length, length // 2
+        )
         out = mask(X, start, width, fill)
         for x, o, first, size in zip(X, out, start, width):
             hole = sorted({i for a, b in zip(first, size) for i in range(a, a + b)})
@@ -197,7 +262,12 @@ def test_masks_cover_what_they_say_and_nothing_else(fill, X, seed):
 def test_masks_are_as_wide_as_allowed_and_within_the_picture(length, share, seed):
     most = int(share * length)
     start, width = _random_spans(np.random.default_rng(seed).random((2, 2000)), length, most)
-    assert start.min() >= 0 and (start + width).max() <= length and width.min() == 0 and width.max() <= most
+    assert (
+        start.min() >= 0
+        and (start + width).max() <= length
+        and width.min() == 0
+        and width.max() <= most
+    )
     if most < 100:
         assert width.max() == most
     assert (_mask(length, start[:, None], width[:, None]).sum(1) == width).all()
@@ -210,6 +280,7 @@ def test_power_and_db_are_inverse(db):
 
 
 # windows
+
 
 @quick
 @given(store=ragged(), size=st.integers(1, 60), seed=seeds)
@@ -224,11 +295,11 @@ def test_a_crop_is_a_piece_of_the_clip_or_the_clip_again_and_again(store, size, 
         np.testing.assert_array_equal(x, whole[:, (at[k] + np.arange(size)) % n])
         if n >= size:
             assert 0 <= at[k] <= n - size
-            np.testing.assert_array_equal(p, whole[:, at[k]:at[k] + size])
+            np.testing.assert_array_equal(p, whole[:, at[k] : at[k] + size])
         else:
             assert 0 <= -at[k] <= size - n
-            np.testing.assert_array_equal(p[:, -at[k]:n - at[k]], whole)
-            rest = np.delete(p, np.s_[-at[k]:n - at[k]], axis=1)
+            np.testing.assert_array_equal(p[:, -at[k] : n - at[k]], whole)
+            rest = np.delete(p, np.s_[-at[k] : n - at[k]], axis=1)
             assert (rest == whole.min()).all() and rest.shape[1] == size - n
 
 
@@ -237,25 +308,42 @@ def test_evenly_spread_windows_reach_both_ends(length, size, n):
     at = window_starts(length, size, np.linspace(0, 1, n))
     room = length - size
     assert at[0] == min(0, room) and at[-1] == max(0, room) and (np.diff(at) >= 0).all()
-    assert np.ptp(np.diff(at)) <= 2 and window_starts(length, size, .5) == (room + 1) // 2
+    assert np.ptp(np.diff(at)) <= 2 and window_starts(length, size, 0.5) == (room + 1) // 2
 
 
 # all of it
+
 
 @quick
 @given(X=pictures(), seed=seeds, bank=st.booleans())
 def test_a_draw_is_repeatable_finite_and_its_labels_sum_to_one(X, seed, bank):
     y = np.eye(7, dtype='float32')[np.arange(len(X)) % 7]
-    noise = Ragged.of([np.random.default_rng(1).uniform(-60, 0, (X.shape[1], 50)).astype('float32')]) if bank else None
+    noise = (
+        Ragged.of([np.random.default_rng(1).uniform(-60, 0, (X.shape[1], 50)).astype('float32')])
+        if bank
+        else None
+    )
     a, b = (EVERYTHING(X, y, np.random.default_rng(seed), noise) for _ in range(2))
     assert a[0].tobytes() == b[0].tobytes() and a[1].tobytes() == b[1].tobytes()
-    assert a[0].shape == X.shape and np.isfinite(a[0]).all() and a[0].dtype == a[1].dtype == np.float32
+    assert (
+        a[0].shape == X.shape and np.isfinite(a[0]).all() and a[0].dtype == a[1].dtype == np.float32
+    )
     np.testing.assert_allclose(a[1].sum(1), 1, atol=1e-6)
     other = EVERYTHING(X, y, np.random.default_rng(seed + 1), noise)[0]
     assert (X == -100).all() or other.tobytes() != a[0].tobytes()
 
 
-SWITCHES = {'time_shift': 0, 'gain': 0, 'tilt': 0, 'freq_shift': 0, 'mixup': 0, 'noise_snr': None, 'freq_mixstyle': 0, 'time_mask': 0, 'freq_mask': 0}
+SWITCHES = {
+    'time_shift': 0,
+    'gain': 0,
+    'tilt': 0,
+    'freq_shift': 0,
+    'mixup': 0,
+    'noise_snr': None,
+    'freq_mixstyle': 0,
+    'time_mask': 0,
+    'freq_mask': 0,
+}
 
 
 @pytest.mark.parametrize('name', SWITCHES)
@@ -265,14 +353,19 @@ def test_each_switch_does_something_and_moves_no_other_dice(name, seed):
     X = np.random.default_rng(0).uniform(-80, 20, (8, 20, 60)).astype('float32')
     y = np.eye(8, dtype='float32')
     alone = replace(Augment(**SWITCHES), **{name: getattr(EVERYTHING, name)})
-    nothing, one = Augment(**SWITCHES)(X, y, np.random.default_rng(seed)), alone(X, y, np.random.default_rng(seed))
+    nothing, one = (
+        Augment(**SWITCHES)(X, y, np.random.default_rng(seed)),
+        alone(X, y, np.random.default_rng(seed)),
+    )
     assert nothing[0] is X and nothing[1] is y and (one[0] != X).any()
     assert (one[1] != y).any() == (name == 'mixup')
     both = replace(alone, mixup=1), Augment(mixup=1)
     labels = [a(X, y, np.random.default_rng(seed))[1] for a in both]
-    assert name == 'mixup' or labels[0].tobytes() == labels[1].tobytes()      # the same partners and weights
-    if name in ('gain', 'tilt'):      # what is added is added, whatever was shifted before
-        for shift in (0, .5):
+    assert (
+        name == 'mixup' or labels[0].tobytes() == labels[1].tobytes()
+    )  # the same partners and weights
+    if name in ('gain', 'tilt'):  # what is added is added, whatever was shifted before
+        for shift in (0, 0.5):
             with_it = replace(alone, time_shift=shift)(X, y, np.random.default_rng(seed))[0]
             without = Augment(time_shift=shift)(X, y, np.random.default_rng(seed))[0]
             np.testing.assert_allclose((with_it - without)[..., 0], (one[0] - X)[..., 0], atol=1e-4)
@@ -283,10 +376,15 @@ def test_each_switch_does_something_and_moves_no_other_dice(name, seed):
 def test_cutmix_moves_no_other_dice(seed):
     rng = np.random.default_rng(0)
     X, y = rng.uniform(-80, 20, (64, 8, 60)).astype('float32'), np.eye(64, dtype='float32')
-    plain, some, every = (Augment(tilt=6, mixup=1, cutmix=share)(X, y, np.random.default_rng(seed)) for share in (0, .5, 1))
+    plain, some, every = (
+        Augment(tilt=6, mixup=1, cutmix=share)(X, y, np.random.default_rng(seed))
+        for share in (0, 0.5, 1)
+    )
     at_once, apart = ((some[0] == other[0]).all(axis=(1, 2)) for other in (plain, every))
     assert (at_once | apart).all() and 12 < apart.sum() < 52
-    np.testing.assert_allclose(plain[1], every[1], atol=.5 / 60 + 1e-6)      # the same partners and weights, but for the rounding to frames
+    np.testing.assert_allclose(
+        plain[1], every[1], atol=0.5 / 60 + 1e-6
+    )  # the same partners and weights, but for the rounding to frames
 
 
 @given(seed=seeds)
@@ -294,8 +392,13 @@ def test_cutmix_moves_no_other_dice(seed):
 def test_unmixed_clips_are_as_if_nothing_were_mixed_and_the_others_as_if_all_were(seed):
     rng = np.random.default_rng(0)
     X, y = rng.uniform(-80, 20, (64, 8, 60)).astype('float32'), np.eye(64, dtype='float32')
-    some, none, every = (Augment(tilt=6, **how)(X, y, np.random.default_rng(seed)) for how in ({'mixup': 1, 'cutmix': .5, 'unmixed': .5}, {}, {'mixup': 1, 'cutmix': .5}))
-    alone, mixed = ([(a == b).reshape(64, -1).all(1) for a, b in zip(some, other)] for other in (none, every))
+    some, none, every = (
+        Augment(tilt=6, **how)(X, y, np.random.default_rng(seed))
+        for how in ({'mixup': 1, 'cutmix': 0.5, 'unmixed': 0.5}, {}, {'mixup': 1, 'cutmix': 0.5})
+    )
+    alone, mixed = (
+        [(a == b).reshape(64, -1).all(1) for a, b in zip(some, other)] for other in (none, every)
+    )
     assert (alone[0] | mixed[0]).all() and 12 < alone[0].sum() < 52
     assert alone[1][alone[0]].all() and mixed[1][mixed[0]].all()
 
@@ -313,22 +416,32 @@ def test_amounts_stay_within_the_settings(seed):
     higher = 10 - Augment(freq_shift=3)(stairs, y, rng)[0][:, 10, 0]
     assert -3 <= higher.min() < -1.5 and 1.5 < higher.max() <= 3
     ramp = np.tile(np.arange(50, dtype='float32'), (64, 20, 1))
-    shift = (Augment(time_shift=.2)(ramp, y, rng)[0][:, 0, 0] + 25) % 50 - 25
+    shift = (Augment(time_shift=0.2)(ramp, y, rng)[0][:, 0, 0] + 25) % 50 - 25
     assert abs(shift).max() in range(8, 11) and shift.min() < 0 < shift.max()
     picture = rng.uniform(-40, 0, (64, 40, 50)).astype('float32')
-    hole = (Augment(time_mask=.2, masks=1)(picture, y, rng)[0] != picture).any(axis=1).sum(1)
+    hole = (Augment(time_mask=0.2, masks=1)(picture, y, rng)[0] != picture).any(axis=1).sum(1)
     assert hole.max() in range(8, 11) and hole.min() < 3
     noisy = 10 ** (Augment(noise_snr=(5, 15))(picture, y, rng)[0].astype('float64') / 10)
-    snr = 10 * np.log10(power(picture) / (noisy - 10 ** (picture.astype('float64') / 10)).mean(axis=(1, 2)))
+    snr = 10 * np.log10(
+        power(picture) / (noisy - 10 ** (picture.astype('float64') / 10)).mean(axis=(1, 2))
+    )
     assert 4.9 < snr.min() < 8 and 12 < snr.max() < 15.1 and 8 < np.median(snr) < 12
 
 
 def test_one_amount_says_nothing_of_another():
     ramp, y = np.tile(np.arange(1000, dtype='float32'), (400, 2, 1)), np.eye(400, dtype='float32')
-    shifted, tilted, louder = (Augment(**{name: n})(ramp, y, np.random.default_rng(0))[0] for name, n in (('time_shift', .4), ('tilt', 10), ('gain', 10)))
+    shifted, tilted, louder = (
+        Augment(**{name: n})(ramp, y, np.random.default_rng(0))[0]
+        for name, n in (('time_shift', 0.4), ('tilt', 10), ('gain', 10))
+    )
     own = np.diag(Augment(mixup=1)(0 * ramp, y, np.random.default_rng(0))[1])
-    amounts = [(shifted[:, 0, 0] + 500) % 1000 - 500, np.diff(tilted, axis=1)[:, 0, 0], louder[:, 0, 0], own]
-    assert np.abs(np.corrcoef(amounts) - np.eye(4)).max() < .2
+    amounts = [
+        (shifted[:, 0, 0] + 500) % 1000 - 500,
+        np.diff(tilted, axis=1)[:, 0, 0],
+        louder[:, 0, 0],
+        own,
+    ]
+    assert np.abs(np.corrcoef(amounts) - np.eye(4)).max() < 0.2
 
 
 @quick
@@ -340,9 +453,9 @@ def test_without_a_bank_the_noise_is_another_clip(X, seed):
 
 def test_mixup_weights_are_beta():
     X, y = np.zeros((4000, 1, 1), 'float32'), np.eye(4000, dtype='float32')
-    for alpha in (.2, 1, 4):
+    for alpha in (0.2, 1, 4):
         own = np.diag(Augment(mixup=alpha)(X, y, np.random.default_rng(0))[1])
-        assert abs(own.mean() - .5) < .03 and abs(own.var() - 1 / (4 * (2 * alpha + 1))) < .01
+        assert abs(own.mean() - 0.5) < 0.03 and abs(own.var() - 1 / (4 * (2 * alpha + 1))) < 0.01
 
 
 def test_settings_survive_json():
@@ -351,9 +464,29 @@ def test_settings_survive_json():
         assert set(a.settings) == {f.name for f in fields(Augment)}
 
 
-@pytest.mark.parametrize('bad', [dict(time_shift=.6), dict(gain=-1), dict(gain=float('nan')), dict(tilt=41), dict(freq_shift=-1), dict(mixup=-.1), dict(cutmix=1.1), dict(cutmix=.5), dict(unmixed=.5), dict(unmixed=2, mixup=1), dict(time_mask=1.1),
-                                 dict(freq_mask=-1), dict(masks=-1), dict(fill='max'), dict(noise_snr=(1, 2, 3)), dict(noise_snr=(9, 3)),
-                                 dict(noise_snr=(float('nan'), 3)), dict(noise_snr=(-90, 0))])
+@pytest.mark.parametrize(
+    'bad',
+    [
+        dict(time_shift=0.6),
+        dict(gain=-1),
+        dict(gain=float('nan')),
+        dict(tilt=41),
+        dict(freq_shift=-1),
+        dict(mixup=-0.1),
+        dict(cutmix=1.1),
+        dict(cutmix=0.5),
+        dict(unmixed=0.5),
+        dict(unmixed=2, mixup=1),
+        dict(time_mask=1.1),
+        dict(freq_mask=-1),
+        dict(masks=-1),
+        dict(fill='max'),
+        dict(noise_snr=(1, 2, 3)),
+        dict(noise_snr=(9, 3)),
+        dict(noise_snr=(float('nan'), 3)),
+        dict(noise_snr=(-90, 0)),
+    ],
+)
 def test_settings_beyond_reason_are_refused_by_name_with_the_cure(bad):
     with pytest.raises(ValueError, match=rf'{next(iter(bad))}=.*: give '):
         Augment(**bad)
@@ -361,25 +494,42 @@ def test_settings_beyond_reason_are_refused_by_name_with_the_cure(bad):
 
 # batches
 
+
 def batches(store, rows=None, **how):
     rows = np.arange(len(store.frames)) if rows is None else rows
-    return Batches(store, rows, np.eye(len(store.frames), dtype='float32'), **dict(frames=10, batch_size=3, seed=0) | how)
+    return Batches(
+        store,
+        rows,
+        np.eye(len(store.frames), dtype='float32'),
+        **dict(frames=10, batch_size=3, seed=0) | how,
+    )
 
 
 @quick
-@given(store=ragged(), size=st.integers(1, 5), seed=st.integers(0, 2 ** 31), epoch=st.integers(0, 500), short=st.sampled_from(['repeat', 'pad']))
+@given(
+    store=ragged(),
+    size=st.integers(1, 5),
+    seed=st.integers(0, 2**31),
+    epoch=st.integers(0, 500),
+    short=st.sampled_from(['repeat', 'pad']),
+)
 def test_an_epoch_has_each_clip_once_and_its_windows_are_its_own(store, size, seed, epoch, short):
     b = batches(store, batch_size=size, seed=seed, epoch=epoch, short=short)
     seen = list(b)
     assert len(seen) == len(b) == -(-len(store.frames) // size)
     X, y = (np.concatenate(x) for x in zip(*seen))
-    assert sorted(y.argmax(1).tolist()) == list(range(len(store.frames))) and X.shape == (len(y), store.rows.shape[1], 10, 1)
+    assert sorted(y.argmax(1).tolist()) == list(range(len(store.frames))) and X.shape == (
+        len(y),
+        store.rows.shape[1],
+        10,
+        1,
+    )
     for x, i in zip(X[..., 0], y.argmax(1)):
         assert set(x.ravel().tolist()) <= set(clip(store, i).ravel().tolist())
 
 
 @quick
-@given(store=ragged(), seed=st.integers(0, 2 ** 31), data=st.data())
+@given(store=ragged(), seed=st.integers(0, 2**31), data=st.data())
 def test_a_batch_depends_on_seed_epoch_and_number_alone(store, seed, data):
     how = dict(seed=seed, augment=EVERYTHING, batch_size=2)
     b, asked = batches(store, **how), batches(store, **how)
@@ -389,16 +539,24 @@ def test_a_batch_depends_on_seed_epoch_and_number_alone(store, seed, data):
             assert got.tobytes() == x.tobytes()
     for e in range(3):
         late = batches(store, epoch=e, **how)
-        assert b.epoch == e and all(b[i][0].tobytes() == expected[e, i][0].tobytes() == late[i][0].tobytes() for i in range(len(b)))
+        assert b.epoch == e and all(
+            b[i][0].tobytes() == expected[e, i][0].tobytes() == late[i][0].tobytes()
+            for i in range(len(b))
+        )
         b.on_epoch_end()
 
 
 @quick
-@given(store=ragged(), seed=st.integers(0, 2 ** 31))
+@given(store=ragged(), seed=st.integers(0, 2**31))
 def test_another_seed_epoch_or_number_is_another_batch(store, seed):
     assume(len(store.frames) >= 4 and np.ptp(store.rows) > 20)
     b = batches(store, seed=seed, augment=EVERYTHING, batch_size=2)
-    different = [b.batch(0, 0), b.batch(1, 0), b.batch(0, 1), batches(store, seed=seed + 1, augment=EVERYTHING, batch_size=2).batch(0, 0)]
+    different = [
+        b.batch(0, 0),
+        b.batch(1, 0),
+        b.batch(0, 1),
+        batches(store, seed=seed + 1, augment=EVERYTHING, batch_size=2).batch(0, 0),
+    ]
     assert len({X.tobytes() for X, _ in different}) == 4
 
 
@@ -413,13 +571,20 @@ def test_order_and_windows_are_drawn_from_different_dice():
 
 def test_each_epoch_has_another_order_and_other_windows():
     store = Ragged.of([np.arange(500, dtype='float32')[None] for _ in range(64)])
-    orders, firsts = zip(*((y.argmax(1), X[:, 0, 0, 0]) for X, y in (batches(store, batch_size=64).batch(e, 0) for e in range(4))))
+    orders, firsts = zip(
+        *(
+            (y.argmax(1), X[:, 0, 0, 0])
+            for X, y in (batches(store, batch_size=64).batch(e, 0) for e in range(4))
+        )
+    )
     assert len({o.tobytes() for o in orders}) == len({f.tobytes() for f in firsts}) == 4
 
 
 def test_threads_get_what_one_gets():
     rng = np.random.default_rng(0)
-    store = Ragged.of([rng.uniform(-80, 0, (16, n)).astype('float32') for n in rng.integers(5, 90, 60)])
+    store = Ragged.of(
+        [rng.uniform(-80, 0, (16, n)).astype('float32') for n in rng.integers(5, 90, 60)]
+    )
     b = batches(store, frames=40, batch_size=7, augment=EVERYTHING)
     with ThreadPoolExecutor(4) as pool:
         for (X, y), (X2, y2) in zip(pool.map(b.__getitem__, range(len(b))), b):
@@ -432,14 +597,19 @@ def test_clips_left_out_are_never_touched():
     rows = np.arange(20)[np.arange(20) % 5 != 0]
     before = [X.tobytes() for X, _ in batches(store, rows, augment=EVERYTHING)]
     for i in set(range(20)) - set(rows.tolist()):
-        store.rows[store.start[i]:store.start[i] + 30] = np.nan
+        store.rows[store.start[i] : store.start[i] + 30] = np.nan
     assert before == [X.tobytes() for X, _ in batches(store, rows, augment=EVERYTHING)]
 
 
 def test_batches_refuse_what_makes_no_sense():
     store = Ragged.of([np.zeros((4, 9), 'float32')] * 3)
-    for bad, words in ((dict(rows=[]), 'rows is empty'), (dict(frames=0), 'frames=0: give'), (dict(batch_size=0), 'batch_size=0: give'),
-                       (dict(short='loop'), "'loop': give"), (dict(noise=Ragged.of([np.zeros((5, 9), 'float32')])), '5 bands, the clips 4')):
+    for bad, words in (
+        (dict(rows=[]), 'rows is empty'),
+        (dict(frames=0), 'frames=0: give'),
+        (dict(batch_size=0), 'batch_size=0: give'),
+        (dict(short='loop'), "'loop': give"),
+        (dict(noise=Ragged.of([np.zeros((5, 9), 'float32')])), '5 bands, the clips 4'),
+    ):
         with pytest.raises(ValueError, match=words):
             batches(store, **bad)
     with pytest.raises(IndexError, match='batch 1 of 1'):
@@ -447,17 +617,22 @@ def test_batches_refuse_what_makes_no_sense():
 
     class Store(Ragged):
         features = MFCC(sr=8000)
+
     mfcc = Store(store.rows, store.start, store.frames)
     for setting in ('gain', 'tilt', 'freq_shift', 'mixup', 'noise_snr', 'freq_mask'):
         with pytest.raises(ValueError, match='MFCC features .* LogMel'):
             batches(mfcc, augment=replace(Augment(), **{setting: getattr(EVERYTHING, setting)}))
-    batches(mfcc, augment=Augment(time_shift=.5, time_mask=.1))
+    batches(mfcc, augment=Augment(time_shift=0.5, time_mask=0.1))
 
 
 def test_the_noise_bank_is_noise_of_the_colours_asked_for():
     f = LogMel(sr=16000, n_fft=1024, hop_length=256, n_mels=40)
     bank = noise_bank(f, seconds=4)
-    assert len(bank.frames) == 3 and (bank.frames == f.frames(64000)).all() and bank.rows.dtype == np.float32
+    assert (
+        len(bank.frames) == 3
+        and (bank.frames == f.frames(64000)).all()
+        and bank.rows.dtype == np.float32
+    )
     treble = [clip(bank, i)[20:].mean() - clip(bank, i)[:10].mean() for i in range(3)]
     assert abs(treble[0]) < 3 and treble[0] > treble[1] + 6 > treble[2] + 12
     np.testing.assert_array_equal(noise_bank(f, seconds=4).rows, bank.rows)

@@ -1,4 +1,5 @@
 "The command as people and programs meet it: codes, one-line errors, output that reads back, every kind of bad input."
+
 import csv
 import io
 import json
@@ -38,7 +39,9 @@ def cli(*words):
 def process(*words, **options):
     "The same in a process of its own, as a shell starts it."
     env = {k: v for k, v in os.environ.items() if k != 'TF_CPP_MIN_LOG_LEVEL'}
-    return subprocess.run([*IN_A_PROCESS, *map(str, words)], capture_output=True, text=True, env=env, **options)
+    return subprocess.run(
+        [*IN_A_PROCESS, *map(str, words)], capture_output=True, text=True, env=env, **options
+    )
 
 
 def messages(err):
@@ -48,7 +51,7 @@ def messages(err):
 
 def one_message(err, *parts):
     "The single line on stderr, which names all of `parts`; no traceback."
-    line, = messages(err)
+    (line,) = messages(err)
     assert 'Traceback' not in err
     for part in parts:
         assert str(part) in line, line
@@ -104,6 +107,7 @@ def clip(sounds):
 
 # Help
 
+
 def test_help_comes_at_once_and_loads_nothing():
     slow = {'numpy', 'pandas', 'scipy', 'soundfile', 'librosa', 'matplotlib', 'keras', 'tensorflow'}
     code = f"import sys; from soundtag.cli import main\ntry: main(['--help'])\nfinally: print(sorted({slow} & set(sys.modules)))"
@@ -114,14 +118,18 @@ def test_help_comes_at_once_and_loads_nothing():
     assert took < 1, took
 
 
-@pytest.mark.parametrize('words', [[], *([c] for c in COMMANDS)], ids=lambda w: ' '.join(w) or 'soundtag')
+@pytest.mark.parametrize(
+    'words', [[], *([c] for c in COMMANDS)], ids=lambda w: ' '.join(w) or 'soundtag'
+)
 def test_every_help_has_examples_and_defaults(words):
     code, out, err = cli(*words, '--help')
     assert code == 0 and 'examples:\n  soundtag ' in out and not err
     if words and words[0] in ('data', 'train', 'tag', 'benchmark'):
         assert '(default: ' in out
     for example in out.split('examples:')[1].split('exit codes')[0].strip().splitlines():
-        typed = example.split('  ' * 2)[0].split(' > ')[0].split()[1:]     # without the remark and the redirection
+        typed = (
+            example.split('  ' * 2)[0].split(' > ')[0].split()[1:]
+        )  # without the remark and the redirection
         if 'COMMAND' not in typed:
             assert parser().parse_args(typed).do, example
 
@@ -130,8 +138,21 @@ def test_version():
     assert cli('--version') == (0, f'soundtag {__import__("soundtag").__version__}\n', '')
 
 
-@pytest.mark.parametrize('words', [[], ['sing'], ['tag'], ['train', '--folds', '1'], ['train', '--epochs', 'x'], ['train', '--seed', '-1'],
-                                   ['tag', 'a.wav', '--model', 'x', '--top', '0'], ['tag', 'a.wav', '--model', 'x', '--format', 'xml'], ['data', 'esc51']], ids=' '.join)
+@pytest.mark.parametrize(
+    'words',
+    [
+        [],
+        ['sing'],
+        ['tag'],
+        ['train', '--folds', '1'],
+        ['train', '--epochs', 'x'],
+        ['train', '--seed', '-1'],
+        ['tag', 'a.wav', '--model', 'x', '--top', '0'],
+        ['tag', 'a.wav', '--model', 'x', '--format', 'xml'],
+        ['data', 'esc51'],
+    ],
+    ids=' '.join,
+)
 def test_a_misspelt_call_is_2(words):
     code, out, err = cli(*words)
     assert code == 2 and not out and messages(err)
@@ -139,10 +160,20 @@ def test_a_misspelt_call_is_2(words):
 
 # Train, report
 
+
 def test_train_tells_what_it_reached(trained):
     run, (code, out, err) = trained
     assert code == 0 and not messages(err)
-    for part in ('fold 0', 'fold 1', 'MAP@3', '±', 'post', 'chance', 'linear', f"report: {run / 'report.html'}"):
+    for part in (
+        'fold 0',
+        'fold 1',
+        'MAP@3',
+        '±',
+        'post',
+        'chance',
+        'linear',
+        f"report: {run / 'report.html'}",
+    ):
         assert part in out, out
     metrics = json.loads((run / 'metrics.json').read_text())
     assert f"{metrics['metrics']['accuracy']['mean']:.1%}" in out
@@ -192,12 +223,24 @@ def test_what_is_no_run_is_2(words, tmp_path):
 
 # Tag
 
-@pytest.mark.parametrize('kind, rate, channels, seconds', [
-    ('wav', 44100, 1, 1), ('wav', 8000, 1, 1), ('wav', 192_000, 1, 1), ('wav', 44100, 8, 1), ('wav', 44100, 1, .02),
-    ('flac', 48000, 2, 1), ('ogg', 22050, 2, 1), ('mp3', 44100, 2, 1), ('mp3', 16000, 1, 7)])
+
+@pytest.mark.parametrize(
+    'kind, rate, channels, seconds',
+    [
+        ('wav', 44100, 1, 1),
+        ('wav', 8000, 1, 1),
+        ('wav', 192_000, 1, 1),
+        ('wav', 44100, 8, 1),
+        ('wav', 44100, 1, 0.02),
+        ('flac', 48000, 2, 1),
+        ('ogg', 22050, 2, 1),
+        ('mp3', 44100, 2, 1),
+        ('mp3', 16000, 1, 7),
+    ],
+)
 def test_tag_takes_what_is_a_sound(run, tmp_path, kind, rate, channels, seconds):
     n = int(rate * seconds)
-    y = .3 * np.sin(2 * np.pi * 440 * np.arange(n) / rate)[:, None] * np.linspace(1, .5, channels)
+    y = 0.3 * np.sin(2 * np.pi * 440 * np.arange(n) / rate)[:, None] * np.linspace(1, 0.5, channels)
     sf.write(tmp_path / f'a.{kind}', y, rate)
     code, out, err = cli('tag', tmp_path / f'a.{kind}', '--model', run)
     assert code == 0 and not messages(err)
@@ -211,13 +254,19 @@ def test_json_and_csv_read_back_by_pandas(run, clip, tmp_path):
     code, out, err = cli(*words, '--format', 'json')
     table = pd.read_json(io.StringIO(out))
     assert code == 1 and list(table) == ['file', 'rank', 'label', 'probability', 'error']
-    assert table.file.tolist() == [str(f) for f in (clip, clip, odd, odd, tmp_path / 'bad.wav', clip, clip)]
+    assert table.file.tolist() == [
+        str(f) for f in (clip, clip, odd, odd, tmp_path / 'bad.wav', clip, clip)
+    ]
     assert table.error.notna().tolist() == [False] * 4 + [True] + [False] * 2
     assert one_message(err, 'bad.wav') == 'soundtag: ' + table.error[4]
     code, out, err = cli(*words, '--format', 'csv')
     same = pd.read_csv(io.StringIO(out))
     assert code == 1 and one_message(err, 'bad.wav')
-    pd.testing.assert_frame_equal(same, table[table.error.isna()].drop(columns='error').reset_index(drop=True), check_dtype=False)
+    pd.testing.assert_frame_equal(
+        same,
+        table[table.error.isna()].drop(columns='error').reset_index(drop=True),
+        check_dtype=False,
+    )
     assert (same.groupby('file', sort=False)['rank'].apply(list) == [[1, 2, 1, 2], [1, 2]]).all()
     code, out, err = cli(*words)
     assert [line.split(': ')[0] for line in out.splitlines()] == [str(f) for f in (clip, odd, clip)]
@@ -225,14 +274,18 @@ def test_json_and_csv_read_back_by_pandas(run, clip, tmp_path):
 
 def test_tags_are_those_of_the_tagger(run, clip):
     from soundtag.tagging import Tagger
+
     code, out, _ = cli('tag', clip, '--model', run, '--format', 'json')
-    assert [(r['label'], r['probability']) for r in json.loads(out)] == [(label, round(p, 6)) for label, p in Tagger.load(run).tag(clip)]
+    assert [(r['label'], r['probability']) for r in json.loads(out)] == [
+        (label, round(p, 6)) for label, p in Tagger.load(run).tag(clip)
+    ]
 
 
 def test_folders_and_patterns_stand_for_their_files(run, sounds, clip, monkeypatch):
     def named(*audio):
         code, out, err = cli('tag', *audio, '--model', run, '--top', 1, '--format', 'csv')
         return code, [row['file'] for row in csv.DictReader(io.StringIO(out))]
+
     everything = [str(f) for f in sorted(sounds.rglob('*.wav'))]
     assert named(sounds) == (0, everything)
     assert named(f'{sounds}/*/*.wav') == (0, everything)
@@ -259,7 +312,7 @@ def test_ten_minutes_in_bounded_memory(run, tmp_path):
     for name, seconds in (('short', 10), ('long', 600)):
         with sf.SoundFile(tmp_path / f'{name}.wav', 'w', 48000, 2) as f:
             for _ in range(seconds):
-                f.write(.1 * rng.standard_normal((48000, 2)))
+                f.write(0.1 * rng.standard_normal((48000, 2)))
     code = '''
 import sys
 from soundtag.tagging import Tagger
@@ -268,35 +321,63 @@ for path in sys.argv[2:]:
     tagger.tag(path)
     print(next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')))
 '''
-    done = subprocess.run([sys.executable, '-c', code, run, tmp_path / 'short.wav', tmp_path / 'long.wav'], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, '-c', code, run, tmp_path / 'short.wav', tmp_path / 'long.wav'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     short, long = (int(kb) / 1000 for kb in done.stdout.split())
     assert long < 1000 and long - short < 100, (short, long)
 
 
 # Bad input: sounds
 
-def empty(path): path.write_bytes(b'')
-def text(path): path.write_text('This is a text, not a sound.\n' * 100)
-def no_samples(path): sf.write(path, np.zeros(0), 44100)
-def silence(path): sf.write(path, np.zeros(44100), 44100)
-def a_folder(path): path.mkdir()
+
+def empty(path):
+    path.write_bytes(b'')
+
+
+def text(path):
+    path.write_text('This is a text, not a sound.\n' * 100)
+
+
+def no_samples(path):
+    sf.write(path, np.zeros(0), 44100)
+
+
+def silence(path):
+    sf.write(path, np.zeros(44100), 44100)
+
+
+def a_folder(path):
+    path.mkdir()
 
 
 def truncated(path):
-    sf.write(path, np.random.default_rng(0).uniform(-.5, .5, 44100), 44100)
+    sf.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 44100), 44100)
     path.write_bytes(path.read_bytes()[:5000])
 
 
 def nan(path):
-    y = np.full(44100, .1)
+    y = np.full(44100, 0.1)
     y[100:200] = np.nan
     sf.write(path, y, 44100, subtype='FLOAT')
 
 
-BAD = {empty: 'empty', truncated: 'cut short', text: 'not', no_samples: 'no samples', nan: 'NaN', silence: 'silent'}
+BAD = {
+    empty: 'empty',
+    truncated: 'cut short',
+    text: 'not',
+    no_samples: 'no samples',
+    nan: 'NaN',
+    silence: 'silent',
+}
 
 
-@pytest.mark.parametrize('spoil', [*(b for b in BAD if b is not silence), a_folder], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    'spoil', [*(b for b in BAD if b is not silence), a_folder], ids=lambda f: f.__name__
+)
 def test_a_bad_file_is_named_and_the_others_are_tagged(run, clip, tmp_path, spoil):
     spoil(tmp_path / 'x.wav')
     code, out, err = cli('tag', tmp_path / 'x.wav', clip, '--model', run)
@@ -314,13 +395,14 @@ def test_a_file_that_must_not_be_read(run, clip, tmp_path, monkeypatch):
     path = shutil.copy(clip, tmp_path / 'x.wav')
     if os.geteuid():
         os.chmod(path, 0)
-    else:                          # root may read everything
+    else:  # root may read everything
         real = open
 
         def guarded(file, *args, **kwargs):
             if str(file) == str(path):
                 raise PermissionError(13, 'Permission denied', str(file))
             return real(file, *args, **kwargs)
+
         monkeypatch.setattr('builtins.open', guarded)
     code, out, err = cli('tag', path, clip, '--model', run)
     assert code == 1 and out.startswith(f'{clip}: ')
@@ -332,8 +414,8 @@ def test_bad_clips_among_many_are_skipped_and_listed(some, tmp_path):
     for spoil in BAD:
         spoil(some / LABELS[0] / f'{spoil.__name__}.wav')
     rng = np.random.default_rng(0)
-    sf.write(some / LABELS[0] / 'eight.wav', rng.uniform(-.1, .1, (44100, 8)), 44100)
-    sf.write(some / LABELS[0] / 'fast.wav', rng.uniform(-.1, .1, 192_000), 192_000)
+    sf.write(some / LABELS[0] / 'eight.wav', rng.uniform(-0.1, 0.1, (44100, 8)), 44100)
+    sf.write(some / LABELS[0] / 'fast.wav', rng.uniform(-0.1, 0.1, 192_000), 192_000)
     code, out, err = train(some, tmp_path / 'run')
     skipped = pd.read_csv(tmp_path / 'run/skipped.csv', index_col='fname')
     assert code == 1 and 'report: ' in out
@@ -356,6 +438,7 @@ def test_nothing_but_bad_clips_is_2(tmp_path):
 
 # Bad input: data sets
 
+
 def as_csv(some, rows, encoding='utf-8', header='fname,label'):
     path = some / 'clips.csv'
     path.write_bytes('\n'.join([header, *rows, '']).encode(encoding))
@@ -370,15 +453,33 @@ def test_a_csv_trains(some, tmp_path):
     assert train(as_csv(some, listed(some)), tmp_path / 'run')[0] == 0
 
 
-@pytest.mark.parametrize('spoil, parts', [
-    (lambda some, rows: as_csv(some, rows, header='name,sort'), ['name', 'sort']),
-    (lambda some, rows: as_csv(some, [*rows, rows[0]]), ['once', 'Bass_drum']),
-    (lambda some, rows: as_csv(some, [r + '_für' for r in rows], encoding='latin-1'), ['UTF-8']),
-    (lambda some, rows: as_csv(some, rows[:-7]), [LABELS[2]]),
-    (lambda some, rows: as_csv(some, [*rows, 'gone.wav,Hi-hat']), ['1 of the 25', 'gone.wav', '--allow-missing']),
-    (lambda some, rows: as_csv(some, []), []),
-    (lambda some, rows: some / 'nowhere', ['nowhere', 'no such']),
-], ids=['without the columns', 'duplicate file names', 'not UTF-8', 'a label with one clip', 'a missing file', 'nothing listed', 'no folder'])
+@pytest.mark.parametrize(
+    'spoil, parts',
+    [
+        (lambda some, rows: as_csv(some, rows, header='name,sort'), ['name', 'sort']),
+        (lambda some, rows: as_csv(some, [*rows, rows[0]]), ['once', 'Bass_drum']),
+        (
+            lambda some, rows: as_csv(some, [r + '_für' for r in rows], encoding='latin-1'),
+            ['UTF-8'],
+        ),
+        (lambda some, rows: as_csv(some, rows[:-7]), [LABELS[2]]),
+        (
+            lambda some, rows: as_csv(some, [*rows, 'gone.wav,Hi-hat']),
+            ['1 of the 25', 'gone.wav', '--allow-missing'],
+        ),
+        (lambda some, rows: as_csv(some, []), []),
+        (lambda some, rows: some / 'nowhere', ['nowhere', 'no such']),
+    ],
+    ids=[
+        'without the columns',
+        'duplicate file names',
+        'not UTF-8',
+        'a label with one clip',
+        'a missing file',
+        'nothing listed',
+        'no folder',
+    ],
+)
 def test_a_data_set_that_cannot_be_used_is_2(some, tmp_path, spoil, parts):
     data = spoil(some, listed(some))
     code, out, err = train(data, tmp_path / 'run')
@@ -394,9 +495,12 @@ def test_unknown_recipe_names_the_known(sounds, tmp_path):
 
 # Bad places
 
+
 def test_an_output_folder_of_another_run(run, sounds, tmp_path):
     before = {p: p.read_bytes() for p in run.rglob('*') if p.is_file()}
-    code, out, err = cli('train', sounds, '--recipe', 'post', '--folds', 2, '--epochs', 2, '--out', run)
+    code, out, err = cli(
+        'train', sounds, '--recipe', 'post', '--folds', 2, '--epochs', 2, '--out', run
+    )
     assert code == 2
     one_message(err, run, '--out')
     assert before == {p: p.read_bytes() for p in run.rglob('*') if p.is_file()}
@@ -429,14 +533,24 @@ def test_a_full_disk(sounds, tmp_path):
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='no /dev/full on this system')
 def test_stdout_that_takes_nothing(run, clip):
     with open('/dev/full', 'w') as full:
-        done = subprocess.run([*IN_A_PROCESS, 'tag', clip, '--model', run], stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [*IN_A_PROCESS, 'tag', clip, '--model', run],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     assert done.returncode == 2
     one_message(done.stderr, 'the same command again')
 
 
 def test_a_reader_who_leaves(run, sounds):
     "As `soundtag tag … | head -1` does."
-    going = subprocess.Popen([*IN_A_PROCESS, 'tag', sounds, '--model', run], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    going = subprocess.Popen(
+        [*IN_A_PROCESS, 'tag', sounds, '--model', run],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     going.stdout.close()
     assert going.wait() == 141 and not messages(going.stderr.read())
 
@@ -444,12 +558,20 @@ def test_a_reader_who_leaves(run, sounds):
 def test_an_interrupt_is_one_line(sounds, tmp_path):
     out = tmp_path / 'run'
     words = ['train', sounds, '--folds', '2', '--epochs', '200', '--out', out]
-    heeded = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)    # a job in a shell's background is told to ignore it
-    going = subprocess.Popen([*IN_A_PROCESS, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeded)
+    heeded = lambda: signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # a job in a shell's background is told to ignore it
+    going = subprocess.Popen(
+        [*IN_A_PROCESS, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heeded,
+    )
     while not (out / 'config.json').exists():
         assert going.poll() is None, going.stderr.read()
-        time.sleep(.1)
-    time.sleep(.5)
+        time.sleep(0.1)
+    time.sleep(0.5)
     going.send_signal(signal.SIGINT)
     _, err = going.communicate(timeout=60)
     assert going.returncode == 130 and 'Traceback' not in err
@@ -458,9 +580,10 @@ def test_an_interrupt_is_one_line(sounds, tmp_path):
 
 def test_an_interrupt_that_a_library_turned_into_an_error_is_one(monkeypatch, capsys):
     def inside(*args):
-        try: signal.raise_signal(signal.SIGINT)
+        try:
+            signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:
-            sys.excepthook(*sys.exc_info())    # as PyErr_Print does
+            sys.excepthook(*sys.exc_info())  # as PyErr_Print does
             raise RuntimeError('callback failed') from None
 
     monkeypatch.setattr('soundtag.cli.data_set', inside)
@@ -470,9 +593,13 @@ def test_an_interrupt_that_a_library_turned_into_an_error_is_one(monkeypatch, ca
 
 # Models
 
+
 def test_a_model_with_code_in_it_is_refused(run, clip, tmp_path):
     copy = shutil.copytree(run, tmp_path / 'run')
-    with zipfile.ZipFile(run / 'best_0.keras') as old, zipfile.ZipFile(copy / 'best_0.keras', 'w') as new:
+    with (
+        zipfile.ZipFile(run / 'best_0.keras') as old,
+        zipfile.ZipFile(copy / 'best_0.keras', 'w') as new,
+    ):
         for name in old.namelist():
             content = old.read(name)
             if name == 'config.json':
@@ -500,7 +627,16 @@ def test_stderr_is_quiet_when_all_is_well(run, clip):
 
 # Benchmark
 
-@pytest.mark.parametrize('name, function', [('features', 'soundtag.mfcc.benchmark_features'), ('inputs', 'soundtag.model.benchmark_inputs'), ('folds', 'soundtag.training.benchmark_folds'), ('far', 'soundtag.ranging.benchmark_far')])
+
+@pytest.mark.parametrize(
+    'name, function',
+    [
+        ('features', 'soundtag.mfcc.benchmark_features'),
+        ('inputs', 'soundtag.model.benchmark_inputs'),
+        ('folds', 'soundtag.training.benchmark_folds'),
+        ('far', 'soundtag.ranging.benchmark_far'),
+    ],
+)
 def test_benchmark_hands_over_what_was_measured(sounds, tmp_path, monkeypatch, name, function):
     monkeypatch.setattr(function, lambda clips, *, out: {'what': name, 'clips': len(clips)})
     code, out, _ = cli('benchmark', name, sounds)

@@ -1,4 +1,5 @@
 "Chapter 10 from outside: rooms that keep to physics, dice that fall alike everywhere, and nothing that leaks."
+
 import json
 import subprocess
 import sys
@@ -11,17 +12,37 @@ import pytest
 
 from soundtag.audio import wav_bytes
 from soundtag.dataset import DataError, load_clips
-from soundtag.distance import (LEAD, SPEED_OF_SOUND, Room, RoomDistribution, Sounds, estimate_rt60, direct_to_reverberant, draw_position, draw_room, image_sources,
-                               late_reverberation, free_field_response, read_responses, simulate_recording, room_impulse_response, response_file, simulate_dataset, simulate_rooms)
+from soundtag.distance import (
+    LEAD,
+    SPEED_OF_SOUND,
+    Room,
+    RoomDistribution,
+    Sounds,
+    estimate_rt60,
+    direct_to_reverberant,
+    draw_position,
+    draw_room,
+    image_sources,
+    late_reverberation,
+    free_field_response,
+    read_responses,
+    simulate_recording,
+    room_impulse_response,
+    response_file,
+    simulate_dataset,
+    simulate_rooms,
+)
 from soundtag.synthesis import Voice, perform
 
 SR = 16000
-SMALL = RoomDistribution(rooms=5, positions=2, size=(3., 8.), seed=11)
+SMALL = RoomDistribution(rooms=5, positions=2, size=(3.0, 8.0), seed=11)
 
 
 @pytest.fixture(scope='module')
 def drum():
-    return perform('Bass_drum', Voice(.3, .5, .5), seconds=1.5, sr=SR, rng=np.random.default_rng(0)).astype('float32')
+    return perform(
+        'Bass_drum', Voice(0.3, 0.5, 0.5), seconds=1.5, sr=SR, rng=np.random.default_rng(0)
+    ).astype('float32')
 
 
 @pytest.fixture(scope='module')
@@ -33,20 +54,38 @@ def cache(tmp_path_factory):
 
 # physics
 
+
 def test_energy_falls_with_the_square_of_the_distance_where_no_wall_answers():
-    hard = Room(np.array([14., 14, 5]), np.full((6, 7), .3))
-    energy = [np.sum(image_sources(hard, [2 + d, 7, 1.5], [2, 7, 1.5], sr=SR, order=0) ** 2) for d in (1, 2, 4, 8)]
-    np.testing.assert_allclose(np.array(energy) * np.array([1, 4, 16, 64]), energy[0], rtol=.12)     # air takes the rest
-    np.testing.assert_allclose([np.sum(free_field_response(d, sr=SR) ** 2) * d * d for d in (1, 2, 4, 8)], 1, rtol=.12)
+    hard = Room(np.array([14.0, 14, 5]), np.full((6, 7), 0.3))
+    energy = [
+        np.sum(image_sources(hard, [2 + d, 7, 1.5], [2, 7, 1.5], sr=SR, order=0) ** 2)
+        for d in (1, 2, 4, 8)
+    ]
+    np.testing.assert_allclose(
+        np.array(energy) * np.array([1, 4, 16, 64]), energy[0], rtol=0.12
+    )  # air takes the rest
+    np.testing.assert_allclose(
+        [np.sum(free_field_response(d, sr=SR) ** 2) * d * d for d in (1, 2, 4, 8)], 1, rtol=0.12
+    )
 
 
-@pytest.mark.parametrize('size, absorption', [((4, 5, 2.5), .15), ((7, 6, 3), .3), ((12, 9, 4), .2)])
+@pytest.mark.parametrize(
+    'size, absorption', [((4, 5, 2.5), 0.15), ((7, 6, 3), 0.3), ((12, 9, 4), 0.2)]
+)
 def test_reverberation_time_is_near_eyrings_and_sabines(size, absorption):
     room = Room(np.array(size, float), np.full((6, 7), absorption))
     rng = np.random.default_rng(3)
-    times = [estimate_rt60(room_impulse_response(room, *draw_position(rng, room, RoomDistribution()), sr=SR, rng=rng), sr=SR) for _ in range(4)]
-    assert abs(np.median(times) / room.rt60[3:6].mean() - 1) < .3
-    sabine = .161 * room.volume / (absorption * room.surfaces.sum())
+    times = [
+        estimate_rt60(
+            room_impulse_response(
+                room, *draw_position(rng, room, RoomDistribution()), sr=SR, rng=rng
+            ),
+            sr=SR,
+        )
+        for _ in range(4)
+    ]
+    assert abs(np.median(times) / room.rt60[3:6].mean() - 1) < 0.3
+    sabine = 0.161 * room.volume / (absorption * room.surfaces.sum())
     assert room.rt60[0] < sabine < 1.35 * room.rt60[0]
 
 
@@ -55,21 +94,38 @@ def test_images_and_noise_agree_on_the_level_where_they_meet():
     for _ in range(12):
         room = draw_room(rng, RoomDistribution())
         early = image_sources(room, *draw_position(rng, room, RoomDistribution()), sr=SR, order=10)
-        a, b = (LEAD + int(part * SR * 10 / SPEED_OF_SOUND / np.sqrt(np.sum(1 / room.size ** 2))) for part in (.5, 1))
-        off.append(10 * np.log10(np.sum(early[a:b] ** 2) / np.sum(late_reverberation(b, sr=SR, room=room, rng=rng)[a:b] ** 2)))
+        a, b = (
+            LEAD + int(part * SR * 10 / SPEED_OF_SOUND / np.sqrt(np.sum(1 / room.size**2)))
+            for part in (0.5, 1)
+        )
+        off.append(
+            10
+            * np.log10(
+                np.sum(early[a:b] ** 2)
+                / np.sum(late_reverberation(b, sr=SR, room=room, rng=rng)[a:b] ** 2)
+            )
+        )
     assert abs(np.median(off)) < 2.5
 
 
 def test_farther_is_more_reverberant():
     rng, near, far = np.random.default_rng(0), [], []
     for _ in range(10):
-        room = draw_room(rng, RoomDistribution(size=(7., 10.)))
-        for d, found in ((.5, near), (4, far)):
-            found.append(direct_to_reverberant(room_impulse_response(room, *draw_position(rng, room, RoomDistribution(), d), sr=SR, rng=rng), sr=SR))
+        room = draw_room(rng, RoomDistribution(size=(7.0, 10.0)))
+        for d, found in ((0.5, near), (4, far)):
+            found.append(
+                direct_to_reverberant(
+                    room_impulse_response(
+                        room, *draw_position(rng, room, RoomDistribution(), d), sr=SR, rng=rng
+                    ),
+                    sr=SR,
+                )
+            )
     assert all(n > f + 5 for n, f in zip(near, far))
 
 
 # dice, and what is kept
+
 
 def test_responses_are_the_same_whatever_makes_them(cache, tmp_path):
     one = simulate_rooms(SMALL, cache=cache, progress=False)
@@ -77,7 +133,12 @@ def test_responses_are_the_same_whatever_makes_them(cache, tmp_path):
     assert one.samples.tobytes() == two.samples.tobytes()
     pd.testing.assert_frame_equal(one.table, two.table)
     assert response_file(SMALL, cache).read_bytes() == response_file(SMALL, tmp_path).read_bytes()
-    assert not np.array_equal(one[0], simulate_rooms(replace(SMALL, rooms=1, seed=12), cache=tmp_path, n_jobs=1, progress=False)[0])
+    assert not np.array_equal(
+        one[0],
+        simulate_rooms(replace(SMALL, rooms=1, seed=12), cache=tmp_path, n_jobs=1, progress=False)[
+            0
+        ],
+    )
 
 
 def test_what_is_kept_is_not_made_again_and_a_damaged_file_is(cache, monkeypatch):
@@ -87,93 +148,170 @@ def test_what_is_kept_is_not_made_again_and_a_damaged_file_is(cache, monkeypatch
         m.setattr('soundtag.distance.room_responses', lambda *_: pytest.fail('made again'))
         simulate_rooms(SMALL, cache=cache, progress=False)
     whole = file.read_bytes()
-    file.write_bytes(whole[:len(whole) // 2])
-    assert simulate_rooms(SMALL, cache=cache, n_jobs=1, progress=False).samples.tobytes() == kept.samples.tobytes()
-    assert [p.name for p in cache.iterdir()] == [file.name]        # nothing half-written is left
+    file.write_bytes(whole[: len(whole) // 2])
+    assert (
+        simulate_rooms(SMALL, cache=cache, n_jobs=1, progress=False).samples.tobytes()
+        == kept.samples.tobytes()
+    )
+    assert [p.name for p in cache.iterdir()] == [file.name]  # nothing half-written is left
 
 
 def test_a_killed_simulation_leaves_no_file(tmp_path, monkeypatch):
     def fails(rooms, number):
         raise KeyboardInterrupt
+
     monkeypatch.setattr('soundtag.distance.room_responses', fails)
-    with pytest.raises(KeyboardInterrupt): simulate_rooms(SMALL, cache=tmp_path, n_jobs=1, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        simulate_rooms(SMALL, cache=tmp_path, n_jobs=1, progress=False)
     assert not list(tmp_path.iterdir())
 
 
 # leaks
 
+
 def test_every_response_starts_at_its_direct_sound(cache):
-    responses = simulate_rooms(replace(SMALL, rooms=12, positions=3), cache=cache, n_jobs=1, progress=False)
-    starts = [int(np.argmax(np.abs(h) > .3 * np.abs(h[:LEAD + 20]).max())) for h in (responses[i] for i in range(len(responses)))]
-    assert max(abs(s - LEAD) for s in starts) <= 3 and abs(np.corrcoef(starts, responses.table.distance_m)[0, 1]) < .5
+    responses = simulate_rooms(
+        replace(SMALL, rooms=12, positions=3), cache=cache, n_jobs=1, progress=False
+    )
+    starts = [
+        int(np.argmax(np.abs(h) > 0.3 * np.abs(h[: LEAD + 20]).max()))
+        for h in (responses[i] for i in range(len(responses)))
+    ]
+    assert (
+        max(abs(s - LEAD) for s in starts) <= 3
+        and abs(np.corrcoef(starts, responses.table.distance_m)[0, 1]) < 0.5
+    )
 
 
 def test_neither_level_nor_noise_nor_start_tells_the_distance(drum, cache):
-    responses = simulate_rooms(replace(SMALL, rooms=30, positions=4, size=(3., 15.)), cache=cache, n_jobs=1, progress=False)
+    responses = simulate_rooms(
+        replace(SMALL, rooms=30, positions=4, size=(3.0, 15.0)),
+        cache=cache,
+        n_jobs=1,
+        progress=False,
+    )
     d, level, onset, noise = np.log(responses.table.distance_m), [], [], []
     for i in range(len(responses)):
-        y = simulate_recording(drum, responses[i], sr=SR, rng=np.random.default_rng([1, i]), seconds=2.5)
+        y = simulate_recording(
+            drum, responses[i], sr=SR, rng=np.random.default_rng([1, i]), seconds=2.5
+        )
         energy = np.square(y).reshape(-1, 160).sum(1)
-        level.append(np.log(np.abs(y).max())); onset.append(np.argmax(energy > .2 * energy.max())); noise.append(np.log(np.quantile(energy, .02) / energy.max()))
+        level.append(np.log(np.abs(y).max()))
+        onset.append(np.argmax(energy > 0.2 * energy.max()))
+        noise.append(np.log(np.quantile(energy, 0.02) / energy.max()))
     limit = 3.3 / np.sqrt(len(d))
     assert abs(np.corrcoef(level, d)[0, 1]) < limit and abs(np.corrcoef(onset, d)[0, 1]) < limit
-    np.testing.assert_allclose(simulate_recording(drum, 1000 * responses[0], sr=SR, rng=np.random.default_rng(1), seconds=2),
-                               simulate_recording(drum, responses[0], sr=SR, rng=np.random.default_rng(1), seconds=2), atol=2e-5)
+    np.testing.assert_allclose(
+        simulate_recording(
+            drum, 1000 * responses[0], sr=SR, rng=np.random.default_rng(1), seconds=2
+        ),
+        simulate_recording(drum, responses[0], sr=SR, rng=np.random.default_rng(1), seconds=2),
+        atol=2e-5,
+    )
 
 
 def test_noise_is_as_far_below_the_sound_as_asked(drum):
     h = np.eye(1, 2 * LEAD, LEAD)[0]
     how = dict(sr=SR, seconds=1.5, start=0, peak=(0, 0))
-    clean, noisy = (simulate_recording(drum, h, rng=np.random.default_rng(4), snr=(s, s), **how) for s in (300, 10))
+    clean, noisy = (
+        simulate_recording(drum, h, rng=np.random.default_rng(4), snr=(s, s), **how)
+        for s in (300, 10)
+    )
     scale = np.dot(clean, noisy) / np.dot(clean, clean)
-    assert abs(10 * np.log10(np.mean((scale * clean) ** 2) / np.mean((noisy - scale * clean) ** 2)) - 10) < 1
+    assert (
+        abs(
+            10 * np.log10(np.mean((scale * clean) ** 2) / np.mean((noisy - scale * clean) ** 2))
+            - 10
+        )
+        < 1
+    )
 
 
 # readers
+
 
 def test_measured_responses_come_back_as_they_were(tmp_path, cache):
     made = simulate_rooms(SMALL, cache=cache, progress=False)
     for i in range(4):
         travel = round(made.table.distance_m[i] / SPEED_OF_SOUND * SR)
-        both = np.stack([np.pad(made[i], (travel, 0)), np.zeros(travel + len(made[i]))])             # a second channel that is broken
+        both = np.stack(
+            [np.pad(made[i], (travel, 0)), np.zeros(travel + len(made[i]))]
+        )  # a second channel that is broken
         (tmp_path / f'{i}.wav').write_bytes(wav_bytes(both, sr=SR))
-    made.table[:4].assign(Filename=[f'{i}.wav' for i in range(4)])[['Filename', 'distance_m', 'room']].to_csv(tmp_path / 'rooms.csv', index=False)
+    made.table[:4].assign(Filename=[f'{i}.wav' for i in range(4)])[
+        ['Filename', 'distance_m', 'room']
+    ].to_csv(tmp_path / 'rooms.csv', index=False)
     read = read_responses(tmp_path / 'rooms.csv', sr=SR)
     np.testing.assert_allclose(read.table.distance_m, made.table.distance_m[:4])
     np.testing.assert_allclose(read.table.drr, made.table.drr[:4], atol=1.5)
-    np.testing.assert_allclose(read.table.rt60, made.table.rt60[:4], rtol=.1)
-    assert read.table.room.astype(int).tolist() == made.table.room[:4].tolist() and abs(len(read_responses(tmp_path, sr=8000)[0]) - len(read[0]) / 2) < 50
+    np.testing.assert_allclose(read.table.rt60, made.table.rt60[:4], rtol=0.1)
+    assert (
+        read.table.room.astype(int).tolist() == made.table.room[:4].tolist()
+        and abs(len(read_responses(tmp_path, sr=8000)[0]) - len(read[0]) / 2) < 50
+    )
 
 
-@pytest.mark.parametrize('text, words', [
-    ('', ('not a CSV',)), ('file,distance_m\n', ('lists no files',)), ('file,distance\na.wav,1\n', ('distance_m',)), ('name,distance_m\na.wav,1\n', ('file and distance_m',)),
-    ('file,distance_m\na.wav,-2\n', ('a.wav', 'metres')), ('file,distance_m\na.wav,\n', ('a.wav', 'metres')), ('file,distance_m\na.wav,inf\n', ('metres',)),
-    ('file,distance_m\na.wav,2\n', ('1 of 1', 'no such file')), ('file,distance_m\n../a.wav,2\n', ('outside',)), ('file,distance_m\nb.wav,2\n', ('b.wav', 'not sound'))])
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        ('', ('not a CSV',)),
+        ('file,distance_m\n', ('lists no files',)),
+        ('file,distance\na.wav,1\n', ('distance_m',)),
+        ('name,distance_m\na.wav,1\n', ('file and distance_m',)),
+        ('file,distance_m\na.wav,-2\n', ('a.wav', 'metres')),
+        ('file,distance_m\na.wav,\n', ('a.wav', 'metres')),
+        ('file,distance_m\na.wav,inf\n', ('metres',)),
+        ('file,distance_m\na.wav,2\n', ('1 of 1', 'no such file')),
+        ('file,distance_m\n../a.wav,2\n', ('outside',)),
+        ('file,distance_m\nb.wav,2\n', ('b.wav', 'not sound')),
+    ],
+)
 def test_a_table_that_cannot_be_read_says_why(tmp_path, text, words):
     (tmp_path / 'list.csv').write_text(text)
     (tmp_path / 'b.wav').write_bytes(b'no sound at all')
-    with pytest.raises(DataError) as e: read_responses(tmp_path)
+    with pytest.raises(DataError) as e:
+        read_responses(tmp_path)
     assert str(tmp_path) in str(e.value) and all(w in str(e.value) for w in words), e.value
 
 
 def test_one_unreadable_clip_does_not_stop_a_data_set(tmp_path, drum, cache):
-    for name in ('a', 'b'): (tmp_path / f'{name}.wav').write_bytes(wav_bytes(drum, sr=SR))
+    for name in ('a', 'b'):
+        (tmp_path / f'{name}.wav').write_bytes(wav_bytes(drum, sr=SR))
     (tmp_path / 'c.wav').write_bytes(b'RIFF')
-    pd.DataFrame({'file': ['a.wav', 'b.wav', 'c.wav'], 'label': ['x', 'y', 'x']}).to_csv(tmp_path / 'list.csv', index=False)
-    wet = simulate_dataset(load_clips(tmp_path), simulate_rooms(SMALL, cache=cache, progress=False), tmp_path / 'wet', progress=False)
-    assert len(wet) == 2 and (wet.table.seconds > len(drum) / SR + .4).all()
+    pd.DataFrame({'file': ['a.wav', 'b.wav', 'c.wav'], 'label': ['x', 'y', 'x']}).to_csv(
+        tmp_path / 'list.csv', index=False
+    )
+    wet = simulate_dataset(
+        load_clips(tmp_path),
+        simulate_rooms(SMALL, cache=cache, progress=False),
+        tmp_path / 'wet',
+        progress=False,
+    )
+    assert len(wet) == 2 and (wet.table.seconds > len(drum) / SR + 0.4).all()
 
 
 # what is learned
 
+
 @pytest.fixture(scope='module')
 def small_task(cache):
     from soundtag.ranging import DistanceRecipe, plan_recordings
+
     rng = np.random.default_rng(2)
     labels = [('Bass_drum', 'Flute', 'Chime')[i % 3] for i in range(30)]
-    samples = [perform(label, Voice(*rng.uniform(0, 1, 3)), seconds=1., sr=SR, rng=rng).astype('float32') for label in labels]
-    sounds = Sounds(samples, pd.DataFrame({'label': labels, 'group': [f'take {i // 2}' for i in range(30)]}), pd.DataFrame(), SR)
-    ranging = DistanceRecipe(rooms=replace(SMALL, rooms=20), examples=(96, 40, 60), epochs=1, seconds=1.5)
+    samples = [
+        perform(label, Voice(*rng.uniform(0, 1, 3)), seconds=1.0, sr=SR, rng=rng).astype('float32')
+        for label in labels
+    ]
+    sounds = Sounds(
+        samples,
+        pd.DataFrame({'label': labels, 'group': [f'take {i // 2}' for i in range(30)]}),
+        pd.DataFrame(),
+        SR,
+    )
+    ranging = DistanceRecipe(
+        rooms=replace(SMALL, rooms=20), examples=(96, 40, 60), epochs=1, seconds=1.5
+    )
     responses = simulate_rooms(ranging.rooms, cache=cache, n_jobs=1, progress=False)
     return sounds, responses, ranging, plan_recordings(sounds, responses, ranging)
 
@@ -184,67 +322,124 @@ def test_no_room_and_no_recording_is_in_two_parts(small_task):
     for key in ('group', 'room', 'response', 'sound'):
         there = plan[plan.response >= 0] if key == 'response' else plan
         assert there.groupby(key).part.nunique().max() == 1, key
-    assert plan.part.value_counts().to_dict() == {'train': 96, 'test': 60, 'valid': 40} and (plan[plan.part == 'test'].response >= 0).all()
+    assert (
+        plan.part.value_counts().to_dict() == {'train': 96, 'test': 60, 'valid': 40}
+        and (plan[plan.part == 'test'].response >= 0).all()
+    )
     at = plan[plan.response >= 0]
     np.testing.assert_array_equal(at.distance_m, responses.table.distance_m.to_numpy()[at.response])
 
 
 def test_pictures_do_not_depend_on_threads_and_gain_is_a_constant_of_the_level(small_task):
     from soundtag.ranging import make_examples
+
     sounds, responses, ranging, plan = small_task
     test = plan[plan.part == 'test'].iloc[:40]
-    one, two = (make_examples(test, sounds, responses, ranging, n_jobs=n, progress=False) for n in (1, 2))
+    one, two = (
+        make_examples(test, sounds, responses, ranging, n_jobs=n, progress=False) for n in (1, 2)
+    )
     np.testing.assert_array_equal(one, two)
-    louder, *turned = np.moveaxis(make_examples(test, sounds, responses, ranging, variant='gain', n_jobs=1, progress=False).astype('float32') - one, -1, 0)
-    assert np.abs(louder - np.median(louder, axis=(1, 2), keepdims=True)).max() < .3 and np.ptp(np.median(louder, axis=(1, 2))) > 20
-    assert np.abs(turned).max() < .1 and one.shape[-1] == 3
+    louder, *turned = np.moveaxis(
+        make_examples(
+            test, sounds, responses, ranging, variant='gain', n_jobs=1, progress=False
+        ).astype('float32')
+        - one,
+        -1,
+        0,
+    )
+    assert (
+        np.abs(louder - np.median(louder, axis=(1, 2), keepdims=True)).max() < 0.3
+        and np.ptp(np.median(louder, axis=(1, 2))) > 20
+    )
+    assert np.abs(turned).max() < 0.1 and one.shape[-1] == 3
 
 
 def test_the_network_cannot_hear_the_level(small_task):
-    from soundtag.ranging import predict_distance, fit_ranging, make_examples, scale_uncertainty, regression_targets
+    from soundtag.ranging import (
+        predict_distance,
+        fit_ranging,
+        make_examples,
+        scale_uncertainty,
+        regression_targets,
+    )
+
     sounds, responses, ranging, plan = small_task
     train = plan[plan.part == 'train']
-    X, log_d = make_examples(train, sounds, responses, ranging, n_jobs=1, progress=False), np.log(train.distance_m.to_numpy())
+    X, log_d = (
+        make_examples(train, sounds, responses, ranging, n_jobs=1, progress=False),
+        np.log(train.distance_m.to_numpy()),
+    )
     model = fit_ranging(X, regression_targets(train), ranging)
-    for a, b in zip(predict_distance(model, X), predict_distance(model, X.astype('float32') + np.array([20, 0, 0], 'float32'))): np.testing.assert_allclose(a, b, atol=1e-3)
+    for a, b in zip(
+        predict_distance(model, X),
+        predict_distance(model, X.astype('float32') + np.array([20, 0, 0], 'float32')),
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-3)
     assert model.count_params() < 300_000 and model.output_shape == (None, 2)
     scale_uncertainty(model, X, log_d)
     mean, log_sd = predict_distance(model, X)
-    assert abs(np.mean(np.abs(log_d - mean) <= 1.28155 * np.exp(log_sd)) - .8) < .02
+    assert abs(np.mean(np.abs(log_d - mean) <= 1.28155 * np.exp(log_sd)) - 0.8) < 0.02
 
 
 def test_phase_is_the_same_in_numpy_and_in_layers(drum):
     import keras
     from soundtag.ranging import DistanceRecipe, phase_layers
+
     ranging, rng = DistanceRecipe(), np.random.default_rng(0)
-    sounds = [.1 * drum[:SR], .1 * rng.standard_normal(SR), 1e-3 * rng.standard_normal(SR) * np.exp(-np.arange(SR) / 900)]
+    sounds = [
+        0.1 * drum[:SR],
+        0.1 * rng.standard_normal(SR),
+        1e-3 * rng.standard_normal(SR) * np.exp(-np.arange(SR) / 900),
+    ]
     y = np.stack([np.resize(s, SR) for s in sounds]).astype('float32')
     audio = keras.Input((SR,))
-    told, layers = np.stack([ranging.picture(s)[..., 1:] for s in y]), np.asarray(keras.Model(audio, phase_layers(audio, ranging.features))(y))
+    told, layers = (
+        np.stack([ranging.picture(s)[..., 1:] for s in y]),
+        np.asarray(keras.Model(audio, phase_layers(audio, ranging.features))(y)),
+    )
     assert told.shape == layers.shape and np.abs(told).max() <= 20.01
-    assert np.abs(told - layers).mean() < 1e-3 and np.abs(told - layers).max() < .05
+    assert np.abs(told - layers).mean() < 1e-3 and np.abs(told - layers).max() < 0.05
 
 
 def test_a_clip_and_its_copies_in_rooms_stay_in_one_fold(tmp_path, drum, cache):
     from soundtag.ranging import with_rooms
-    for i in range(8): (tmp_path / f'{i}.wav').write_bytes(wav_bytes(drum * (.5 + i / 20), sr=SR))
-    pd.DataFrame({'file': [f'{i}.wav' for i in range(8)], 'label': ['x', 'y'] * 4, 'group': [i // 2 for i in range(8)]}).to_csv(tmp_path / 'list.csv', index=False)
+
+    for i in range(8):
+        (tmp_path / f'{i}.wav').write_bytes(wav_bytes(drum * (0.5 + i / 20), sr=SR))
+    pd.DataFrame(
+        {
+            'file': [f'{i}.wav' for i in range(8)],
+            'label': ['x', 'y'] * 4,
+            'group': [i // 2 for i in range(8)],
+        }
+    ).to_csv(tmp_path / 'list.csv', index=False)
     clips, responses = load_clips(tmp_path), simulate_rooms(SMALL, cache=cache, progress=False)
     both = with_rooms(clips, responses, tmp_path / 'far', copies=3, folds=2, progress=False)
     origin = both.table.index.str.extract(r'(\d)\.wav$')[0].to_numpy()
-    assert len(both) == 32 and both.labels == clips.labels and (both.table.groupby(origin).size() == 4).all()
-    assert both.table.groupby('group').fold.nunique().max() == 1 and both.table.groupby(origin).fold.nunique().max() == 1
+    assert (
+        len(both) == 32
+        and both.labels == clips.labels
+        and (both.table.groupby(origin).size() == 4).all()
+    )
+    assert (
+        both.table.groupby('group').fold.nunique().max() == 1
+        and both.table.groupby(origin).fold.nunique().max() == 1
+    )
     assert len(set(both.paths)) == 32 and all(Path(p).exists() for p in both.paths)
     again = with_rooms(clips, responses, tmp_path / 'far', copies=3, folds=2, progress=False)
     assert again.fingerprint == both.fingerprint
-    fewer = with_rooms(clips, responses, tmp_path / 'far', copies=1, folds=2, progress=False)       # never the recordings of other settings
+    fewer = with_rooms(
+        clips, responses, tmp_path / 'far', copies=1, folds=2, progress=False
+    )  # never the recordings of other settings
     assert len(fewer) == 16 and fewer.table.groupby('group').fold.nunique().max() == 1
 
 
 # the model that comes along
 
+
 def test_its_card_says_what_was_measured(root):
     from soundtag.ranging import ranging_card
+
     told = json.loads((root / 'nbs/results/distance.json').read_text('utf-8'))
     assert (root / 'soundtag/box/DISTANCE.md').read_text('utf-8') == ranging_card(told)
     assert (root / 'soundtag/box/distance.onnx').stat().st_size < 2e6
@@ -252,37 +447,101 @@ def test_its_card_says_what_was_measured(root):
 
 def test_it_hears_no_level_and_takes_any_rate_and_length(drum):
     from soundtag.tagging import load_ranger
+
     ranger, long = load_ranger(), np.tile(drum, 5)
     far, low, high = ranger.distance(long, SR)
-    assert .1 < low < far < high < 50
-    np.testing.assert_allclose(ranger.distance(.01 * long, SR), (far, low, high), rtol=.01)
-    assert len(ranger.predict_windows(long, SR)) == 4 and len(ranger.predict_windows(long[:100], SR)) == 1 and ranger.distance(np.zeros(SR), SR) is None
-    assert abs(np.log(ranger.distance(np.repeat(long, 3), 3 * SR)[0] / far)) < 1       # steps are another sound, at another rate
+    assert 0.1 < low < far < high < 50
+    np.testing.assert_allclose(ranger.distance(0.01 * long, SR), (far, low, high), rtol=0.01)
+    assert (
+        len(ranger.predict_windows(long, SR)) == 4
+        and len(ranger.predict_windows(long[:100], SR)) == 1
+        and ranger.distance(np.zeros(SR), SR) is None
+    )
+    assert (
+        abs(np.log(ranger.distance(np.repeat(long, 3), 3 * SR)[0] / far)) < 1
+    )  # steps are another sound, at another rate
 
 
 def test_the_command_tells_names_and_distances(drum, tmp_path):
     (tmp_path / 'drum.wav').write_bytes(wav_bytes(np.tile(drum, 3), sr=SR))
     (tmp_path / 'none.wav').write_bytes(b'RIFF')
-    code = ('import sys; from soundtag.cli import main; code = main(sys.argv[1:]);'
-            'assert not {"tensorflow", "keras"} & set(sys.modules); sys.exit(code)')
-    done = subprocess.run([sys.executable, '-c', code, 'tag', str(tmp_path / 'drum.wav'), str(tmp_path / 'none.wav'), '--distance', '--format', 'json'], capture_output=True, text=True)
+    code = (
+        'import sys; from soundtag.cli import main; code = main(sys.argv[1:]);'
+        'assert not {"tensorflow", "keras"} & set(sys.modules); sys.exit(code)'
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            '-c',
+            code,
+            'tag',
+            str(tmp_path / 'drum.wav'),
+            str(tmp_path / 'none.wav'),
+            '--distance',
+            '--format',
+            'json',
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1, done.stderr
     rows = json.loads(done.stdout)
-    assert [r['distance_m'] is None for r in rows] == [False] * 3 + [True] and rows[0]['low_m'] < rows[0]['distance_m'] < rows[0]['high_m']
-    done = subprocess.run([sys.executable, '-c', code, 'tag', str(tmp_path / 'drum.wav'), '--distance', '--timeline'], capture_output=True, text=True)
+    assert [r['distance_m'] is None for r in rows] == [False] * 3 + [True] and rows[0][
+        'low_m'
+    ] < rows[0]['distance_m'] < rows[0]['high_m']
+    done = subprocess.run(
+        [sys.executable, '-c', code, 'tag', str(tmp_path / 'drum.wav'), '--distance', '--timeline'],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and ' m away (' in done.stdout, done.stderr
 
 
 def test_a_table_is_learned_by_the_command(drum, tmp_path, capsys):
     from soundtag.cli import main
+
     rng = np.random.default_rng(0)
-    for i in range(8): (tmp_path / f'{i}.wav').write_bytes(wav_bytes(.1 * rng.standard_normal(SR).astype('float32') + .5 * drum[:SR], sr=SR))
+    for i in range(8):
+        (tmp_path / f'{i}.wav').write_bytes(
+            wav_bytes(0.1 * rng.standard_normal(SR).astype('float32') + 0.5 * drum[:SR], sr=SR)
+        )
     (tmp_path / '8.wav').write_bytes(b'RIFF')
     table = tmp_path / 'rooms.csv'
-    pd.DataFrame({'file': [f'{i}.wav' for i in range(9)], 'distance_m': np.arange(9) + .5}).to_csv(table, index=False)
-    assert main(['train', str(table), '--task', 'distance', '--epochs', '1', '--out', str(tmp_path / 'run')]) == 1
+    pd.DataFrame({'file': [f'{i}.wav' for i in range(9)], 'distance_m': np.arange(9) + 0.5}).to_csv(
+        table, index=False
+    )
+    assert (
+        main(
+            [
+                'train',
+                str(table),
+                '--task',
+                'distance',
+                '--epochs',
+                '1',
+                '--out',
+                str(tmp_path / 'run'),
+            ]
+        )
+        == 1
+    )
     told = capsys.readouterr()
     assert 'always the mean' in told.out and '8.wav' in told.err
-    assert main(['tag', str(tmp_path / '0.wav'), '--distance-model', str(tmp_path / 'run/distance.keras')]) == 0
+    assert (
+        main(
+            [
+                'tag',
+                str(tmp_path / '0.wav'),
+                '--distance-model',
+                str(tmp_path / 'run/distance.keras'),
+            ]
+        )
+        == 0
+    )
     assert ' m away (' in capsys.readouterr().out
-    assert main(['train', str(tmp_path / '0.wav'), '--task', 'distance', '--out', str(tmp_path / 'no')]) == 2
+    assert (
+        main(
+            ['train', str(tmp_path / '0.wav'), '--task', 'distance', '--out', str(tmp_path / 'no')]
+        )
+        == 2
+    )

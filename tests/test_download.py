@@ -1,4 +1,5 @@
 "Downloads against a server on this machine that behaves like Zenodo and GitHub, on good days and bad ones."
+
 import errno
 import hashlib
 import io
@@ -23,27 +24,43 @@ from soundtag.download import Source, download, unpack
 
 
 def wav(k, n=4000):
-    return wav_bytes(.1 * np.random.default_rng(k).standard_normal(n), sr=8000)
+    return wav_bytes(0.1 * np.random.default_rng(k).standard_normal(n), sr=8000)
 
 
 def zipped(files, kind=0, method=zipfile.ZIP_DEFLATED):
     out = io.BytesIO()
     with zipfile.ZipFile(out, 'w') as z:
         for name, content in files.items():
-            info = zipfile.ZipInfo(name, (2018, 4, 20, 0, 0, 0)); info.external_attr = kind << 16; info.compress_type = method
+            info = zipfile.ZipInfo(name, (2018, 4, 20, 0, 0, 0))
+            info.external_attr = kind << 16
+            info.compress_type = method
             z.writestr(info, content)
     return out.getvalue()
 
 
 TRAIN, TEST = range(30), range(30, 34)
-FSD = {'audio_train': {f'FSDKaggle2018.audio_train/{k}.wav': wav(k) for k in TRAIN},
-       'audio_test': {f'FSDKaggle2018.audio_test/{k}.wav': wav(k) for k in TEST},
-       'meta': {'FSDKaggle2018.meta/train_post_competition.csv': 'fname,label,manually_verified,freesound_id,license\n' + ''.join(f'{k}.wav,{"Oboe" if k % 2 else "Flute"},1,{k},x\n' for k in TRAIN),
-                'FSDKaggle2018.meta/test_post_competition_scoring_clips.csv': 'fname,label,usage,freesound_id,license\n' + ''.join(f'{k}.wav,Oboe,Public,{k},x\n' for k in TEST)},
-       'doc': {'FSDKaggle2018.doc/README.md': 'what this is', 'FSDKaggle2018.doc/LICENSE-DATASET': 'CC BY'}}
-ESC = {'ESC-50-master/': b'', 'ESC-50-master/meta/': b'',
-       'ESC-50-master/meta/esc50.csv': 'filename,fold,target,category,esc10,src_file,take\n' + ''.join(f'{k}.wav,{k % 5 + 1},0,dog,False,{k},A\n' for k in range(10)),
-       **{f'ESC-50-master/audio/{k}.wav': wav(k) for k in range(10)}, 'ESC-50-master/README.md': 'what this is'}
+FSD = {
+    'audio_train': {f'FSDKaggle2018.audio_train/{k}.wav': wav(k) for k in TRAIN},
+    'audio_test': {f'FSDKaggle2018.audio_test/{k}.wav': wav(k) for k in TEST},
+    'meta': {
+        'FSDKaggle2018.meta/train_post_competition.csv': 'fname,label,manually_verified,freesound_id,license\n'
+        + ''.join(f'{k}.wav,{"Oboe" if k % 2 else "Flute"},1,{k},x\n' for k in TRAIN),
+        'FSDKaggle2018.meta/test_post_competition_scoring_clips.csv': 'fname,label,usage,freesound_id,license\n'
+        + ''.join(f'{k}.wav,Oboe,Public,{k},x\n' for k in TEST),
+    },
+    'doc': {
+        'FSDKaggle2018.doc/README.md': 'what this is',
+        'FSDKaggle2018.doc/LICENSE-DATASET': 'CC BY',
+    },
+}
+ESC = {
+    'ESC-50-master/': b'',
+    'ESC-50-master/meta/': b'',
+    'ESC-50-master/meta/esc50.csv': 'filename,fold,target,category,esc10,src_file,take\n'
+    + ''.join(f'{k}.wav,{k % 5 + 1},0,dog,False,{k},A\n' for k in range(10)),
+    **{f'ESC-50-master/audio/{k}.wav': wav(k) for k in range(10)},
+    'ESC-50-master/README.md': 'what this is',
+}
 
 
 class Server(ThreadingHTTPServer):
@@ -52,52 +69,80 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(('127.0.0.1', 0), Handler)
         self.home = f'http://127.0.0.1:{self.server_port}'
-        self.files = {f'/files/FSDKaggle2018.{name}.zip': zipped(content) for name, content in FSD.items()}
+        self.files = {
+            f'/files/FSDKaggle2018.{name}.zip': zipped(content) for name, content in FSD.items()
+        }
         self.files['/master.zip'] = zipped(ESC)
-        self.announce = {}          # path → what the list says instead of the truth
-        self.breaks = []            # for each answer with a body from /files: bytes after which the line breaks, or None
-        self.statuses = []          # for each answer: an error to send instead, or None
-        self.ranges = 'good'        # good, ignored, or wrong
-        self.pace = 0               # s between 16 kB
+        self.announce = {}  # path → what the list says instead of the truth
+        self.breaks = []  # for each answer with a body from /files: bytes after which the line breaks, or None
+        self.statuses = []  # for each answer: an error to send instead, or None
+        self.ranges = 'good'  # good, ignored, or wrong
+        self.pace = 0  # s between 16 kB
         self.asked, self.sent = [], 0
         self.zenodo = Source(f'{self.home}/api/records/1', 'the page', len(TRAIN) + len(TEST), 0)
         self.github = Source(f'{self.home}/master.zip', 'the page', 10, 1)
-        threading.Thread(target=self.serve_forever, kwargs={'poll_interval': .02}, daemon=True).start()
+        threading.Thread(
+            target=self.serve_forever, kwargs={'poll_interval': 0.02}, daemon=True
+        ).start()
 
-    def handle_error(self, request, address): pass
+    def handle_error(self, request, address):
+        pass
 
     def listing(self):
-        return [{'key': path.split('/')[-1], 'size': len(body), 'checksum': 'md5:' + hashlib.md5(body).hexdigest(), 'links': {'self': self.home + path}}
-                | self.announce.get(path, {}) for path, body in self.files.items() if path.startswith('/files/')]
+        return [
+            {
+                'key': path.split('/')[-1],
+                'size': len(body),
+                'checksum': 'md5:' + hashlib.md5(body).hexdigest(),
+                'links': {'self': self.home + path},
+            }
+            | self.announce.get(path, {})
+            for path, body in self.files.items()
+            if path.startswith('/files/')
+        ]
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
 
-    def log_message(self, *args): pass
+    def log_message(self, *args):
+        pass
 
     def do_GET(self):
         s = self.server
         s.asked.append((self.path, self.headers.get('Range')))
         status = s.statuses.pop(0) if s.statuses else None
-        if status: return self.send_error(status)
-        if self.path == '/api/records/1': return self.whole(json.dumps({'files': s.listing()}).encode())
-        if self.path not in s.files: return self.send_error(404)
-        if self.path == '/master.zip': return self.chunked(s.files[self.path])
+        if status:
+            return self.send_error(status)
+        if self.path == '/api/records/1':
+            return self.whole(json.dumps({'files': s.listing()}).encode())
+        if self.path not in s.files:
+            return self.send_error(404)
+        if self.path == '/master.zip':
+            return self.chunked(s.files[self.path])
         body, start = s.files[self.path], 0
-        if s.ranges != 'ignored' and 'Range' in self.headers: start = int(re.fullmatch(r'bytes=(\d+)-', self.headers['Range'])[1])
-        if start >= len(body): return self.send_error(416)
-        if s.ranges == 'wrong' and start: start -= 1
+        if s.ranges != 'ignored' and 'Range' in self.headers:
+            start = int(re.fullmatch(r'bytes=(\d+)-', self.headers['Range'])[1])
+        if start >= len(body):
+            return self.send_error(416)
+        if s.ranges == 'wrong' and start:
+            start -= 1
         self.whole(body, start)
 
     def whole(self, body, start=0):
         self.send_response(206 if start else 200)
-        if start: self.send_header('Content-Range', f'bytes {start}-{len(body) - 1}/{len(body)}')
+        if start:
+            self.send_header('Content-Range', f'bytes {start}-{len(body) - 1}/{len(body)}')
         self.send_header('Content-Length', str(len(body) - start))
         self.end_headers()
-        stop = self.server.breaks.pop(0) if self.server.breaks and self.path.startswith('/files/') else None
+        stop = (
+            self.server.breaks.pop(0)
+            if self.server.breaks and self.path.startswith('/files/')
+            else None
+        )
         self.send(body[start:][:stop])
-        if stop is not None: self.close_connection = True
+        if stop is not None:
+            self.close_connection = True
 
     def chunked(self, body):
         self.send_response(200)
@@ -105,33 +150,43 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         stop = self.server.breaks.pop(0) if self.server.breaks else None
         for i in range(0, len(body[:stop]), 8192):
-            piece = body[:stop][i:i + 8192]
+            piece = body[:stop][i : i + 8192]
             self.send(f'{len(piece):x}\r\n'.encode() + piece + b'\r\n')
-        if stop is None: self.send(b'0\r\n\r\n')
-        else: self.close_connection = True
+        if stop is None:
+            self.send(b'0\r\n\r\n')
+        else:
+            self.close_connection = True
 
     def send(self, data):
         for i in range(0, len(data), 16384):
-            self.wfile.write(data[i:i + 16384])
-            self.server.sent += len(data[i:i + 16384])
-            if self.server.pace: time.sleep(self.server.pace)
+            self.wfile.write(data[i : i + 16384])
+            self.server.sent += len(data[i : i + 16384])
+            if self.server.pace:
+                time.sleep(self.server.pace)
 
 
 @pytest.fixture
 def server():
     s = Server()
     yield s
-    s.shutdown(); s.server_close()
+    s.shutdown()
+    s.server_close()
 
 
 def get(server, dest, name='fsdkaggle2018', source=None):
-    return download(name, dest, source=source or server.zenodo, wait=.002)
+    return download(name, dest, source=source or server.zenodo, wait=0.002)
 
 
 def whole(dest, parts=FSD):
     "Are exactly the published files there?"
-    want = {name: c.encode() if isinstance(c, str) else c for content in parts.values() for name, c in content.items()}
-    assert {p.relative_to(dest).as_posix(): p.read_bytes() for p in dest.rglob('*') if p.is_file()} == want
+    want = {
+        name: c.encode() if isinstance(c, str) else c
+        for content in parts.values()
+        for name, c in content.items()
+    }
+    assert {
+        p.relative_to(dest).as_posix(): p.read_bytes() for p in dest.rglob('*') if p.is_file()
+    } == want
     return True
 
 
@@ -140,14 +195,20 @@ def test_both_archives(server, tmp_path):
     assert len(load_clips(tmp_path / 'new/fsd').train) == 30
     get(server, tmp_path / 'esc', 'esc50', server.github)
     clips = load_clips(tmp_path / 'esc')
-    assert len(clips) == 10 and set(clips.table.fold) == {1, 2, 3, 4, 5} and (tmp_path / 'esc/README.md').exists()
+    assert (
+        len(clips) == 10
+        and set(clips.table.fold) == {1, 2, 3, 4, 5}
+        and (tmp_path / 'esc/README.md').exists()
+    )
 
 
 def test_a_complete_folder_is_left_alone(server, tmp_path, capsys):
     get(server, tmp_path / 'fsd')
     server.asked.clear()
     get(server, tmp_path / 'fsd')
-    assert 'already there' in capsys.readouterr().out and not server.asked and whole(tmp_path / 'fsd')
+    assert (
+        'already there' in capsys.readouterr().out and not server.asked and whole(tmp_path / 'fsd')
+    )
 
 
 def test_into_the_cache_by_default(server, tmp_path, monkeypatch):
@@ -159,7 +220,11 @@ def test_a_line_that_breaks_again_and_again(server, tmp_path):
     server.breaks = [None, 100, None, 50_000, 0, 40_000, 0, 0, 60_000]
     get(server, tmp_path / 'fsd')
     total = sum(len(b) for p, b in server.files.items() if p.startswith('/files/'))
-    assert whole(tmp_path / 'fsd') and server.sent < 1.6 * total + 5000 and sum(bool(r) for _, r in server.asked) >= 3
+    assert (
+        whole(tmp_path / 'fsd')
+        and server.sent < 1.6 * total + 5000
+        and sum(bool(r) for _, r in server.asked) >= 3
+    )
 
 
 @pytest.mark.parametrize('ranges', ['ignored', 'wrong'])
@@ -171,18 +236,27 @@ def test_a_server_that_cannot_go_on_begins_again(server, tmp_path, ranges):
 
 def test_a_download_goes_on_days_later(server, tmp_path):
     server.breaks = [None, None, None] + [60_000] + [0] * 20
-    with pytest.raises(DataError, match='no connection .* call again to go on, or get it by hand from the page'): get(server, tmp_path / 'fsd')
+    with pytest.raises(
+        DataError, match='no connection .* call again to go on, or get it by hand from the page'
+    ):
+        get(server, tmp_path / 'fsd')
     kept = (tmp_path / 'fsd/FSDKaggle2018.audio_train.zip.part').stat().st_size
     assert 32_768 <= kept <= 60_000
     server.breaks, server.asked[:] = [], []
     get(server, tmp_path / 'fsd')
-    assert whole(tmp_path / 'fsd') and server.asked == [('/api/records/1', None), ('/files/FSDKaggle2018.audio_train.zip', f'bytes={kept}-')]
+    assert whole(tmp_path / 'fsd') and server.asked == [
+        ('/api/records/1', None),
+        ('/files/FSDKaggle2018.audio_train.zip', f'bytes={kept}-'),
+    ]
 
 
 def test_an_archive_that_changed_meanwhile(server, tmp_path):
     (tmp_path / 'fsd').mkdir()
-    (tmp_path / 'fsd/FSDKaggle2018.audio_train.zip.part').write_bytes(b'from an older version' * 100)
-    with pytest.raises(DataError, match='arrived damaged .* call again'): get(server, tmp_path / 'fsd')
+    (tmp_path / 'fsd/FSDKaggle2018.audio_train.zip.part').write_bytes(
+        b'from an older version' * 100
+    )
+    with pytest.raises(DataError, match='arrived damaged .* call again'):
+        get(server, tmp_path / 'fsd')
     get(server, tmp_path / 'fsd')
     assert whole(tmp_path / 'fsd')
 
@@ -190,7 +264,8 @@ def test_an_archive_that_changed_meanwhile(server, tmp_path):
 @pytest.mark.parametrize('status', [400, 401, 403, 404, 410])
 def test_hopeless_errors_end_at_once(server, tmp_path, status):
     server.statuses = [None, status]
-    with pytest.raises(DataError, match=f'the server says {status}'): get(server, tmp_path / 'fsd')
+    with pytest.raises(DataError, match=f'the server says {status}'):
+        get(server, tmp_path / 'fsd')
     assert len(server.asked) == 2
 
 
@@ -203,23 +278,35 @@ def test_passing_errors_pass(server, tmp_path, status):
 
 def test_errors_that_stay(server, tmp_path):
     server.statuses = [503] * 50
-    with pytest.raises(DataError, match='no connection .503') as e: get(server, tmp_path / 'fsd')
+    with pytest.raises(DataError, match='no connection .503') as e:
+        get(server, tmp_path / 'fsd')
     assert len(server.asked) == 5 and '\n' not in str(e.value)
 
 
 def test_a_wrong_checksum_is_one_error_and_no_file(server, tmp_path):
     server.announce['/files/FSDKaggle2018.meta.zip'] = {'checksum': 'md5:' + '0' * 32}
-    with pytest.raises(DataError, match='arrived damaged') as e: get(server, tmp_path / 'fsd')
+    with pytest.raises(DataError, match='arrived damaged') as e:
+        get(server, tmp_path / 'fsd')
     assert not list((tmp_path / 'fsd').glob('*meta*')) and str(e.value).count('damaged') == 1
     server.announce.clear()
     get(server, tmp_path / 'fsd')
     assert whole(tmp_path / 'fsd')
 
 
-@pytest.mark.parametrize('answer', [b'<html>under maintenance</html>', b'{}', b'[]', b'{"files": []}', b'{"files": [{"key": "a.zip"}]}'])
+@pytest.mark.parametrize(
+    'answer',
+    [
+        b'<html>under maintenance</html>',
+        b'{}',
+        b'[]',
+        b'{"files": []}',
+        b'{"files": [{"key": "a.zip"}]}',
+    ],
+)
 def test_a_list_that_is_none(server, tmp_path, answer):
     server.files['/api/records/2'] = answer
-    with pytest.raises(DataError, match='something else|no archives'): get(server, tmp_path / 'fsd', source=Source(f'{server.home}/api/records/2', '', 1, 0))
+    with pytest.raises(DataError, match='something else|no archives'):
+        get(server, tmp_path / 'fsd', source=Source(f'{server.home}/api/records/2', '', 1, 0))
 
 
 def test_a_name_in_the_list_cannot_leave_the_folder(server, tmp_path):
@@ -229,8 +316,15 @@ def test_a_name_in_the_list_cannot_leave_the_folder(server, tmp_path):
 
 
 def test_no_network(tmp_path):
-    with pytest.raises(DataError, match='no connection .* by hand from the page and unpack it into') as e:
-        download('esc50', tmp_path / 'esc', source=Source('http://127.0.0.1:9/x.zip', 'the page', 1, 1), wait=.001)
+    with pytest.raises(
+        DataError, match='no connection .* by hand from the page and unpack it into'
+    ) as e:
+        download(
+            'esc50',
+            tmp_path / 'esc',
+            source=Source('http://127.0.0.1:9/x.zip', 'the page', 1, 1),
+            wait=0.001,
+        )
     assert '\n' not in str(e.value)
 
 
@@ -242,19 +336,26 @@ def test_github_breaks_and_begins_again(server, tmp_path):
 
 def test_github_sends_something_else(server, tmp_path):
     good, server.files['/master.zip'] = server.files['/master.zip'], b'<html>Whoa there!</html>'
-    with pytest.raises(DataError, match='damaged'): get(server, tmp_path / 'esc', 'esc50', server.github)
-    bad = bytearray(good); bad[len(good) // 2] ^= 255
+    with pytest.raises(DataError, match='damaged'):
+        get(server, tmp_path / 'esc', 'esc50', server.github)
+    bad = bytearray(good)
+    bad[len(good) // 2] ^= 255
     server.files['/master.zip'] = bytes(bad)
-    with pytest.raises(DataError, match='damaged'): get(server, tmp_path / 'esc', 'esc50', server.github)
+    with pytest.raises(DataError, match='damaged'):
+        get(server, tmp_path / 'esc', 'esc50', server.github)
     server.files['/master.zip'] = good
     get(server, tmp_path / 'esc', 'esc50', server.github)
     assert len(load_clips(tmp_path / 'esc')) == 10
 
 
 def test_esc50_must_be_complete_and_readable(server, tmp_path):
-    for broken in ({k: v for k, v in ESC.items() if k != 'ESC-50-master/audio/3.wav'}, {**ESC, 'ESC-50-master/audio/3.wav': b'no sound'}):
+    for broken in (
+        {k: v for k, v in ESC.items() if k != 'ESC-50-master/audio/3.wav'},
+        {**ESC, 'ESC-50-master/audio/3.wav': b'no sound'},
+    ):
         server.files['/master.zip'] = zipped(broken)
-        with pytest.raises(DataError, match='missing or damaged'): get(server, tmp_path / 'esc', 'esc50', server.github)
+        with pytest.raises(DataError, match='missing or damaged'):
+            get(server, tmp_path / 'esc', 'esc50', server.github)
     server.files['/master.zip'] = zipped(ESC)
     get(server, tmp_path / 'esc', 'esc50', server.github)
     assert load_clips(tmp_path / 'esc').table.seconds.notna().all()
@@ -262,11 +363,15 @@ def test_esc50_must_be_complete_and_readable(server, tmp_path):
 
 def test_a_full_disk_while_downloading(server, tmp_path, monkeypatch):
     real = module.tqdm.update
+
     def full(bar, n=1):
-        if bar.n > 40_000: raise OSError(errno.ENOSPC, 'No space left on device')
+        if bar.n > 40_000:
+            raise OSError(errno.ENOSPC, 'No space left on device')
         return real(bar, n)
+
     monkeypatch.setattr(module.tqdm, 'update', full)
-    with pytest.raises(DataError, match='disk is full; make room and call again'): get(server, tmp_path / 'fsd')
+    with pytest.raises(DataError, match='disk is full; make room and call again'):
+        get(server, tmp_path / 'fsd')
     monkeypatch.undo()
     assert (tmp_path / 'fsd/FSDKaggle2018.audio_train.zip.part').stat().st_size > 30_000
     get(server, tmp_path / 'fsd')
@@ -275,19 +380,27 @@ def test_a_full_disk_while_downloading(server, tmp_path, monkeypatch):
 
 def test_a_full_disk_while_unpacking(server, tmp_path, monkeypatch):
     real, count = module.extract, iter(range(10))
+
     def full(*args):
-        if next(count, None) is None: raise OSError(errno.ENOSPC, 'No space left on device')
+        if next(count, None) is None:
+            raise OSError(errno.ENOSPC, 'No space left on device')
         real(*args)
+
     monkeypatch.setattr(module, 'extract', full)
-    with pytest.raises(DataError, match='disk is full'): get(server, tmp_path / 'fsd')
-    monkeypatch.undo(); server.asked.clear()
+    with pytest.raises(DataError, match='disk is full'):
+        get(server, tmp_path / 'fsd')
+    monkeypatch.undo()
+    server.asked.clear()
     get(server, tmp_path / 'fsd')
-    assert whole(tmp_path / 'fsd') and len({p for p, _ in server.asked}) < 4          # what was there was not fetched again
+    assert (
+        whole(tmp_path / 'fsd') and len({p for p, _ in server.asked}) < 4
+    )  # what was there was not fetched again
 
 
 def test_too_large_for_the_disk_is_said_at_once(server, tmp_path):
-    server.announce['/files/FSDKaggle2018.audio_train.zip'] = {'size': 10 ** 16}
-    with pytest.raises(DataError, match='10000000.0 GB more'): get(server, tmp_path / 'fsd')
+    server.announce['/files/FSDKaggle2018.audio_train.zip'] = {'size': 10**16}
+    with pytest.raises(DataError, match='10000000.0 GB more'):
+        get(server, tmp_path / 'fsd')
     assert not any('audio_train' in p for p, _ in server.asked)
 
 
@@ -295,47 +408,66 @@ def test_unpacking_takes_the_space_once(tmp_path):
     files = {f'{k}.bin': np.random.default_rng(k).bytes(50_000) for k in range(40)}
     (tmp_path / 'a.zip').write_bytes(zipped(files, method=zipfile.ZIP_STORED))
     most, real = 0, module.extract
+
     def watched(z, info, path):
         nonlocal most
         real(z, info, path)
         most = max(most, sum(p.stat().st_size for p in tmp_path.rglob('*') if p.is_file()))
+
     module.extract = watched
-    try: unpack(tmp_path / 'a.zip', tmp_path)
-    finally: module.extract = real
-    assert most < 2_000_000 + 2 * 50_000 + 20_000 and {p.name: p.read_bytes() for p in tmp_path.iterdir()} == files
+    try:
+        unpack(tmp_path / 'a.zip', tmp_path)
+    finally:
+        module.extract = real
+    assert (
+        most < 2_000_000 + 2 * 50_000 + 20_000
+        and {p.name: p.read_bytes() for p in tmp_path.iterdir()} == files
+    )
 
 
 LINK = stat.S_IFLNK | 0o777
 HOSTILE = {
-    'up': zipped({'ok.txt': b'', '../evil.txt': b'x'}), 'deep up': zipped({'a/../../evil.txt': b'x'}), 'rooted': zipped({'/etc/soundtag-evil.txt': b'x'}),
-    'backslash': zipped({'..\\evil.txt': b'x'}), 'drive': zipped({'C:/evil.txt': b'x'}), 'link': zipped({'link': b'/etc'}, LINK),
-    'device': zipped({'dev': b''}, stat.S_IFCHR | 0o666), 'bomb': zipped({'zeros': bytes(50_000_000)}, method=zipfile.ZIP_BZIP2),
+    'up': zipped({'ok.txt': b'', '../evil.txt': b'x'}),
+    'deep up': zipped({'a/../../evil.txt': b'x'}),
+    'rooted': zipped({'/etc/soundtag-evil.txt': b'x'}),
+    'backslash': zipped({'..\\evil.txt': b'x'}),
+    'drive': zipped({'C:/evil.txt': b'x'}),
+    'link': zipped({'link': b'/etc'}, LINK),
+    'device': zipped({'dev': b''}, stat.S_IFCHR | 0o666),
+    'bomb': zipped({'zeros': bytes(50_000_000)}, method=zipfile.ZIP_BZIP2),
 }
 
 
 @pytest.mark.parametrize('name', HOSTILE)
 def test_a_hostile_archive_writes_nothing(server, tmp_path, name):
     server.files = {'/files/FSDKaggle2018.doc.zip': HOSTILE[name]}
-    with pytest.raises(DataError, match='not the published archive') as e: get(server, tmp_path / 'in/fsd')
+    with pytest.raises(DataError, match='not the published archive') as e:
+        get(server, tmp_path / 'in/fsd')
     assert '\n' not in str(e.value)
-    assert {p.name for p in tmp_path.rglob('*') if p.is_file()} <= {'FSDKaggle2018.doc.zip', '.soundtag_download.lock'}
+    assert {p.name for p in tmp_path.rglob('*') if p.is_file()} <= {
+        'FSDKaggle2018.doc.zip',
+        '.soundtag_download.lock',
+    }
 
 
 def test_a_member_that_lies_about_its_size(server, tmp_path):
     body = bytearray(zipped({'a.txt': bytes(100_000)}))
     at = body.rindex(b'PK\x01\x02')
-    body[at + 24:at + 28] = (10).to_bytes(4, 'little')            # the table of contents says 10 bytes
+    body[at + 24 : at + 28] = (10).to_bytes(4, 'little')  # the table of contents says 10 bytes
     server.files = {'/files/FSDKaggle2018.doc.zip': bytes(body)}
-    with pytest.raises(DataError, match='damaged'): get(server, tmp_path / 'fsd')
+    with pytest.raises(DataError, match='damaged'):
+        get(server, tmp_path / 'fsd')
     assert not (tmp_path / 'fsd/a.txt').exists()
 
 
 def test_one_download_at_a_time(server, tmp_path):
-    server.pace = .02
+    server.pace = 0.02
     first = threading.Thread(target=get, args=(server, tmp_path / 'fsd'))
     first.start()
-    while not list(tmp_path.glob('fsd/*.part')): time.sleep(.005)
-    with pytest.raises(DataError, match='another download'): get(server, tmp_path / 'fsd')
+    while not list(tmp_path.glob('fsd/*.part')):
+        time.sleep(0.005)
+    with pytest.raises(DataError, match='another download'):
+        get(server, tmp_path / 'fsd')
     server.pace = 0
     first.join()
     assert whole(tmp_path / 'fsd')
@@ -343,7 +475,7 @@ def test_one_download_at_a_time(server, tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork to start twenty downloads quickly')
 def test_killed_twenty_times(server, tmp_path):
-    server.pace = .002
+    server.pace = 0.002
     code = '''
 import os, random, signal, sys, time
 from pathlib import Path
@@ -367,6 +499,10 @@ for attempt in range(60):
     os.kill(child, signal.SIGKILL); os.waitpid(child, 0); kills += 1
 print(kills)
 '''
-    out = subprocess.run([sys.executable, '-c', code, server.home, tmp_path / 'fsd', str(len(TRAIN) + len(TEST))], capture_output=True, text=True)
+    out = subprocess.run(
+        [sys.executable, '-c', code, server.home, tmp_path / 'fsd', str(len(TRAIN) + len(TEST))],
+        capture_output=True,
+        text=True,
+    )
     assert out.stdout.split()[-1:] == ['20'], out.stderr
     assert whole(tmp_path / 'fsd')

@@ -1,4 +1,5 @@
 "The page that listens, in headless Chromium: it says what Python says, draws it, and sends nothing anywhere."
+
 import base64
 import io
 import json
@@ -16,7 +17,7 @@ from soundtag.audio import wav_bytes
 from soundtag.dataset import mini_clip
 from soundtag.tagging import Tagger, load_tagger
 
-CLOSE = 1e-3    # largest difference of a probability
+CLOSE = 1e-3  # largest difference of a probability
 NOTE = '''window.heard = {answers: [], timelines: []};
 addEventListener("change", () => { heard.answers = []; heard.timelines = []; }, true);      // what comes before a choice is of the file before it
 addEventListener("DOMContentLoaded", () => { const view = document.getElementById("listen");
@@ -47,8 +48,14 @@ def clips(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp('clips'), np.random.default_rng(0)
     cello, guitar = mini_clip('Cello', 3, 0, seed=1), mini_clip('Acoustic_guitar', 5, 1, seed=1)
     quiet = np.zeros(2 * 44100)
-    sounds = {'cello': cello, 'long': np.concatenate([cello, guitar, guitar, cello, guitar]), 'stroke': guitar[:2000], 'two_channels': np.stack([guitar, rng.normal(0, .01, len(guitar))]),
-              'silent_ends': np.concatenate([quiet, guitar[:30000], quiet, quiet, quiet]), 'silence': quiet}
+    sounds = {
+        'cello': cello,
+        'long': np.concatenate([cello, guitar, guitar, cello, guitar]),
+        'stroke': guitar[:2000],
+        'two_channels': np.stack([guitar, rng.normal(0, 0.01, len(guitar))]),
+        'silent_ends': np.concatenate([quiet, guitar[:30000], quiet, quiet, quiet]),
+        'silence': quiet,
+    }
     for name, y in sounds.items():
         (folder / f'{name}.wav').write_bytes(wav_bytes(y, sr=44100))
     sf.write(folder / 'flute.flac', mini_clip('Flute', 1, 0, seed=1), 44100)
@@ -68,8 +75,12 @@ def spoken(clips):
 
 @pytest.fixture(scope='module')
 def browser(chromium, spoken):
-    return chromium('--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream', f'--use-file-for-fake-audio-capture={spoken}',
-                    '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1')
+    return chromium(
+        '--use-fake-device-for-media-stream',
+        '--use-fake-ui-for-media-stream',
+        f'--use-file-for-fake-audio-capture={spoken}',
+        '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1',
+    )
 
 
 @pytest.fixture(scope='module')
@@ -83,8 +94,16 @@ def visit(box, browser, server):
         tab = context.new_page()
         tab.wrong = []
         tab.on('pageerror', lambda e: tab.wrong.append(f'script: {e}'))
-        context.on('request', lambda r: r.url.startswith((address, f'blob:{address}')) or tab.wrong.append(f'from outside: {r.url}'))
-        context.on('request', lambda r: r.method == 'GET' or tab.wrong.append(f'sends: {r.method} {r.url}'))
+        context.on(
+            'request',
+            lambda r: (
+                r.url.startswith((address, f'blob:{address}'))
+                or tab.wrong.append(f'from outside: {r.url}')
+            ),
+        )
+        context.on(
+            'request', lambda r: r.method == 'GET' or tab.wrong.append(f'sends: {r.method} {r.url}')
+        )
         tab.add_init_script(NOTE)
         if route:
             context.route(*route)
@@ -146,22 +165,29 @@ def test_it_says_what_python_says(tab, tagger, clips):
 
 
 def test_it_says_what_python_says_of_real_clips(tab, tagger, real_data):
-    wavs, oggs = sorted(real_data.glob('FSDKaggle2018/FSDKaggle2018.audio_train/*.wav')), sorted(real_data.glob('ESC-10/audio/*.ogg'))
+    wavs, oggs = (
+        sorted(real_data.glob('FSDKaggle2018/FSDKaggle2018.audio_train/*.wav')),
+        sorted(real_data.glob('ESC-10/audio/*.ogg')),
+    )
     for path in [*wavs[::60], *oggs[::80]]:
         assert_same(hear(tab, path, timeline=False), tagger, path)
 
 
 def test_its_timeline_is_pythons(tab, tagger, clips):
     hear(tab, clips['long'])
-    p, levels = map(np.concatenate, zip(*tagger.predict_windows(clips['long'], seconds=1, hop=.25)))
+    p, levels = map(
+        np.concatenate, zip(*tagger.predict_windows(clips['long'], seconds=1, hop=0.25))
+    )
     moments = tab.evaluate('heard.timelines[0]')
     np.testing.assert_allclose([m['p'] for m in moments], p, atol=CLOSE)
-    np.testing.assert_allclose([m['level'] for m in moments], levels, atol=.01)
-    assert tab.inner_text('#parts').startswith('0.0–') and 's: ' in tab.get_attribute('#timeline', 'aria-label') + tab.inner_text('#parts')
+    np.testing.assert_allclose([m['level'] for m in moments], levels, atol=0.01)
+    assert tab.inner_text('#parts').startswith('0.0–') and 's: ' in tab.get_attribute(
+        '#timeline', 'aria-label'
+    ) + tab.inner_text('#parts')
     tab.evaluate('heard.answers = []; heard.timelines = []')
     hear(tab, clips['stroke'])
-    moment, = tab.evaluate('heard.timelines[0]')      # heard twice, and told once
-    p, = (p for p, _ in tagger.predict_windows(clips['stroke'], seconds=1, hop=.25))
+    (moment,) = tab.evaluate('heard.timelines[0]')  # heard twice, and told once
+    (p,) = (p for p, _ in tagger.predict_windows(clips['stroke'], seconds=1, hop=0.25))
     assert len(p) == 2
     np.testing.assert_allclose(moment['p'], p.mean(0), atol=CLOSE)
 
@@ -170,7 +196,9 @@ def test_another_rate_is_brought_to_the_models(tab, tagger, clips, tmp_path):
     y = mini_clip('Cello', 3, 0, seed=1, sr=48000)
     (tmp_path / 'other.wav').write_bytes(wav_bytes(y, sr=48000))
     answer = hear(tab, tmp_path / 'other.wav')
-    np.testing.assert_allclose(answer['p'], tagger.probabilities(tmp_path / 'other.wav'), atol=.1)      # the browser's filter is another
+    np.testing.assert_allclose(
+        answer['p'], tagger.probabilities(tmp_path / 'other.wav'), atol=0.1
+    )  # the browser's filter is another
     assert answer['best'][0][0] == tagger.tag(tmp_path / 'other.wav')[0][0]
 
 
@@ -185,18 +213,34 @@ SCRIPT = '''async ([sounds, told]) => { const t = await import(new URL("listen/t
   return out }'''
 
 
-@pytest.mark.parametrize('how', [{'short': 'pad', 'silence': None, 'temperature': 1., 'unknown': 0.}, {'short': 'repeat', 'silence': 60, 'temperature': 1.7, 'unknown': .4},
-                                 {'short': 'repeat', 'silence': 20, 'temperature': .6, 'unknown': .9}, {'short': 'pad', 'silence': 40, 'temperature': 2.5, 'unknown': .34}], ids=json.dumps)
+@pytest.mark.parametrize(
+    'how',
+    [
+        {'short': 'pad', 'silence': None, 'temperature': 1.0, 'unknown': 0.0},
+        {'short': 'repeat', 'silence': 60, 'temperature': 1.7, 'unknown': 0.4},
+        {'short': 'repeat', 'silence': 20, 'temperature': 0.6, 'unknown': 0.9},
+        {'short': 'pad', 'silence': 40, 'temperature': 2.5, 'unknown': 0.34},
+    ],
+    ids=json.dumps,
+)
 def test_what_surrounds_the_model_is_the_same(tab, how):
     def answer(X):
         e = np.stack([np.square(X[:, k::3], dtype=float).sum(1) for k in range(3)], 1) + 1e-3
         return e / e.sum(1, keepdims=True)
-    other, rng, sounds = Tagger(answer, ['a', 'b', 'c'], 8000, .3, **how), np.random.default_rng(1), []
+
+    other, rng, sounds = (
+        Tagger(answer, ['a', 'b', 'c'], 8000, 0.3, **how),
+        np.random.default_rng(1),
+        [],
+    )
     for n in (1, 159, 160, 161, 2399, 2400, 2401, 3600, 3601, 9000, 24000):
-        y = rng.normal(0, .1, n) * np.exp(rng.uniform(-9, 0, math.ceil(n / 500)).repeat(500)[:n])
-        y[:rng.integers(0, n)] *= rng.choice([0., 1.])
+        y = rng.normal(0, 0.1, n) * np.exp(rng.uniform(-9, 0, math.ceil(n / 500)).repeat(500)[:n])
+        y[: rng.integers(0, n)] *= rng.choice([0.0, 1.0])
         sounds.append(y.astype('float32'))
-    told = {n: getattr(other, n) for n in ('labels', 'sr', 'seconds', 'short', 'silence', 'temperature', 'unknown')}
+    told = {
+        n: getattr(other, n)
+        for n in ('labels', 'sr', 'seconds', 'short', 'silence', 'temperature', 'unknown')
+    }
     for y, (p, best) in zip(sounds, tab.evaluate(SCRIPT, [[y.tolist() for y in sounds], told])):
         wanted = other.probabilities(y, 8000)
         assert (p is None) == (wanted is None)
@@ -218,15 +262,23 @@ def test_from_drop_to_answer_in_two_seconds(tab, clips, tagger):
 
 def test_the_spectrogram_is_drawn_where_the_tone_is(tab, tmp_path):
     t = np.arange(2 * 44100) / 44100
-    (tmp_path / 'tone.wav').write_bytes(wav_bytes(.5 * np.sin(2 * np.pi * 1000 * t) * (t < 1), sr=44100))
+    (tmp_path / 'tone.wav').write_bytes(
+        wav_bytes(0.5 * np.sin(2 * np.pi * 1000 * t) * (t < 1), sr=44100)
+    )
     hear(tab, tmp_path / 'tone.wav')
-    picture = np.array(tab.evaluate('''() => { const c = document.getElementById("spectrogram"), d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
-        return [...Array(c.height)].map((_, y) => [...Array(c.width)].map((_, x) => d[4 * (y * c.width + x)] + d[4 * (y * c.width + x) + 1])) }'''))
+    picture = np.array(
+        tab.evaluate('''() => { const c = document.getElementById("spectrogram"), d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+        return [...Array(c.height)].map((_, y) => [...Array(c.width)].map((_, x) => d[4 * (y * c.width + x)] + d[4 * (y * c.width + x) + 1])) }''')
+    )
     height, width = picture.shape
-    left = picture[:, width // 4:width // 2 - 20].mean(1)
-    assert abs(left.argmax() / height - (1 - math.log(1000 / 50) / math.log(400))) < .03, 'the tone is not where 1000 Hz is'
-    assert left.max() > 300 and picture[:, width * 3 // 4:].max() < 30, 'silence is dark'
-    strip = tab.evaluate('() => { const c = document.getElementById("timeline"); return [...c.getContext("2d").getImageData(0, 0, c.width, c.height).data].filter(v => v).length }')
+    left = picture[:, width // 4 : width // 2 - 20].mean(1)
+    assert abs(left.argmax() / height - (1 - math.log(1000 / 50) / math.log(400))) < 0.03, (
+        'the tone is not where 1000 Hz is'
+    )
+    assert left.max() > 300 and picture[:, width * 3 // 4 :].max() < 30, 'silence is dark'
+    strip = tab.evaluate(
+        '() => { const c = document.getElementById("timeline"); return [...c.getContext("2d").getImageData(0, 0, c.width, c.height).data].filter(v => v).length }'
+    )
     assert strip > 1000
 
 
@@ -239,8 +291,11 @@ def test_the_microphone(tab, tagger, spoken):
     assert all(a['live'] for a in live) and live[-1]['best'][0][0] == label
     assert tab.inner_text('#heard') == label.replace('_', ' ')
     assert tab.inner_text('#microphone') == 'Stop'
-    assert tab.evaluate('''() => { const c = document.getElementById("spectrogram"), d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
-        return new Set(new Uint32Array(d.buffer)).size }''') > 100
+    assert (
+        tab.evaluate('''() => { const c = document.getElementById("spectrogram"), d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+        return new Set(new Uint32Array(d.buffer)).size }''')
+        > 100
+    )
     tab.click('#microphone')
     tab.wait_for_function('heard.timelines.length')
     final = tab.evaluate('heard.answers.at(-1)')
@@ -254,8 +309,12 @@ def test_examples_can_be_chosen_by_keyboard_and_played(tab, tagger, docs):
     tab.keyboard.press('Enter')
     tab.wait_for_function('heard.timelines.length')
     assert_same(tab.evaluate('heard.answers[0]'), tagger, docs / first.get_attribute('data-src'))
-    assert tab.locator('#listen [data-src]').count() >= 5 and 'Synthetic' in tab.inner_text('#listen')
-    tab.evaluate('(player => { player.muted = true; return player.play() })(document.getElementById("player"))')
+    assert tab.locator('#listen [data-src]').count() >= 5 and 'Synthetic' in tab.inner_text(
+        '#listen'
+    )
+    tab.evaluate(
+        '(player => { player.muted = true; return player.play() })(document.getElementById("player"))'
+    )
     tab.wait_for_function('document.getElementById("moment").textContent.startsWith("now: ")')
     assert tab.locator('#now').is_visible()
     with tab.expect_file_chooser():
@@ -275,12 +334,20 @@ def test_it_works_without_a_network_once_loaded(visit, serve, docs, tagger, clip
     tab.locator('#listen [data-src]').last.click()
     tab.wait_for_function('heard.answers.length === 2')
     assert not tab.wrong
-    assert tab.evaluate('getComputedStyle(document.getElementById("choose")).backgroundColor') == 'rgb(11, 92, 173)'
+    assert (
+        tab.evaluate('getComputedStyle(document.getElementById("choose")).backgroundColor')
+        == 'rgb(11, 92, 173)'
+    )
 
 
-@pytest.mark.parametrize('name, data, told', [
-    ('notes.wav', b'this is a text', 'notes.wav is not sound in a format this browser knows'), ('nothing.wav', b'', 'nothing.wav is empty'),
-    ('cut.flac', b'fLaC' + bytes(60), 'cut.flac is not sound')])
+@pytest.mark.parametrize(
+    'name, data, told',
+    [
+        ('notes.wav', b'this is a text', 'notes.wav is not sound in a format this browser knows'),
+        ('nothing.wav', b'', 'nothing.wav is empty'),
+        ('cut.flac', b'fLaC' + bytes(60), 'cut.flac is not sound'),
+    ],
+)
 def test_files_that_are_no_sound_are_named(tab, name, data, told, tmp_path):
     (tmp_path / name).write_bytes(data)
     tab.set_input_files('#file', tmp_path / name)
@@ -293,7 +360,9 @@ def test_samples_that_are_no_numbers_are_named(tab, tmp_path, tagger, clips):
     (tmp_path / 'nan.wav').write_bytes(buffer.getvalue())
     tab.set_input_files('#file', tmp_path / 'nan.wav')
     assert 'nan.wav holds samples that are NaN or infinite' in fault(tab)
-    assert_same(hear(tab, clips['cello']), tagger, clips['cello'])     # a fault leaves the page as it was
+    assert_same(
+        hear(tab, clips['cello']), tagger, clips['cello']
+    )  # a fault leaves the page as it was
 
 
 def test_what_is_too_long_is_refused_before_it_is_decoded(tab, tmp_path):
@@ -303,19 +372,35 @@ def test_what_is_too_long_is_refused_before_it_is_decoded(tab, tmp_path):
 
 
 def test_a_microphone_that_cannot_be_had_is_told(tab):
-    faults = {'NotAllowedError': 'was refused', 'NotFoundError': 'no microphone', 'NotReadableError': 'in use', 'AbortError': 'cannot be used'}
+    faults = {
+        'NotAllowedError': 'was refused',
+        'NotFoundError': 'no microphone',
+        'NotReadableError': 'in use',
+        'AbortError': 'cannot be used',
+    }
     tab.evaluate('() => { heard.real = navigator.mediaDevices.getUserMedia }')
     for error, told in faults.items():
-        tab.evaluate('name => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("why", name)) }', error)
+        tab.evaluate(
+            'name => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("why", name)) }',
+            error,
+        )
         tab.click('#microphone')
-        tab.wait_for_function('told => document.querySelector("#say.fault")?.textContent.includes(told)', arg=told)
+        tab.wait_for_function(
+            'told => document.querySelector("#say.fault")?.textContent.includes(told)', arg=told
+        )
         assert tab.locator('#microphone').is_enabled()
     tab.evaluate('() => { navigator.mediaDevices.getUserMedia = heard.real }')
 
 
-@pytest.mark.parametrize('what, answer, told', [
-    ('**/ort-*.wasm.gz', {'body': 'no wasm'}, 'cannot run in this browser'), ('**/sounds-*.onnx', {'body': 'no model'}, 'cannot run in this browser'),
-    ('**/sounds-*.onnx', {'status': 404}, 'did not arrive (404)'), ('**/worker.js', {'status': 404}, 'did not arrive')])
+@pytest.mark.parametrize(
+    'what, answer, told',
+    [
+        ('**/ort-*.wasm.gz', {'body': 'no wasm'}, 'cannot run in this browser'),
+        ('**/sounds-*.onnx', {'body': 'no model'}, 'cannot run in this browser'),
+        ('**/sounds-*.onnx', {'status': 404}, 'did not arrive (404)'),
+        ('**/worker.js', {'status': 404}, 'did not arrive'),
+    ],
+)
 def test_what_does_not_arrive_or_run_is_told(visit, what, answer, told):
     tab = visit(route=(what, lambda route: route.fulfill(**answer)))
     assert told in fault(tab)
@@ -324,24 +409,40 @@ def test_what_does_not_arrive_or_run_is_told(visit, what, answer, told):
 
 def test_nothing_bars_readers_with_disabilities(tab, clips):
     from axe_playwright_python.sync_playwright import Axe
+
     tab.set_viewport_size({'width': 390, 'height': 800})
     hear(tab, clips['cello'])
     backgrounds = []
     for _ in ('light', 'dark'):
         found = Axe().run(tab).response['violations']
-        assert not [(v['id'], [n['html'][:150] for n in v['nodes'][:3]]) for v in found if v['impact'] in ('serious', 'critical')]
+        assert not [
+            (v['id'], [n['html'][:150] for n in v['nodes'][:3]])
+            for v in found
+            if v['impact'] in ('serious', 'critical')
+        ]
         backgrounds.append(tab.evaluate('getComputedStyle(document.body).backgroundColor'))
         tab.evaluate('smalldocsToggleScheme()')
     assert backgrounds[0] == 'rgb(255, 255, 255)' != backgrounds[1]
-    assert tab.get_attribute('#heard', 'aria-live') == 'polite' and tab.get_attribute('#say', 'role') == 'status'
-    style = tab.add_style_tag(content='#quarto-content { overflow-x: visible !important }')    # or what is too wide would be cut off unseen
-    assert tab.evaluate('document.documentElement.scrollWidth') <= 390, 'something is wider than a phone'
+    assert (
+        tab.get_attribute('#heard', 'aria-live') == 'polite'
+        and tab.get_attribute('#say', 'role') == 'status'
+    )
+    style = tab.add_style_tag(
+        content='#quarto-content { overflow-x: visible !important }'
+    )  # or what is too wide would be cut off unseen
+    assert tab.evaluate('document.documentElement.scrollWidth') <= 390, (
+        'something is wider than a phone'
+    )
     style.evaluate('e => e.remove()')
     tab.set_viewport_size({'width': 1280, 'height': 800})
 
 
 def test_the_browser_is_told_to_send_nothing(tab, docs):
     assert "connect-src 'self'" in (docs / 'listen.html').read_text('utf-8')
-    assert tab.evaluate('fetch("http://localhost:9/").then(() => "sent", e => "refused")') == 'refused'
+    assert (
+        tab.evaluate('fetch("http://localhost:9/").then(() => "sent", e => "refused")') == 'refused'
+    )
     for path in (docs / 'listen').glob('*.js'):
-        assert 'http' not in path.read_text('utf-8').replace('https.', ''), f'{path.name} names an address'
+        assert 'http' not in path.read_text('utf-8').replace('https.', ''), (
+            f'{path.name} names an address'
+        )

@@ -1,4 +1,5 @@
 "Chapter 03 from outside: agreement with the post, librosa and NumPy, and what holds for any input."
+
 import librosa
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ quick = settings(max_examples=50, deadline=None)
 clips = hnp.arrays(np.float32, st.integers(1, 400), elements=st.floats(-1, 1, width=32))
 
 
-def stroke(sr=44100, pause=.5, noise=0., seed=0):
+def stroke(sr=44100, pause=0.5, noise=0.0, seed=0):
     rng = np.random.default_rng(seed)
-    t = np.arange(int(.6 * sr)) / sr
+    t = np.arange(int(0.6 * sr)) / sr
     rest = np.zeros(int(pause * sr))
     y = np.concatenate([rest, np.exp(-6 * t) * np.sin(2 * np.pi * 440 * t), rest])
     return y + noise * rng.standard_normal(len(y))
@@ -22,10 +23,11 @@ def stroke(sr=44100, pause=.5, noise=0., seed=0):
 
 # audio_norm
 
+
 def formula(x):
     "As the post writes it down, in float64."
     low, high = np.float64(np.min(x)), np.float64(np.max(x))
-    return (x - low) / (high - low + 1e-6) - .5
+    return (x - low) / (high - low + 1e-6) - 0.5
 
 
 @quick
@@ -33,27 +35,39 @@ def formula(x):
 def test_audio_norm_is_the_formula(y):
     out = audio_norm(y)
     assert out.dtype == np.float32 and out.shape == y.shape
-    if np.ptp(y) > .01:      # below, float32 samples themselves are too coarse to compare
+    if np.ptp(y) > 0.01:  # below, float32 samples themselves are too coarse to compare
         np.testing.assert_allclose(out, formula(y.astype('float64')), atol=2e-5)
-    assert out.min() == -.5 and out.max() <= .5
+    assert out.min() == -0.5 and out.max() <= 0.5
 
 
 @quick
-@given(y=clips, gain=st.floats(.1, 10), offset=st.floats(-1, 1))
+@given(y=clips, gain=st.floats(0.1, 10), offset=st.floats(-1, 1))
 def test_audio_norm_takes_out_gain_and_offset(y, gain, offset):
-    if np.ptp(y) > .1:
+    if np.ptp(y) > 0.1:
         np.testing.assert_allclose(audio_norm(gain * y + offset), audio_norm(y), atol=2e-4)
 
 
 @quick
-@given(y=hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=4, max_side=6), elements=st.floats(-1, 1, width=32)))
+@given(
+    y=hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=2, max_dims=4, max_side=6),
+        elements=st.floats(-1, 1, width=32),
+    )
+)
 def test_audio_norm_of_a_batch_is_the_loop(y):
     rows = y.reshape(-1, y.shape[-1])
-    np.testing.assert_array_equal(audio_norm(y).reshape(rows.shape), np.stack([audio_norm(r) for r in rows]))
+    np.testing.assert_array_equal(
+        audio_norm(y).reshape(rows.shape), np.stack([audio_norm(r) for r in rows])
+    )
 
 
 def test_audio_norm_of_silence_is_a_constant():
-    assert set(audio_norm(np.zeros(10)).tolist()) == set(audio_norm(np.full(10, .7)).tolist()) == {-.5}
+    assert (
+        set(audio_norm(np.zeros(10)).tolist())
+        == set(audio_norm(np.full(10, 0.7)).tolist())
+        == {-0.5}
+    )
     with pytest.raises(ValueError, match='empty'):
         audio_norm(np.zeros((3, 0)))
 
@@ -67,19 +81,22 @@ def test_audio_norm_leaves_its_input_alone():
 
 # trim_silence
 
+
 @pytest.mark.parametrize('top_db', [20, 40, 60])
 def test_trim_silence_is_librosa_at_44100(top_db):
     y = stroke(noise=1e-4)
-    np.testing.assert_array_equal(trim_silence(y, sr=44100, top_db=top_db), librosa.effects.trim(y, top_db=top_db)[0])
+    np.testing.assert_array_equal(
+        trim_silence(y, sr=44100, top_db=top_db), librosa.effects.trim(y, top_db=top_db)[0]
+    )
 
 
 @pytest.mark.parametrize('sr', [8000, 16000, 22050, 44100, 192000])
 def test_trim_silence_keeps_the_same_seconds_at_any_rate(sr):
-    assert abs(len(trim_silence(stroke(sr), sr=sr)) / sr - .6) < .05
+    assert abs(len(trim_silence(stroke(sr), sr=sr)) / sr - 0.6) < 0.05
 
 
 @quick
-@given(y=clips, sr=st.sampled_from([1, 50, 8000, 44100]), top_db=st.floats(.1, 120))
+@given(y=clips, sr=st.sampled_from([1, 50, 8000, 44100]), top_db=st.floats(0.1, 120))
 def test_trim_silence_never_returns_nothing(y, sr, top_db):
     out = trim_silence(y, sr=sr, top_db=top_db)
     assert 0 < len(out) <= len(y) and np.shares_memory(out, y)
@@ -96,9 +113,17 @@ def test_trim_silence_of_odd_input():
 
 # feature_stats
 
+
 @quick
-@given(X=hnp.arrays(np.float32, st.tuples(st.integers(2, 30), st.integers(1, 4), st.integers(1, 5), st.just(1)), elements=st.floats(-100, 100, width=32)),
-       axis=st.sampled_from([0, (0,), (0, 2), (0, 1, 2), (0, 2, 3)]), data=st.data())
+@given(
+    X=hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(2, 30), st.integers(1, 4), st.integers(1, 5), st.just(1)),
+        elements=st.floats(-100, 100, width=32),
+    ),
+    axis=st.sampled_from([0, (0,), (0, 2), (0, 1, 2), (0, 2, 3)]),
+    data=st.data(),
+)
 def test_feature_stats_are_numpys(X, axis, data):
     rows = data.draw(hnp.arrays(bool, len(X)).filter(np.any))
     mean, std = feature_stats(X, rows, axis=axis)
@@ -132,10 +157,13 @@ def test_feature_stats_keep_their_digits_far_from_zero():
 
 def test_feature_stats_read_a_memory_map_in_pieces(tmp_path):
     import tracemalloc
+
     rng = np.random.default_rng(0)
     peaks = []
     for n in (400, 1600):
-        X = np.lib.format.open_memmap(tmp_path / f'{n}.npy', mode='w+', dtype='float32', shape=(n, 40, 173, 1))
+        X = np.lib.format.open_memmap(
+            tmp_path / f'{n}.npy', mode='w+', dtype='float32', shape=(n, 40, 173, 1)
+        )
         for i in range(n):
             X[i] = rng.standard_normal((40, 173, 1), dtype='float32')
         tracemalloc.start()

@@ -1,4 +1,5 @@
 "Each chapter runs top to bottom, and still says what it said when it was committed."
+
 import difflib
 import re
 import shutil
@@ -11,7 +12,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / 'nbs').glob('[0-9i]*.ipynb'))
-CELL_LIMIT = 300    # seconds; nbdev_test has no limit of its own
+CELL_LIMIT = 300  # seconds; nbdev_test has no limit of its own
 
 
 @pytest.fixture(scope='session')
@@ -29,7 +30,11 @@ def told(cell):
     for o in cell.outputs:
         if o.output_type == 'stream' and o.name == 'stdout':
             text += o.text
-        elif o.output_type in ('execute_result', 'display_data') and 'image/png' not in o.data and 'text/html' not in o.data:
+        elif (
+            o.output_type in ('execute_result', 'display_data')
+            and 'image/png' not in o.data
+            and 'text/html' not in o.data
+        ):
             text += o.data.get('text/markdown') or o.data.get('text/plain', '')
     return re.sub(r'0x[0-9a-f]+|/\S*/tmp\w*', '…', text).splitlines()
 
@@ -40,13 +45,18 @@ def kinds(cell):
 
 def images_of(path):
     "The files of images/ that a chapter writes."
-    return set(re.findall(r"savefig\(.*images/([\w.]+)'", '\n'.join(c.source for c in nbformat.read(path, as_version=4).cells)))
+    return set(
+        re.findall(
+            r"savefig\(.*images/([\w.]+)'",
+            '\n'.join(c.source for c in nbformat.read(path, as_version=4).cells),
+        )
+    )
 
 
 def look_alike(fresh, stored):
     "Whether two pictures differ in less than a pixel of ten thousand."
     a, b = (image.imread(p)[..., :3] for p in (fresh, stored))
-    return a.shape == b.shape and (abs(a - b).max(-1) > .1).mean() < .0001
+    return a.shape == b.shape and (abs(a - b).max(-1) > 0.1).mean() < 0.0001
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
@@ -56,16 +66,27 @@ def test_chapter_runs_and_says_the_same(path, book, monkeypatch):
     for cell in fresh.cells:
         if cell.cell_type == 'code':
             cell.outputs = []
-    NotebookClient(fresh, timeout=CELL_LIMIT, kernel_name='python3', resources={'metadata': {'path': book / 'nbs'}}).execute()
+    NotebookClient(
+        fresh,
+        timeout=CELL_LIMIT,
+        kernel_name='python3',
+        resources={'metadata': {'path': book / 'nbs'}},
+    ).execute()
     for old, new in zip(stored.cells, fresh.cells, strict=True):
         if old.cell_type != 'code':
             continue
         assert kinds(old) == kinds(new), f'other outputs than stored, in\n{old.source}'
         if not re.search(r'^# measured', old.source, re.M):
-            diff = list(difflib.unified_diff(told(old), told(new), 'stored', 'fresh', lineterm='', n=0))
-            assert not diff, '\n'.join(['run the chapter again and store it; in', old.source, *diff])
+            diff = list(
+                difflib.unified_diff(told(old), told(new), 'stored', 'fresh', lineterm='', n=0)
+            )
+            assert not diff, '\n'.join(
+                ['run the chapter again and store it; in', old.source, *diff]
+            )
     for name in images_of(path):
-        assert look_alike(book / 'images' / name, ROOT / 'images' / name), f'images/{name} is stale: run the chapter again'
+        assert look_alike(book / 'images' / name, ROOT / 'images' / name), (
+            f'images/{name} is stale: run the chapter again'
+        )
 
 
 def test_every_image_is_one_that_a_chapter_writes():

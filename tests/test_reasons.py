@@ -1,11 +1,22 @@
 "Why it says so: the map finds what a tagger listens to, whatever that is."
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soundtag.audio import AudioError, wav_bytes
-from soundtag.reasons import DEPTH, stft, frame_size, apply_mask, plot_explanation, random_mask, explain, istft, predict_masked
+from soundtag.reasons import (
+    DEPTH,
+    stft,
+    frame_size,
+    apply_mask,
+    plot_explanation,
+    random_mask,
+    explain,
+    istft,
+    predict_masked,
+)
 from soundtag.tagging import Tagger
 
 SR = 16000
@@ -13,20 +24,24 @@ SR = 16000
 
 def listener(low, high, **how):
     "A tagger that hears one band only."
+
     def answer(X):
         power, hz = np.abs(np.fft.rfft(X)) ** 2, np.fft.rfftfreq(X.shape[1], 1 / SR)
         loud = 10 * np.log10(power[:, (hz >= low) & (hz < high)].sum(1) + 1e-9)
         p = 1 / (1 + np.exp(-(loud - 20) / 10))
         return np.stack([p, 1 - p], 1)
-    return Tagger(answer, ['band', 'other'], SR, 2., **how)
+
+    return Tagger(answer, ['band', 'other'], SR, 2.0, **how)
 
 
-def noise(seconds=2., seed=0):
-    return np.random.default_rng(seed).normal(0, .05, int(seconds * SR)).astype('float32')
+def noise(seconds=2.0, seed=0):
+    return np.random.default_rng(seed).normal(0, 0.05, int(seconds * SR)).astype('float32')
 
 
 def places(found):
-    return np.linspace(0, SR / 2, len(found.S)), np.arange(found.S.shape[1]) * frame_size(SR) / 4 / SR
+    return np.linspace(0, SR / 2, len(found.S)), np.arange(found.S.shape[1]) * frame_size(
+        SR
+    ) / 4 / SR
 
 
 @pytest.mark.parametrize('low, high', [(300, 700), (1500, 2500), (4000, 6000)])
@@ -40,44 +55,56 @@ def test_the_map_finds_the_band_that_a_tagger_listens_to(low, high):
 
 
 def test_the_map_finds_the_moment():
-    y = noise() * .01
-    y[int(1.4 * SR):int(1.5 * SR)] += noise(.1)
+    y = noise() * 0.01
+    y[int(1.4 * SR) : int(1.5 * SR)] += noise(0.1)
     found = explain(listener(0, 8000), y, SR, label='band', masks=150)
     _, s = places(found)
-    assert abs(s[found.relevance.mean(0).argmax()] - 1.45) < .2
+    assert abs(s[found.relevance.mean(0).argmax()] - 1.45) < 0.2
 
 
 def test_for_one_of_two_labels_is_against_the_other():
-    one, two = (explain(listener(1500, 2500), noise(), SR, label=l, masks=20) for l in ('band', 'other'))
+    one, two = (
+        explain(listener(1500, 2500), noise(), SR, label=l, masks=20) for l in ('band', 'other')
+    )
     np.testing.assert_allclose(one.relevance, -two.relevance, atol=1e-9)
 
 
 def test_seed_and_label():
     tagger = listener(1500, 2500)
     one, same, other = (explain(tagger, noise(), SR, masks=10, seed=s) for s in (0, 0, 1))
-    assert np.array_equal(one.relevance, same.relevance) and not np.array_equal(one.relevance, other.relevance)
-    assert one.label == tagger.tag(noise(), SR)[0][0] and one.p == pytest.approx(tagger.tag(noise(), SR)[0][1])
+    assert np.array_equal(one.relevance, same.relevance) and not np.array_equal(
+        one.relevance, other.relevance
+    )
+    assert one.label == tagger.tag(noise(), SR)[0][0] and one.p == pytest.approx(
+        tagger.tag(noise(), SR)[0][1]
+    )
 
 
 def test_what_matters_alone_is_the_band():
     found = explain(listener(1500, 2500), noise(), SR, label='band', masks=150)
-    most, least = found.alone(.1), found.alone(.1, least=True)
+    most, least = found.alone(0.1), found.alone(0.1, least=True)
     assert most.shape == least.shape == (2 * SR,)
     power, hz = np.abs(np.fft.rfft(most)) ** 2, np.fft.rfftfreq(len(most), 1 / SR)
-    assert power[(hz > 1200) & (hz < 2900)].sum() > .8 * power.sum()
+    assert power[(hz > 1200) & (hz < 2900)].sum() > 0.8 * power.sum()
     p = [listener(1500, 2500).probabilities(y, SR)[0] for y in (most, least)]
-    assert p[0] > p[1] + .1
+    assert p[0] > p[1] + 0.1
 
 
-@given(n=st.integers(1, 40000), sr=st.sampled_from([8000, 16000, 22050, 44100, 96000]), seed=st.integers(0, 9))
+@given(
+    n=st.integers(1, 40000),
+    sr=st.sampled_from([8000, 16000, 22050, 44100, 96000]),
+    seed=st.integers(0, 9),
+)
 @settings(max_examples=25, deadline=None)
 def test_any_length_comes_back_as_it_was(n, sr, seed):
-    y = np.random.default_rng(seed).normal(0, .1, n).astype('float32')
+    y = np.random.default_rng(seed).normal(0, 0.1, n).astype('float32')
     S = stft(y, sr=sr)
     np.testing.assert_allclose(istft(S, n, sr=sr), y, atol=1e-5)
     mask = random_mask(S, np.random.default_rng(seed), sr=sr)
     assert mask.shape == S.shape and 0 <= mask.min() and mask.max() <= 1 + 1e-6
-    np.testing.assert_allclose(apply_mask(S, np.zeros(S.shape), n, sr=sr), y * 10 ** (-DEPTH / 20), atol=1e-5)
+    np.testing.assert_allclose(
+        apply_mask(S, np.zeros(S.shape), n, sr=sr), y * 10 ** (-DEPTH / 20), atol=1e-5
+    )
 
 
 def test_files_and_rates(tmp_path):
@@ -91,7 +118,10 @@ def test_a_tagger_that_leaves_silence_out_and_sounds_of_many_windows():
     y = np.concatenate([np.zeros(SR, 'float32'), noise(5.3), np.zeros(SR, 'float32')])
     found = explain(listener(1500, 2500, silence=60, short='repeat'), y, SR, label='band', masks=60)
     hz, s = places(found)
-    assert 1500 <= hz[found.relevance.mean(1).argmax()] < 2500 and 1 < s[found.relevance.mean(0).argmax()] < 6.3
+    assert (
+        1500 <= hz[found.relevance.mean(1).argmax()] < 2500
+        and 1 < s[found.relevance.mean(0).argmax()] < 6.3
+    )
 
 
 def test_errors(tmp_path):
@@ -109,6 +139,7 @@ def test_through_masks_gives_a_row_a_mask():
 
 def test_the_figure_has_units():
     import matplotlib
+
     matplotlib.use('Agg')
     ax = plot_explanation(explain(listener(0, 500), noise(), SR, masks=3))
     assert (ax.get_xlabel(), ax.get_ylabel()) == ('time [s]', 'frequency [Hz]')

@@ -1,4 +1,5 @@
 "The site as its readers meet it: built once, served on localhost, opened in headless Chromium."
+
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -37,7 +38,12 @@ def visit(browser, server):
         tab.on('console', lambda m: m.type == 'error' and tab.wrong.append(f'console: {m.text}'))
         tab.on('pageerror', lambda e: tab.wrong.append(f'script: {e}'))
         tab.on('requestfailed', lambda r: tab.wrong.append(f'failed: {r.url}'))
-        tab.on('request', lambda r: r.url.startswith((server, 'data:')) or tab.wrong.append(f'from outside: {r.url}'))
+        tab.on(
+            'request',
+            lambda r: (
+                r.url.startswith((server, 'data:')) or tab.wrong.append(f'from outside: {r.url}')
+            ),
+        )
         tab.on('response', lambda r: r.status >= 400 and tab.wrong.append(f'{r.status}: {r.url}'))
         if script:
             tab.add_init_script(script)
@@ -51,6 +57,7 @@ def visit(browser, server):
 
 class Reader(HTMLParser):
     "Links, anchors, and what the head says."
+
     def __init__(self, text):
         super().__init__()
         self.links, self.ids, self.meta, self.title = [], set(), {}, ''
@@ -89,7 +96,13 @@ def test_internal_links_and_anchors_resolve(docs, page):
             continue
         path = docs / (unquote(url.path).lstrip('/') or 'index.html')
         path = path / 'index.html' if path.is_dir() else path
-        if not path.is_file() or url.fragment and '=' not in url.fragment and path.suffix == '.html' and unquote(url.fragment) not in read(path).ids:
+        if (
+            not path.is_file()
+            or url.fragment
+            and '=' not in url.fragment
+            and path.suffix == '.html'
+            and unquote(url.fragment) not in read(path).ids
+        ):
             lost.append(link)
     assert not lost
 
@@ -99,14 +112,21 @@ def test_title_description_and_preview(docs, page):
     head = read(docs / f'{page}.html')
     assert head.title.strip() and head.meta.get('description')
     image = head.meta['og:image']
-    assert image.startswith(weave.SITE) and (docs / image.removeprefix(weave.SITE).lstrip('/')).is_file()
+    assert (
+        image.startswith(weave.SITE)
+        and (docs / image.removeprefix(weave.SITE).lstrip('/')).is_file()
+    )
 
 
 @pytest.mark.parametrize('path', [*weave.CHAPTERS, weave.POST], ids=lambda p: p.stem)
 def test_links_to_source_and_colab(docs, path):
     page = 'predicting-from-sound' if path == weave.POST else path.stem
     links, name = read(docs / f'{page}.html').links, path.relative_to(ROOT).as_posix()
-    for start in ('https://colab.research.google.com/', 'https://mybinder.org/', 'https://github.com/'):
+    for start in (
+        'https://colab.research.google.com/',
+        'https://mybinder.org/',
+        'https://github.com/',
+    ):
         assert any(l.startswith(start) and l.endswith(name) for l in links)
 
 
@@ -114,14 +134,26 @@ def test_previous_and_next_chapter(docs):
     for before, after in zip(CHAPTERS, CHAPTERS[1:]):
         text = (docs / f'{before}.html').read_text('utf-8')
         assert re.search(rf'nav-page-next.*?{after}\.html', text, re.S)
-        assert re.search(rf'nav-page-previous.*?{before}\.html', (docs / f'{after}.html').read_text('utf-8'), re.S)
+        assert re.search(
+            rf'nav-page-previous.*?{before}\.html',
+            (docs / f'{after}.html').read_text('utf-8'),
+            re.S,
+        )
 
 
 def test_the_package_reference_stands_in_the_chapters(docs):
     import soundtag.normalization as module
-    ids, text = read(docs / '03_normalization.html').ids, (docs / '03_normalization.html').read_text('utf-8')
-    assert 'reference' in ids and all(name in ids or f'def {name}' in text for name in module.__all__)
-    assert 'Mean and deviation, float32' in text.split('id="reference"', 1)[1], 'what comes back is told'
+
+    ids, text = (
+        read(docs / '03_normalization.html').ids,
+        (docs / '03_normalization.html').read_text('utf-8'),
+    )
+    assert 'reference' in ids and all(
+        name in ids or f'def {name}' in text for name in module.__all__
+    )
+    assert 'Mean and deviation, float32' in text.split('id="reference"', 1)[1], (
+        'what comes back is told'
+    )
 
 
 def test_the_feed_is_valid(docs):
@@ -140,14 +172,21 @@ def test_a_page_opens_without_fault(visit, page):
     tab.evaluate('document.querySelectorAll("details").forEach(d => d.open = true)')
     tab.evaluate('document.querySelectorAll("img").forEach(i => i.loading = "eager")')
     tab.wait_for_function('[...document.images].every(i => i.complete)')
-    bad = tab.evaluate('[...document.images].filter(i => !i.naturalWidth || !i.alt.trim()).map(i => i.outerHTML.slice(0, 200))')
+    bad = tab.evaluate(
+        '[...document.images].filter(i => !i.naturalWidth || !i.alt.trim()).map(i => i.outerHTML.slice(0, 200))'
+    )
     assert not bad
-    formulas = tab.evaluate('[...document.querySelectorAll("main .math")].map(m => [!!m.querySelector(".katex-html"), !!m.querySelector(".katex-error"), m.textContent])')
+    formulas = tab.evaluate(
+        '[...document.querySelectorAll("main .math")].map(m => [!!m.querySelector(".katex-html"), !!m.querySelector(".katex-error"), m.textContent])'
+    )
     assert not [text for done, error, text in formulas if not done or error]
     if page in ('predicting-from-sound', '04_mfcc'):
         assert len(formulas) > 10
-    assert not re.search(r'\$\$|\\frac|\\sum', tab.evaluate('''(() => { const m = document.querySelector("main").cloneNode(true);
-        m.querySelectorAll(".katex, pre, code").forEach(x => x.remove()); return m.textContent })()'''))
+    assert not re.search(
+        r'\$\$|\\frac|\\sum',
+        tab.evaluate('''(() => { const m = document.querySelector("main").cloneNode(true);
+        m.querySelectorAll(".katex, pre, code").forEach(x => x.remove()); return m.textContent })()'''),
+    )
     assert not tab.wrong
 
 
@@ -159,7 +198,7 @@ def test_sounds_play(visit):
             a.muted = true; await a.play(); await new Promise(done => setTimeout(done, 150));
             out.push([a.currentTime, a.duration, a.getAttribute("aria-label")]); a.pause(); }
         return out }''')
-    assert all(time > 0 and duration > .1 and label for time, duration, label in heard)
+    assert all(time > 0 and duration > 0.1 and label for time, duration, label in heard)
     assert not tab.wrong
 
 
@@ -167,18 +206,28 @@ def test_search_finds_mfcc(visit):
     tab = visit('index')
     tab.locator('.smalldocs-search input:visible').first.fill('MFCC')
     tab.wait_for_selector('.search-result')
-    assert '04_mfcc.html' in ' '.join(a.get_attribute('href') for a in tab.locator('.search-result').all())
+    assert '04_mfcc.html' in ' '.join(
+        a.get_attribute('href') for a in tab.locator('.search-result').all()
+    )
     assert not tab.wrong
 
 
 @pytest.mark.parametrize('page', ['predicting-from-sound', '04_mfcc'])
 def test_table_of_contents_follows_the_scroll(visit, page):
     tab = visit(page)
-    anchors = tab.evaluate('[...document.querySelectorAll("#TOC a.nav-link")].map(a => a.getAttribute("href").slice(1))')
+    anchors = tab.evaluate(
+        '[...document.querySelectorAll("#TOC a.nav-link")].map(a => a.getAttribute("href").slice(1))'
+    )
     assert len(anchors) > 5
     for anchor in (anchors[2], anchors[len(anchors) // 2]):
-        tab.evaluate('id => document.getElementById(id).scrollIntoView({behavior: "instant"})', anchor)
-        tab.wait_for_function('id => document.querySelector("#TOC a.active").getAttribute("href") === "#" + id', arg=anchor, timeout=3000)
+        tab.evaluate(
+            'id => document.getElementById(id).scrollIntoView({behavior: "instant"})', anchor
+        )
+        tab.wait_for_function(
+            'id => document.querySelector("#TOC a.active").getAttribute("href") === "#" + id',
+            arg=anchor,
+            timeout=3000,
+        )
 
 
 def test_a_figure_opens_large_by_keyboard(visit):
@@ -193,7 +242,12 @@ def test_a_figure_opens_large_by_keyboard(visit):
 
 
 def test_light_and_dark(visit):
-    colours = {scheme: visit('index', scheme=scheme).evaluate('getComputedStyle(document.body).backgroundColor') for scheme in ('light', 'dark')}
+    colours = {
+        scheme: visit('index', scheme=scheme).evaluate(
+            'getComputedStyle(document.body).backgroundColor'
+        )
+        for scheme in ('light', 'dark')
+    }
     assert colours['light'] == 'rgb(255, 255, 255)' and colours['dark'] != colours['light']
 
 
@@ -201,8 +255,13 @@ def test_light_and_dark(visit):
 @pytest.mark.parametrize('page', MAIN)
 def test_nothing_bars_readers_with_disabilities(visit, page, scheme):
     from axe_playwright_python.sync_playwright import Axe
+
     found = Axe().run(visit(page, scheme=scheme)).response['violations']
-    assert not [(v['id'], [n['html'][:150] for n in v['nodes'][:3]]) for v in found if v['impact'] in ('serious', 'critical')]
+    assert not [
+        (v['id'], [n['html'][:150] for n in v['nodes'][:3]])
+        for v in found
+        if v['impact'] in ('serious', 'critical')
+    ]
 
 
 PAINT = '''window.paint = {lcp: 0, shift: 0};
@@ -214,13 +273,21 @@ new PerformanceObserver(l => l.getEntries().forEach(e => { if (!e.hadRecentInput
 def test_a_phone_shows_it_soon_and_whole(visit, page):
     tab = visit(page, width=390, script=PAINT)
     tab.wait_for_load_state('networkidle')
-    tab.add_style_tag(content='#quarto-content { overflow-x: visible !important }')    # or what is too wide would be cut off unseen
-    assert tab.evaluate('document.documentElement.scrollWidth') <= 390, 'something is wider than the screen'
-    size = tab.evaluate('performance.getEntries().filter(e => e.transferSize).reduce((sum, e) => sum + e.transferSize, 0)')
+    tab.add_style_tag(
+        content='#quarto-content { overflow-x: visible !important }'
+    )  # or what is too wide would be cut off unseen
+    assert tab.evaluate('document.documentElement.scrollWidth') <= 390, (
+        'something is wider than the screen'
+    )
+    size = tab.evaluate(
+        'performance.getEntries().filter(e => e.transferSize).reduce((sum, e) => sum + e.transferSize, 0)'
+    )
     paint = tab.evaluate('paint')
-    print(f'{page}: {size / 1e3:.0f} kB, largest paint {paint["lcp"]:.0f} ms, layout shift {paint["shift"]:.3f}')
-    assert 50e3 < size < 1.5e6     # of the page that listens: before its worker fetches the model
-    assert 0 < paint['lcp'] < 2500 and paint['shift'] < .1
+    print(
+        f'{page}: {size / 1e3:.0f} kB, largest paint {paint["lcp"]:.0f} ms, layout shift {paint["shift"]:.3f}'
+    )
+    assert 50e3 < size < 1.5e6  # of the page that listens: before its worker fetches the model
+    assert 0 < paint['lcp'] < 2500 and paint['shift'] < 0.1
 
 
 def test_comments_come_when_they_are_configured(monkeypatch):

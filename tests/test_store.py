@@ -1,4 +1,5 @@
 "The feature store: killed, shared, changed, damaged, full."
+
 import json
 import multiprocessing
 import os
@@ -26,15 +27,24 @@ context = multiprocessing.get_context('forkserver')
 context.set_forkserver_preload(['soundtag.mfcc', 'joblib', 'filelock', 'tqdm', 'numba'])
 
 
-def write_wav(path, seed, seconds=.25):
-    path.write_bytes(wav_bytes(np.random.default_rng(seed).uniform(-.5, .5, int(seconds * SR)).astype('float32'), sr=SR))
+def write_wav(path, seed, seconds=0.25):
+    path.write_bytes(
+        wav_bytes(
+            np.random.default_rng(seed).uniform(-0.5, 0.5, int(seconds * SR)).astype('float32'),
+            sr=SR,
+        )
+    )
 
 
-def make_clips(folder, n, lengths=(.1, .25, .4)):
+def make_clips(folder, n, lengths=(0.1, 0.25, 0.4)):
     folder.mkdir(exist_ok=True)
     names = [f'{i:04}.wav' for i in range(n)]
-    for i, name in enumerate(names): write_wav(folder / name, i, lengths[i % len(lengths)])
-    table = pd.DataFrame({'path': names, 'label': 'noise', 'split': 'train', 'seconds': 1.}, index=pd.Index(names, name='fname'))
+    for i, name in enumerate(names):
+        write_wav(folder / name, i, lengths[i % len(lengths)])
+    table = pd.DataFrame(
+        {'path': names, 'label': 'noise', 'split': 'train', 'seconds': 1.0},
+        index=pd.Index(names, name='fname'),
+    )
     return Clips(table, ['noise'], folder, 'few')
 
 
@@ -44,16 +54,23 @@ def prepare(clips, cache, **how):
 
 def content(cache):
     "The bytes of a store."
-    return {p.name: p.read_bytes() for p in Path(cache).rglob('*') if p.suffix in ('.dat', '.jsonl', '.json')}
+    return {
+        p.name: p.read_bytes()
+        for p in Path(cache).rglob('*')
+        if p.suffix in ('.dat', '.jsonl', '.json')
+    }
 
 
 def count_computed(monkeypatch):
     "A list that grows by a path for each file whose features are computed."
     seen, compute = [], soundtag.mfcc.compute_clip
+
     def counting(path, known, **settings):
         result = compute(path, known, **settings)
-        if isinstance(result, tuple) and result[2] is not None: seen.append(Path(path).name)
+        if isinstance(result, tuple) and result[2] is not None:
+            seen.append(Path(path).name)
         return result
+
     monkeypatch.setattr(soundtag.mfcc, 'compute_clip', counting)
     return seen
 
@@ -65,7 +82,7 @@ def clips(tmp_path):
 
 def run_in_child(clips, cache, ready):
     soundtag.mfcc.COMMIT_EVERY = 0
-    FEATURES(np.zeros(SR, 'float32'))      # loads the compiled loops, so that kills fall into the work
+    FEATURES(np.zeros(SR, 'float32'))  # loads the compiled loops, so that kills fall into the work
     ready.set()
     prepare(clips, cache)
 
@@ -80,14 +97,16 @@ def test_killed_twenty_times_it_ends_in_the_same_bytes(tmp_path):
         child = context.Process(target=run_in_child, args=(clips, tmp_path / 'broken', ready))
         child.start()
         ready.wait()
-        time.sleep(rng.uniform(0, min(took, .5) / 2))
+        time.sleep(rng.uniform(0, min(took, 0.5) / 2))
         child.kill()
         child.join()
         kills += child.exitcode == -9
         index = next((tmp_path / 'broken').rglob('index.jsonl'), None)
         done = len(index.read_bytes().splitlines()) if index else 0
         half_done += 0 < done < len(clips)
-        if done == len(clips):      # too quick: this one is whole; check it, and kill on from the beginning
+        if done == len(
+            clips
+        ):  # too quick: this one is whole; check it, and kill on from the beginning
             prepare(clips, tmp_path / 'broken')
             assert content(tmp_path / 'broken') == content(tmp_path / 'whole')
             shutil.rmtree(tmp_path / 'broken')
@@ -98,9 +117,13 @@ def test_killed_twenty_times_it_ends_in_the_same_bytes(tmp_path):
 
 def test_two_processes_at_once(tmp_path, clips):
     events = [context.Event() for _ in range(2)]
-    children = [context.Process(target=run_in_child, args=(clips, tmp_path / 'both', e)) for e in events]
-    for c in children: c.start()
-    for c in children: c.join()
+    children = [
+        context.Process(target=run_in_child, args=(clips, tmp_path / 'both', e)) for e in events
+    ]
+    for c in children:
+        c.start()
+    for c in children:
+        c.join()
     assert [c.exitcode for c in children] == [0, 0]
     prepare(clips, tmp_path / 'one')
     assert content(tmp_path / 'both') == content(tmp_path / 'one')
@@ -115,18 +138,20 @@ def test_whole_clips_are_ragged(tmp_path, clips):
         part = store.crop(i, 3, 5)
         np.testing.assert_array_equal(part, FEATURES(y)[:, 3:8])
         assert np.shares_memory(part, store.rows) and part.T.flags.c_contiguous
-    with pytest.raises(ValueError, match='3 lengths'): store.array()
-    with pytest.raises(IndexError, match='0000.wav'): store.crop(0, 10, 90)
+    with pytest.raises(ValueError, match='3 lengths'):
+        store.array()
+    with pytest.raises(IndexError, match='0000.wav'):
+        store.crop(0, 10, 90)
 
 
 def test_cut_to_seconds_it_is_one_array_without_a_copy(tmp_path, clips):
-    store = prepare(clips, tmp_path, seconds=.25)
+    store = prepare(clips, tmp_path, seconds=0.25)
     X = store.array()
     assert X.shape == (12, 8, FEATURES.frames(2000), 1) and X.dtype == 'float32'
     assert np.shares_memory(X, store.rows)
     np.testing.assert_array_equal(X[3, ..., 0], store.get(3))
-    again = prepare(clips, tmp_path / 'again', seconds=.25).array()
-    other = prepare(clips, tmp_path, seconds=.25, seed=1).array()
+    again = prepare(clips, tmp_path / 'again', seconds=0.25).array()
+    other = prepare(clips, tmp_path, seconds=0.25, seed=1).array()
     np.testing.assert_array_equal(X, again)
     assert not np.array_equal(X, other)
 
@@ -138,14 +163,15 @@ def test_a_changed_file_is_computed_alone(tmp_path, clips, monkeypatch):
     assert computed == []
     path = clips.paths[5]
     size, times = path.stat().st_size, (path.stat().st_atime_ns, path.stat().st_mtime_ns)
-    write_wav(path, seed=99, seconds=.4)
-    os.utime(path, ns=times)                  # same size, same time of modification
+    write_wav(path, seed=99, seconds=0.4)
+    os.utime(path, ns=times)  # same size, same time of modification
     assert path.stat().st_size == size
     store = prepare(clips, tmp_path / 'store')
     assert computed == ['0005.wav']
     np.testing.assert_array_equal(store.get(5), FEATURES(soundtag.mfcc.load_audio(path)[0]))
     fresh = prepare(clips, tmp_path / 'fresh')
-    for i in range(12): np.testing.assert_array_equal(store.get(i), fresh.get(i))
+    for i in range(12):
+        np.testing.assert_array_equal(store.get(i), fresh.get(i))
 
 
 def test_a_touched_file_is_read_but_not_computed(tmp_path, clips, monkeypatch):
@@ -158,16 +184,22 @@ def test_a_touched_file_is_read_but_not_computed(tmp_path, clips, monkeypatch):
     assert content(tmp_path / 'store')['features.dat'] == before
     os.utime(clips.paths[2], ns=(0, 0))
     shutil.copy(clips.paths[2], clips.paths[2].with_suffix('.tmp'))
-    os.replace(clips.paths[2].with_suffix('.tmp'), clips.paths[2])      # another file with the same content
+    os.replace(
+        clips.paths[2].with_suffix('.tmp'), clips.paths[2]
+    )  # another file with the same content
     prepare(clips, tmp_path / 'store')
     assert computed == []
 
 
 def test_another_setting_is_another_store(tmp_path, clips):
     folders = set()
-    for how in (dict(), dict(seconds=.2), dict(seconds=.2, seed=3)):
+    for how in (dict(), dict(seconds=0.2), dict(seconds=0.2, seed=3)):
         folders.add(prepare(clips, tmp_path, **how).folder)
-    for f in (LogMel(sr=SR, n_mels=20), LogMel(sr=SR, n_mels=20, hop_length=256), LogMel(sr=2 * SR, n_mels=20)):
+    for f in (
+        LogMel(sr=SR, n_mels=20),
+        LogMel(sr=SR, n_mels=20, hop_length=256),
+        LogMel(sr=2 * SR, n_mels=20),
+    ):
         store = prepare_data(clips, f, cache=tmp_path, progress=False)
         folders.add(store.folder)
         assert store.get(0).shape == (20, f.frames(800 if f.sr == SR else 1600))
@@ -197,32 +229,37 @@ def test_bad_clips_are_skipped_with_a_reason(tmp_path, clips):
     clips.paths[1].write_bytes(b'')
     clips.paths[4].write_text('not a sound')
     clips.paths[7].unlink()
-    for _ in range(2):      # the second time, the good ones come from the store
+    for _ in range(2):  # the second time, the good ones come from the store
         store = prepare(clips, tmp_path / 'store')
         assert store.skipped.fname.tolist() == ['0001.wav', '0004.wav', '0007.wav']
         assert all('wav' in reason for reason in store.skipped.reason)
-        assert len(store) == 9 and store.clips.table.index.tolist() == [n for n in clips.table.index if n not in set(store.skipped.fname)]
+        assert len(store) == 9 and store.clips.table.index.tolist() == [
+            n for n in clips.table.index if n not in set(store.skipped.fname)
+        ]
     write_wav(clips.paths[1], 1)
     assert len(prepare(clips, tmp_path / 'store')) == 10
 
 
 def test_nothing_readable_at_all(tmp_path, clips):
-    for p in clips.paths: p.write_bytes(b'')
+    for p in clips.paths:
+        p.write_bytes(b'')
     store = prepare(clips, tmp_path / 'store')
     assert len(store) == 0 and len(store.skipped) == 12
-    with pytest.raises(ValueError, match='0 clips'): store.array()
+    with pytest.raises(ValueError, match='0 clips'):
+        store.array()
 
 
 def test_same_sound_under_two_names_is_stored_once(tmp_path, clips):
     shutil.copy(clips.paths[0], clips.paths[9])
-    store = prepare(clips, tmp_path, seconds=.25)
+    store = prepare(clips, tmp_path, seconds=0.25)
     assert store.start[0] == store.start[9] and len(store.rows) == 11 * store.frames[0]
     np.testing.assert_array_equal(store.array()[9], store.array()[0])
 
 
 def test_processes_give_the_same_as_threads(tmp_path, clips):
     prepare(clips, tmp_path / 'threads')
-    with parallel_config(backend='loky'): prepare(clips, tmp_path / 'processes')
+    with parallel_config(backend='loky'):
+        prepare(clips, tmp_path / 'processes')
     assert content(tmp_path / 'threads') == content(tmp_path / 'processes')
 
 
@@ -236,9 +273,19 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(tmp_path, clips):
         except StoreError as e: print(e)
     ''')
     import pickle
-    done = subprocess.run([sys.executable, '-c', script], input=pickle.dumps((clips, FEATURES, tmp_path / 'store')), capture_output=True)
+
+    done = subprocess.run(
+        [sys.executable, '-c', script],
+        input=pickle.dumps((clips, FEATURES, tmp_path / 'store')),
+        capture_output=True,
+    )
     told = done.stdout.decode()
-    assert done.returncode == 0 and told.count('\n') == 1 and 'cannot be written' in told and 'kept' in told, done.stderr.decode()
+    assert (
+        done.returncode == 0
+        and told.count('\n') == 1
+        and 'cannot be written' in told
+        and 'kept' in told
+    ), done.stderr.decode()
     lines = next((tmp_path / 'store').rglob('index.jsonl')).read_text().splitlines()
     assert 0 < len(lines) < len(clips)
     prepare(clips, tmp_path / 'store')
@@ -247,7 +294,8 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(tmp_path, clips):
 
 
 def deadly(path, known, **settings):
-    if path.endswith('0009.wav'): os.kill(os.getpid(), 9)
+    if path.endswith('0009.wav'):
+        os.kill(os.getpid(), 9)
     return COMPUTE(path, known, **settings)
 
 
@@ -256,7 +304,10 @@ COMPUTE = soundtag.mfcc.compute_clip
 
 def test_a_killed_worker_is_one_clear_error(tmp_path, clips, monkeypatch):
     monkeypatch.setattr(soundtag.mfcc, 'compute_clip', deadly)
-    with parallel_config(backend='loky'), pytest.raises(StoreError, match='worker process was killed.*n_jobs=1'):
+    with (
+        parallel_config(backend='loky'),
+        pytest.raises(StoreError, match='worker process was killed.*n_jobs=1'),
+    ):
         prepare(clips, tmp_path / 'store')
     monkeypatch.undo()
     assert len(prepare(clips, tmp_path / 'store')) == 12
@@ -264,7 +315,8 @@ def test_a_killed_worker_is_one_clear_error(tmp_path, clips, monkeypatch):
 
 def test_a_cache_that_cannot_be_made(tmp_path, clips):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(StoreError, match='cannot be written'): prepare(clips, tmp_path / 'file')
+    with pytest.raises(StoreError, match='cannot be written'):
+        prepare(clips, tmp_path / 'file')
 
 
 def test_signature_tells_one_state_of_a_file(tmp_path):
@@ -272,6 +324,6 @@ def test_signature_tells_one_state_of_a_file(tmp_path):
     path.write_text('one')
     first = stat_signature(path)
     assert stat_signature(path) == first
-    time.sleep(.02)
+    time.sleep(0.02)
     path.write_text('two')
     assert stat_signature(path) != first

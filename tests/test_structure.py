@@ -1,4 +1,5 @@
 "The structure of the house: what holds for every chapter, whatever it is about."
+
 import ast
 import filecmp
 import re
@@ -14,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / 'nbs').glob('[0-9]*.ipynb'))
-MODULES = {p.stem.split('_', 1)[1]: p for p in NOTEBOOKS}    # module name → chapter
+MODULES = {p.stem.split('_', 1)[1]: p for p in NOTEBOOKS}  # module name → chapter
 
 # Cells that a test run passes over, as (notebook, first line) → reason. Short, and every entry is used.
 SKIPPED_CELLS = {}
@@ -23,8 +24,21 @@ SKIPPED_CELLS = {}
 PEERS = {'essentia', 'kapre', 'torch', 'torchaudio', 'mkl', 'mkl_fft', 'ducc0', 'pyfftw'}
 
 TOP_LEVEL = {
-    'settings.ini', 'README.md', 'nbs', 'soundtag', '_notebooks', 'tests', 'images',
-    'pyproject.toml', 'setup.py', 'LICENSE', 'CHANGELOG.md', 'Makefile', '.ci', '.github', '.gitignore',
+    'settings.ini',
+    'README.md',
+    'nbs',
+    'soundtag',
+    '_notebooks',
+    'tests',
+    'images',
+    'pyproject.toml',
+    'setup.py',
+    'LICENSE',
+    'CHANGELOG.md',
+    'Makefile',
+    '.ci',
+    '.github',
+    '.gitignore',
 }
 
 
@@ -47,7 +61,9 @@ def parsed(source):
 
 
 def names_in(tree):
-    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {
+        n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)
+    }
 
 
 @cache
@@ -73,7 +89,9 @@ def imports(tree):
 
 def tracked():
     try:
-        out = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        out = subprocess.run(
+            ['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         pytest.skip('not a git checkout')
     return [Path(p) for p in out.split('\0') if p]
@@ -92,31 +110,63 @@ def test_one_chapter_is_one_module():
 def test_a_chapter_imports_only_lower_chapters(name):
     order = list(MODULES)
     for module in imports(module_tree(name)):
-        if re.match(r'soundtag\.|\.', module):    # nbdev writes soundtag.audio as .audio
-            assert order.index(module.split('.')[1]) < order.index(name), f'{name} looks up to {module}'
+        if re.match(r'soundtag\.|\.', module):  # nbdev writes soundtag.audio as .audio
+            assert order.index(module.split('.')[1]) < order.index(name), (
+                f'{name} looks up to {module}'
+            )
 
 
 @pytest.mark.parametrize('name', MODULES)
 def test_development_tools_and_code_from_data_stay_out(name):
     tree = module_tree(name)
-    assert not {m.split('.')[0] for m in imports(tree)} & {'fastcore', 'nbdev', 'execnb', 'pickle', 'dill', 'marshal', 'shelve'}
-    called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    assert not {m.split('.')[0] for m in imports(tree)} & {
+        'fastcore',
+        'nbdev',
+        'execnb',
+        'pickle',
+        'dill',
+        'marshal',
+        'shelve',
+    }
+    called = {
+        n.func.id
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    }
     assert not called & {'eval', 'exec', 'compile', '__import__'}
     assert 'allow_pickle=True' not in ast.unparse(tree)
 
 
 @pytest.mark.parametrize('name', [n for n in MODULES if n not in ('model', 'training', 'results')])
 def test_slow_imports_wait_until_they_are_needed(name):
-    at_import = [m for node in module_tree(name).body if isinstance(node, (ast.Import, ast.ImportFrom)) for m in imports(ast.Module([node], []))]
-    assert not {m.split('.')[0] for m in at_import} & {'tensorflow', 'keras', 'matplotlib', 'librosa', 'IPython'}
+    at_import = [
+        m
+        for node in module_tree(name).body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for m in imports(ast.Module([node], []))
+    ]
+    assert not {m.split('.')[0] for m in at_import} & {
+        'tensorflow',
+        'keras',
+        'matplotlib',
+        'librosa',
+        'IPython',
+    }
 
 
 def test_export_gives_what_is_committed(tmp_path):
     for part in ('settings.ini', 'pyproject.toml'):
         shutil.copy(ROOT / part, tmp_path)
     shutil.copytree(ROOT / 'nbs', tmp_path / 'nbs')
-    shutil.copytree(ROOT / 'soundtag', tmp_path / 'soundtag', ignore=shutil.ignore_patterns('__pycache__'))
-    subprocess.run([Path(sys.executable).parent / 'nbdev_export'], cwd=tmp_path, check=True, capture_output=True)
+    shutil.copytree(
+        ROOT / 'soundtag', tmp_path / 'soundtag', ignore=shutil.ignore_patterns('__pycache__')
+    )
+    subprocess.run(
+        [Path(sys.executable).parent / 'nbdev_export'],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
     names = sorted(p.name for p in (tmp_path / 'soundtag').glob('*.py'))
     assert names == sorted(p.name for p in (ROOT / 'soundtag').glob('*.py'))
     differ = filecmp.cmpfiles(tmp_path / 'soundtag', ROOT / 'soundtag', names, shallow=False)[1:]
@@ -126,8 +176,14 @@ def test_export_gives_what_is_committed(tmp_path):
 def test_notebooks_are_clean(tmp_path):
     shutil.copy(ROOT / 'settings.ini', tmp_path)
     shutil.copytree(ROOT / 'nbs', tmp_path / 'nbs')
-    subprocess.run([Path(sys.executable).parent / 'nbdev_clean'], cwd=tmp_path, check=True, capture_output=True)
-    dirty = [p.name for p in (tmp_path / 'nbs').glob('*.ipynb') if p.read_bytes() != (ROOT / 'nbs' / p.name).read_bytes()]
+    subprocess.run(
+        [Path(sys.executable).parent / 'nbdev_clean'], cwd=tmp_path, check=True, capture_output=True
+    )
+    dirty = [
+        p.name
+        for p in (tmp_path / 'nbs').glob('*.ipynb')
+        if p.read_bytes() != (ROOT / 'nbs' / p.name).read_bytes()
+    ]
     assert not dirty, 'run nbdev_clean'
 
 
@@ -139,7 +195,9 @@ def test_a_chapter_can_be_read_in_one_sitting(path):
         assert not any(o.output_type == 'error' for o in c.get('outputs', [])), c.source
         if c.cell_type == 'code' and is_exported(c.source):
             for node in parsed(c.source).body:
-                assert node.end_lineno - node.lineno < 32, f'{path.stem}: {c.source.splitlines()[1]} is too long to read'
+                assert node.end_lineno - node.lineno < 32, (
+                    f'{path.stem}: {c.source.splitlines()[1]} is too long to read'
+                )
 
 
 @pytest.mark.parametrize('name', MODULES)
@@ -149,7 +207,9 @@ def test_every_exported_symbol_is_asserted_on(name):
         if is_exported(source):
             continue
         tree = parsed(source)
-        checks = any(isinstance(n, ast.Assert) for n in ast.walk(tree)) or re.search(r'np\.testing\.assert_', source)
+        checks = any(isinstance(n, ast.Assert) for n in ast.walk(tree)) or re.search(
+            r'np\.testing\.assert_', source
+        )
         if checks:
             proved |= names_in(tree)
     assert not set(exported(name)) - proved
@@ -165,13 +225,21 @@ def test_every_exported_function_says_what_goes_in_and_comes_out(name):
         assert doc and '\n' not in doc, f'{name}.{node.name}: one line of docstring'
         if isinstance(node, ast.FunctionDef):
             a = node.args
-            silent = [x.arg for x in [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg] if x and '#' not in lines[x.lineno - 1]]
-            end = max(node.lineno, node.body[0].lineno - 1)    # the line that closes the signature
-            assert not silent and ('#' in lines[end - 1] or not returns(node)), f'{name}.{node.name}: no docment for {silent or "what it returns"}'
+            silent = [
+                x.arg
+                for x in [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg]
+                if x and '#' not in lines[x.lineno - 1]
+            ]
+            end = max(node.lineno, node.body[0].lineno - 1)  # the line that closes the signature
+            assert not silent and ('#' in lines[end - 1] or not returns(node)), (
+                f'{name}.{node.name}: no docment for {silent or "what it returns"}'
+            )
 
 
 def returns(node):
-    return any(isinstance(n, (ast.Return, ast.Yield)) and n.value is not None for n in ast.walk(node))
+    return any(
+        isinstance(n, (ast.Return, ast.Yield)) and n.value is not None for n in ast.walk(node)
+    )
 
 
 def test_skipped_cells_are_on_the_list():
@@ -182,34 +250,70 @@ def test_skipped_cells_are_on_the_list():
                 found.add((path.name, source.splitlines()[0]))
         assert 'skip_exec: true' not in cells(path)[0].source
     assert found == set(SKIPPED_CELLS)
-    assert not [p.name for p in (ROOT / 'nbs').glob('_*.ipynb')], 'nbdev passes over notebooks whose name starts with _'
+    assert not [p.name for p in (ROOT / 'nbs').glob('_*.ipynb')], (
+        'nbdev passes over notebooks whose name starts with _'
+    )
 
 
 @pytest.mark.parametrize('path', [*NOTEBOOKS, ROOT / 'nbs/index.ipynb'], ids=lambda p: p.stem)
 def test_every_figure_has_a_text_for_those_who_cannot_see_it(path):
     for c in cells(path):
         if c.cell_type == 'code' and any('image/png' in o.get('data', {}) for o in c.outputs):
-            assert re.search(r'^#\|\s*fig-alt:', c.source, re.M), f'{path.stem}: no fig-alt on:\n{c.source[:200]}'
+            assert re.search(r'^#\|\s*fig-alt:', c.source, re.M), (
+                f'{path.stem}: no fig-alt on:\n{c.source[:200]}'
+            )
 
 
 def test_readme_is_what_index_gives():
-    assert subprocess.run([sys.executable, ROOT / '_notebooks/build.py', 'readme', '--check']).returncode == 0, 'run make readme'
+    assert (
+        subprocess.run(
+            [sys.executable, ROOT / '_notebooks/build.py', 'readme', '--check']
+        ).returncode
+        == 0
+    ), 'run make readme'
 
 
 def test_settings_are_the_one_source():
     cfg = ConfigParser(delimiters=['='])
     cfg.read(ROOT / 'settings.ini')
-    assert f'__version__ = "{cfg["DEFAULT"]["version"]}"' in (ROOT / 'soundtag/__init__.py').read_text()
+    assert (
+        f'__version__ = "{cfg["DEFAULT"]["version"]}"'
+        in (ROOT / 'soundtag/__init__.py').read_text()
+    )
     assert cfg['DEFAULT']['version'] in (ROOT / 'CHANGELOG.md').read_text('utf-8')
-    declared = {re.split(r'[<>=!~]', r)[0] for n, told in cfg['DEFAULT'].items() if n.endswith('requirements') and n != 'dev_requirements' for r in told.split()}
+    declared = {
+        re.split(r'[<>=!~]', r)[0]
+        for n, told in cfg['DEFAULT'].items()
+        if n.endswith('requirements') and n != 'dev_requirements'
+        for r in told.split()
+    }
     as_installed = {'sklearn': 'scikit-learn', 'ai_edge_litert': 'ai-edge-litert'}
     stdlib = sys.stdlib_module_names
     for name in MODULES:
-        for module in {m.split('.')[0] for m in imports(module_tree(name))} - stdlib - PEERS - {'', 'soundtag', 'IPython'}:
-            assert as_installed.get(module, module) in declared, f'{name} imports {module}, which settings.ini does not require'
+        for module in (
+            {m.split('.')[0] for m in imports(module_tree(name))}
+            - stdlib
+            - PEERS
+            - {'', 'soundtag', 'IPython'}
+        ):
+            assert as_installed.get(module, module) in declared, (
+                f'{name} imports {module}, which settings.ini does not require'
+            )
 
 
 def test_no_path_of_one_machine():
-    out = subprocess.run(['git', 'grep', '-nIE', '(^|[^a-z])/(home|root|tmp|work|Users)/', '--', '.', ':!tests/test_structure.py'],
-                         cwd=ROOT, capture_output=True, text=True).stdout
+    out = subprocess.run(
+        [
+            'git',
+            'grep',
+            '-nIE',
+            '(^|[^a-z])/(home|root|tmp|work|Users)/',
+            '--',
+            '.',
+            ':!tests/test_structure.py',
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    ).stdout
     assert not out

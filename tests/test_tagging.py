@@ -1,4 +1,5 @@
 "The model in the box: what it answers without TensorFlow, and what hostile files do to it."
+
 import json
 import os
 import resource
@@ -25,6 +26,7 @@ def tagger():
 @pytest.fixture(scope='module')
 def clip(tmp_path_factory):
     from soundtag.dataset import mini_clip
+
     path = tmp_path_factory.mktemp('clip') / 'hat.wav'
     sf.write(path, mini_clip('Hi-hat', 1, 0, seed=0), 44100)
     return path
@@ -32,9 +34,18 @@ def clip(tmp_path_factory):
 
 def soundtag(*words, limit=60):
     "The command in a process of its own, which may take 1 GB."
-    def limits(): resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+
+    def limits():
+        resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+
     begun = time.perf_counter()
-    done = subprocess.run([Path(sys.executable).parent / 'soundtag', *map(str, words)], capture_output=True, text=True, timeout=limit, preexec_fn=limits)
+    done = subprocess.run(
+        [Path(sys.executable).parent / 'soundtag', *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=limit,
+        preexec_fn=limits,
+    )
     return done.returncode, done.stdout, done.stderr, time.perf_counter() - begun
 
 
@@ -43,12 +54,15 @@ def test_the_box_is_small_and_comes_with_its_card():
     assert Path(TAGGING_MODEL).stat().st_size < 3e6
     names = {p.name for p in box.iterdir() if not p.name.startswith('.')}
     assert {'sounds.onnx', 'README.md', 'sources.csv'} <= names
-    licences = {line.rsplit(',', 1)[1] for line in (box / 'sources.csv').read_text('utf-8').splitlines()[1:]}
+    licences = {
+        line.rsplit(',', 1)[1] for line in (box / 'sources.csv').read_text('utf-8').splitlines()[1:]
+    }
     assert licences <= {'CC-BY', 'CC0', 'Attribution', 'Creative Commons 0'}
 
 
 def test_the_card_says_what_was_measured():
     from soundtag.box import model_card
+
     result = json.loads((Path(__file__).parent.parent / 'nbs/results/box.json').read_text('utf-8'))
     assert (Path(TAGGING_MODEL).parent / 'README.md').read_text('utf-8') == model_card(result)
 
@@ -62,24 +76,35 @@ def test_tagging_needs_nothing_heavy(clip):
 def test_silence_around_a_short_sound_changes_nothing(tagger):
     "The sound is as long as whole frames, and starts with one, so that the same samples are left."
     from soundtag.dataset import mini_clip
+
     frame = 882
-    sound = mini_clip('Hi-hat', 1, 0, seed=0)[:12 * frame]
+    sound = mini_clip('Hi-hat', 1, 0, seed=0)[: 12 * frame]
     alone = tagger.probabilities(sound, 44100)
-    for before, after in ((0, 20), (15, 0), (30, 40), (100, 80)):       # in frames of 20 ms; a window has 200
-        y = np.concatenate([np.zeros(before * frame), sound, np.zeros(after * frame)]).astype('float32')
+    for before, after in (
+        (0, 20),
+        (15, 0),
+        (30, 40),
+        (100, 80),
+    ):  # in frames of 20 ms; a window has 200
+        y = np.concatenate([np.zeros(before * frame), sound, np.zeros(after * frame)]).astype(
+            'float32'
+        )
         np.testing.assert_allclose(tagger.probabilities(y, 44100), alone, atol=1e-6)
 
 
 def test_blocks_files_and_arrays_give_one_answer(tagger, clip):
     y, sr = sf.read(clip, dtype='float32')
     assert tagger.tag(clip) == tagger.tag(y, sr)
-    np.testing.assert_allclose(tagger.probabilities(np.stack([y, y]), sr), tagger.probabilities(y, sr), atol=1e-5)
+    np.testing.assert_allclose(
+        tagger.probabilities(np.stack([y, y]), sr), tagger.probabilities(y, sr), atol=1e-5
+    )
 
 
 def bomb(path):
     "An hour of silence, less than 1 MB; 1.3 GB as double precision."
     with sf.SoundFile(path, 'w', 44100, 1, format='FLAC') as f:
-        for _ in range(360): f.write(np.zeros(441_000, 'int16'))
+        for _ in range(360):
+            f.write(np.zeros(441_000, 'int16'))
 
 
 def promises(path):
@@ -91,7 +116,8 @@ def promises(path):
 
 
 def archive(path):
-    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as z: z.writestr('sound', bytes(200_000_000))
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as z:
+        z.writestr('sound', bytes(200_000_000))
 
 
 def channels(path):
@@ -120,13 +146,18 @@ def test_a_bomb_goes_by_in_little_memory(tmp_path):
 def mutated(data, rng):
     data = bytearray(data)
     for _ in range(int(rng.integers(1, 20))):
-        i = int(rng.integers(len(data) if rng.random() < .5 else min(200, len(data))))
+        i = int(rng.integers(len(data) if rng.random() < 0.5 else min(200, len(data))))
         what = rng.integers(4)
-        if what == 0: data[i] = int(rng.integers(256))
-        elif what == 1: del data[i:i + int(rng.integers(1, 1000))]
-        elif what == 2: data[i:i] = rng.bytes(int(rng.integers(1, 50)))
-        else: data[i:i + 4] = b'\xff\xff\xff\x7f'
-        if not data: return b''
+        if what == 0:
+            data[i] = int(rng.integers(256))
+        elif what == 1:
+            del data[i : i + int(rng.integers(1, 1000))]
+        elif what == 2:
+            data[i:i] = rng.bytes(int(rng.integers(1, 50)))
+        else:
+            data[i : i + 4] = b'\xff\xff\xff\x7f'
+        if not data:
+            return b''
     return bytes(data)
 
 
@@ -162,7 +193,9 @@ print(*outcomes.values(), longest, re.search('VmHWM: *(.*) kB', Path('/proc/self
 def test_mutated_recordings_are_answered_or_refused(clip, tmp_path):
     "10,000 of them when SOUNDTAG_MUTANTS says so; in a process of its own, whose memory is measured (ru_maxrss would count that of the process it was forked from)."
     words = [clip, os.environ.get('SOUNDTAG_MUTANTS', 200), tmp_path, Path(__file__).parent]
-    done = subprocess.run([sys.executable, '-c', MUTANTS, *map(str, words)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, '-c', MUTANTS, *map(str, words)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     answered, refused, seconds, kilobytes = map(float, done.stdout.split())
     assert answered > 0 and refused > 0 and seconds < 5 and kilobytes < 1e6
@@ -170,8 +203,10 @@ def test_mutated_recordings_are_answered_or_refused(clip, tmp_path):
 
 def test_what_is_shorter_than_a_sample_is_refused():
     from soundtag.audio import AudioError
-    with pytest.raises(AudioError, match='array: holds no samples'): Tagger.load().tag(np.array([.1]), sr=10_000_000)
-    assert len(Tagger.load().tag(np.array([.1]), sr=8000)) > 1
+
+    with pytest.raises(AudioError, match='array: holds no samples'):
+        Tagger.load().tag(np.array([0.1]), sr=10_000_000)
+    assert len(Tagger.load().tag(np.array([0.1]), sr=8000)) > 1
 
 
 MUTATE = '''
@@ -194,26 +229,36 @@ print(sorted(kinds))
 
 
 def test_an_altered_model_is_refused_or_harmless(tmp_path):
-    done = subprocess.run([sys.executable, '-c', MUTATE, str(tmp_path / 'x.onnx'), '60', str(Path(__file__).parent)], capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, '-c', MUTATE, str(tmp_path / 'x.onnx'), '60', str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == 0 and 'refused' in done.stdout, done.stderr[-2000:]
 
 
 def test_a_model_cannot_read_other_files(tmp_path):
     "ONNX lets weights lie in files beside the model; ours must not reach for any."
     import onnx
+
     proto = onnx.load(TAGGING_MODEL)
     (tmp_path / 'secret').write_bytes(bytes(4_000_000))
     weight = max(proto.graph.initializer, key=lambda t: len(t.raw_data))
     weight.ClearField('raw_data')
     weight.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (('location', str(tmp_path / 'secret')), ('offset', '0')): weight.external_data.add(key=key, value=value)
+    for key, value in (('location', str(tmp_path / 'secret')), ('offset', '0')):
+        weight.external_data.add(key=key, value=value)
     (tmp_path / 'x.onnx').write_bytes(proto.SerializeToString())
-    with pytest.raises(ModelError, match='x.onnx'): Tagger.load(tmp_path / 'x.onnx')
+    with pytest.raises(ModelError, match='x.onnx'):
+        Tagger.load(tmp_path / 'x.onnx')
 
 
 def test_a_model_of_another_make_is_refused(tmp_path):
     import onnx
+
     proto = onnx.load(TAGGING_MODEL)
     del proto.metadata_props[:]
     onnx.save(proto, tmp_path / 'x.onnx')
-    with pytest.raises(ModelError, match='soundtag export'): Tagger.load(tmp_path / 'x.onnx')
+    with pytest.raises(ModelError, match='soundtag export'):
+        Tagger.load(tmp_path / 'x.onnx')

@@ -1,4 +1,5 @@
 "Timelines of long recordings: the same whatever the blocks, bounded memory, honest files, hostile input."
+
 import csv
 import io
 import json
@@ -16,7 +17,14 @@ from hypothesis import strategies as st
 from soundtag.audio import AudioError
 from soundtag.cli import main
 from soundtag.tagging import Tagger
-from soundtag.timeline import Timeline, benchmark_timeline, match_onsets, split_by_recording, listen, timeline
+from soundtag.timeline import (
+    Timeline,
+    benchmark_timeline,
+    match_onsets,
+    split_by_recording,
+    listen,
+    timeline,
+)
 
 SR = 16000
 
@@ -24,21 +32,21 @@ SR = 16000
 def high_or_low(X):
     "Whether most power is above 1 kHz."
     p = np.abs(np.fft.rfft(X)) ** 2
-    high = p[:, 1000 * X.shape[1] // SR:].sum(1) / (p.sum(1) + 1e-9)
+    high = p[:, 1000 * X.shape[1] // SR :].sum(1) / (p.sum(1) + 1e-9)
     return np.c_[high, 1 - high]
 
 
-TAGGER = Tagger(high_or_low, ['high', 'low'], SR, 1., thresholds={'high': .6, 'low': .6})
+TAGGER = Tagger(high_or_low, ['high', 'low'], SR, 1.0, thresholds={'high': 0.6, 'low': 0.6})
 
 
 def tone(hz, seconds, sr=SR):
-    return (.2 * np.sin(2 * np.pi * hz * np.arange(round(seconds * sr)) / sr)).astype('float32')
+    return (0.2 * np.sin(2 * np.pi * hz * np.arange(round(seconds * sr)) / sr)).astype('float32')
 
 
 def melody(sr=SR):
     "Low from 1 to 2.5 s, high from 4 to 4.6 s, silence elsewhere, 8 s in all."
     y = np.zeros(8 * sr, 'float32')
-    y[sr:sr * 5 // 2], y[4 * sr:4 * sr + sr * 3 // 5] = tone(200, 1.5, sr), tone(3000, .6, sr)
+    y[sr : sr * 5 // 2], y[4 * sr : 4 * sr + sr * 3 // 5] = tone(200, 1.5, sr), tone(3000, 0.6, sr)
     return y
 
 
@@ -46,15 +54,21 @@ def test_events_are_where_they_are():
     told = {e.label: e for e in timeline(TAGGER, melody(), SR)}
     assert told.keys() == {'low', 'high', 'silence'}
     for label, onset, offset in (('low', 1, 2.5), ('high', 4, 4.6)):
-        assert abs(told[label].onset - onset) <= .04 and abs(told[label].offset - offset) <= .1 and told[label].probability > .6
+        assert (
+            abs(told[label].onset - onset) <= 0.04
+            and abs(told[label].offset - offset) <= 0.1
+            and told[label].probability > 0.6
+        )
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(1, 30_000), min_size=1, max_size=30), st.sampled_from([SR, 44100, 8000]))
+@given(
+    st.lists(st.integers(1, 30_000), min_size=1, max_size=30), st.sampled_from([SR, 44100, 8000])
+)
 def test_blocks_of_any_size_give_the_same_timeline(sizes, sr):
     y, blocks, at = melody(sr), [], 0
     for size in sizes:
-        blocks.append(y[at:at + size])
+        blocks.append(y[at : at + size])
         at += size
     blocks.append(y[at:])
     assert timeline(TAGGER, blocks, sr) == timeline(TAGGER, y, sr)
@@ -64,20 +78,26 @@ def test_a_stream_is_told_what_the_file_is(tmp_path):
     noisy = melody(44100) + 1e-3 * np.random.default_rng(0).normal(size=8 * 44100)
     sf.write(tmp_path / 'a.wav', np.c_[noisy, noisy], 44100)
     y, _ = sf.read(tmp_path / 'a.wav', dtype='float32')
-    assert timeline(TAGGER, (y[a:a + 777].T for a in range(0, len(y), 777)), 44100) == timeline(TAGGER, tmp_path / 'a.wav')
+    assert timeline(TAGGER, (y[a : a + 777].T for a in range(0, len(y), 777)), 44100) == timeline(
+        TAGGER, tmp_path / 'a.wav'
+    )
 
 
-@pytest.mark.parametrize('seconds', [1e-4, .05, .21, .999, 1.01])
+@pytest.mark.parametrize('seconds', [1e-4, 0.05, 0.21, 0.999, 1.01])
 def test_short_sounds_have_a_timeline(seconds):
     events = timeline(TAGGER, tone(3000, seconds), SR)
     assert all(0 <= e.onset <= e.offset <= seconds + 1e-3 for e in events)
-    if seconds > .2:
+    if seconds > 0.2:
         assert [e.label for e in events] == ['high']
 
 
 def test_events_come_while_it_goes_on():
     live, y = Timeline(TAGGER), melody()
-    when = {e.label: (a + 800) / SR for a in range(0, len(y), 800) for e in live.feed(y[a:a + 800], SR)}
+    when = {
+        e.label: (a + 800) / SR
+        for a in range(0, len(y), 800)
+        for e in live.feed(y[a : a + 800], SR)
+    }
     assert 2.5 < when['low'] < 6.5
 
 
@@ -92,12 +112,23 @@ def test_memory_does_not_grow_with_the_length():
         tracemalloc.stop()
         assert len(heard.columns.done) < 1000 and abs(heard.seconds - seconds) < 1e-6
         return most
+
     peak(3)
     assert peak(240) < 1.5 * peak(40)
 
 
-@pytest.mark.parametrize('audio, sr, part', [([], SR, 'no samples'), (np.zeros((3, 2)), SR, 'shape'), (np.full(99, np.nan), SR, 'NaN'), (np.zeros(9, int), SR, 'amplitudes'),
-                                             (np.zeros(9), None, 'rate'), ('none.wav', None, 'no such file'), ('none.wav', SR, 'leave sr out')])
+@pytest.mark.parametrize(
+    'audio, sr, part',
+    [
+        ([], SR, 'no samples'),
+        (np.zeros((3, 2)), SR, 'shape'),
+        (np.full(99, np.nan), SR, 'NaN'),
+        (np.zeros(9, int), SR, 'amplitudes'),
+        (np.zeros(9), None, 'rate'),
+        ('none.wav', None, 'no such file'),
+        ('none.wav', SR, 'leave sr out'),
+    ],
+)
 def test_bad_sound_is_one_clear_error(audio, sr, part):
     with pytest.raises(AudioError, match=part):
         timeline(TAGGER, audio, sr)
@@ -115,8 +146,15 @@ def test_what_was_heard_before_an_error_is_kept():
 @given(st.lists(st.floats(0, 5), max_size=6), st.lists(st.floats(0, 5), max_size=6))
 def test_onsets_are_paired_as_sed_eval_pairs_them(true, told):
     sed_eval = pytest.importorskip('sed_eval')
-    m = sed_eval.sound_event.EventBasedMetrics(['a'], t_collar=.2, evaluate_offset=False, event_matching_type='optimal')
-    m.evaluate(*([{'event_label': 'a', 'onset': t, 'offset': t + 1, 'filename': 'x'} for t in times] for times in (true, told)))
+    m = sed_eval.sound_event.EventBasedMetrics(
+        ['a'], t_collar=0.2, evaluate_offset=False, event_matching_type='optimal'
+    )
+    m.evaluate(
+        *(
+            [{'event_label': 'a', 'onset': t, 'offset': t + 1, 'filename': 'x'} for t in times]
+            for times in (true, told)
+        )
+    )
     assert match_onsets(true, told) == m.overall['Ntp']
 
 
@@ -126,7 +164,11 @@ def model(monkeypatch):
 
 
 def cli(*words, stdin=b''):
-    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err, pytest.MonkeyPatch.context() as m:
+    with (
+        redirect_stdout(io.StringIO()) as out,
+        redirect_stderr(io.StringIO()) as err,
+        pytest.MonkeyPatch.context() as m,
+    ):
         m.setattr(sys, 'stdin', SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(stdin))))
         code = main(['tag', *map(str, words), '--model', 'x'])
     return code, out.getvalue(), err.getvalue()
@@ -142,9 +184,14 @@ def test_every_form_tells_the_same(model, wav):
     events = timeline(TAGGER, wav)
     rows = json.loads(cli(wav, '--timeline', '--format', 'json')[1])
     table = list(csv.DictReader(io.StringIO(cli(wav, '--timeline', '--format', 'csv')[1])))
-    track = [line.split('\t') for line in cli(wav, '--timeline', '--format', 'audacity')[1].splitlines()]
-    for found in (([r['onset'], r['offset'], r['label']] for r in rows), ([float(r['onset']), float(r['offset']), r['label']] for r in table),
-                  ([float(a), float(b), label] for a, b, label in track)):
+    track = [
+        line.split('\t') for line in cli(wav, '--timeline', '--format', 'audacity')[1].splitlines()
+    ]
+    for found in (
+        ([r['onset'], r['offset'], r['label']] for r in rows),
+        ([float(r['onset']), float(r['offset']), r['label']] for r in table),
+        ([float(a), float(b), label] for a, b, label in track),
+    ):
         assert sorted(found) == sorted([e.onset, e.offset, e.label] for e in events)
     assert {r['file'] for r in rows} == {r['file'] for r in table} == {str(wav)}
     assert len(cli(wav, '--timeline')[1].splitlines()) == len(events)
@@ -153,11 +200,17 @@ def test_every_form_tells_the_same(model, wav):
 def test_standard_input_is_a_recording_too(model, wav):
     _, from_file, _ = cli(wav, '--timeline')
     assert cli('-', '--timeline', stdin=wav.read_bytes()) == (0, from_file, '')
-    assert cli('-', '--timeline', '--raw', SR, stdin=sf.read(wav, dtype='int16')[0].tobytes() + b'x') == (0, from_file, '')
+    assert cli(
+        '-', '--timeline', '--raw', SR, stdin=sf.read(wav, dtype='int16')[0].tobytes() + b'x'
+    ) == (0, from_file, '')
     code, out, _ = cli('-', '--format', 'csv', '--top', '1', stdin=wav.read_bytes())
     assert code == 0 and out.splitlines()[1].startswith('standard input,1,low')
     code, out, err = cli('-', '--timeline', stdin=b'no sound')
-    assert (code, out) == (1, '') and err.startswith('soundtag: standard input: is not sound') and err.count('\n') == 1
+    assert (
+        (code, out) == (1, '')
+        and err.startswith('soundtag: standard input: is not sound')
+        and err.count('\n') == 1
+    )
 
 
 @pytest.mark.parametrize('end', ['png', 'svg', 'pdf'])
@@ -166,8 +219,16 @@ def test_a_picture_is_drawn(model, wav, end):
     assert wav.with_suffix(f'.{end}').stat().st_size > 5000 and len(list(wav.parent.iterdir())) == 2
 
 
-@pytest.mark.parametrize('words, part', [(['a.wav', '--picture', 'a.png'], '--timeline'), (['a.wav', '--format', 'audacity'], '--timeline'), (['a.wav', '--raw', '8000', '--timeline'], 'give -'),
-                                         (['a.wav', '--timeline', '--picture', 'a.wav'], '.png'), (['a.wav', 'b.wav', '--timeline', '--format', 'audacity'], 'one at a time')])
+@pytest.mark.parametrize(
+    'words, part',
+    [
+        (['a.wav', '--picture', 'a.png'], '--timeline'),
+        (['a.wav', '--format', 'audacity'], '--timeline'),
+        (['a.wav', '--raw', '8000', '--timeline'], 'give -'),
+        (['a.wav', '--timeline', '--picture', 'a.wav'], '.png'),
+        (['a.wav', 'b.wav', '--timeline', '--format', 'audacity'], 'one at a time'),
+    ],
+)
 def test_options_that_do_not_fit_are_refused(model, words, part):
     code, out, err = cli(*words)
     assert (code, out) == (2, '') and part in err and err.count('\n') == 1
@@ -177,16 +238,29 @@ def test_one_bad_file_stops_nothing(model, wav):
     (wav.parent / 'bad.wav').write_bytes(b'RIFF')
     code, out, err = cli(wav.parent, '--timeline', '--format', 'json')
     rows = json.loads(out)
-    assert code == 1 and 'bad.wav' in err and [r['error'] is None for r in rows].count(False) == 1 and {'low', 'high'} <= {r['label'] for r in rows}
+    assert (
+        code == 1
+        and 'bad.wav' in err
+        and [r['error'] is None for r in rows].count(False) == 1
+        and {'low', 'high'} <= {r['label'] for r in rows}
+    )
 
 
 @pytest.mark.slow
 def test_the_record_can_be_repeated_in_small(real_data, tmp_path):
     from soundtag.dataset import load_clips
+
     clips = load_clips(real_data / 'ESC-10')
     clips = clips.subset((clips.table.fold == 1).to_numpy())
     a, b = split_by_recording(clips)
-    assert not set(a.table.group) & set(b.table.group) and set(a.table.label) == set(b.table.label) == set(clips.labels)
-    tagger = Tagger(lambda X: np.full((len(X), 10), .1), clips.labels, 44100, 1.)
-    result = benchmark_timeline([(tagger, clips)], scenes=5, trials=1, out=tmp_path / 'r.json', progress=False)
-    assert result['metrics']['event']['all']['true'] >= 30 and json.loads((tmp_path / 'r.json').read_text()) == result
+    assert not set(a.table.group) & set(b.table.group) and set(a.table.label) == set(
+        b.table.label
+    ) == set(clips.labels)
+    tagger = Tagger(lambda X: np.full((len(X), 10), 0.1), clips.labels, 44100, 1.0)
+    result = benchmark_timeline(
+        [(tagger, clips)], scenes=5, trials=1, out=tmp_path / 'r.json', progress=False
+    )
+    assert (
+        result['metrics']['event']['all']['true'] >= 30
+        and json.loads((tmp_path / 'r.json').read_text()) == result
+    )

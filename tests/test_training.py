@@ -1,4 +1,5 @@
 "Training as a user meets it: the same numbers, killed or not; every file; every fault."
+
 import errno
 import json
 import os
@@ -22,19 +23,52 @@ from soundtag.augmentation import Ragged
 from soundtag.dataset import DataError, load_clips
 from soundtag.mfcc import LogMel, MFCC
 from soundtag.tagging import Tagger
-from soundtag.training import (RECIPES, RunError, ClipWindows, training_batches, benchmark_folds, build_model, fit_fold, geometric_mean, predict_clips, split_rows, top3_csv,
-                               train_folds)
+from soundtag.training import (
+    RECIPES,
+    RunError,
+    ClipWindows,
+    training_batches,
+    benchmark_folds,
+    build_model,
+    fit_fold,
+    geometric_mean,
+    predict_clips,
+    split_rows,
+    top3_csv,
+    train_folds,
+)
 
 SR = 8000
-TINY = replace(RECIPES['post'], name='tiny', features=MFCC(sr=SR, n_mfcc=20, n_mels=40, n_fft=512, hop_length=250), seconds=.5, batch_size=8, epochs=2)
-FIXED = replace(RECIPES['strong'], name='fixed', features=LogMel(sr=SR, n_mels=32, n_fft=512, hop_length=125), window=.4, shorter=(.3,), crops=2, batch_size=8, epochs=4, least_steps=0)
+TINY = replace(
+    RECIPES['post'],
+    name='tiny',
+    features=MFCC(sr=SR, n_mfcc=20, n_mels=40, n_fft=512, hop_length=250),
+    seconds=0.5,
+    batch_size=8,
+    epochs=2,
+)
+FIXED = replace(
+    RECIPES['strong'],
+    name='fixed',
+    features=LogMel(sr=SR, n_mels=32, n_fft=512, hop_length=125),
+    window=0.4,
+    shorter=(0.3,),
+    crops=2,
+    batch_size=8,
+    epochs=4,
+    least_steps=0,
+)
 LABELS = 'buzz', 'hiss', 'low tone'
 
 
 def sound(label, i):
     t, rng = np.arange(SR // 2) / SR, np.random.default_rng([LABELS.index(label), i])
-    clean = {'buzz': np.sign(np.sin(2 * np.pi * (90 + 3 * i) * t)), 'hiss': rng.standard_normal(len(t)), 'low tone': np.sin(2 * np.pi * (250 + 9 * i) * t)}[label]
-    return .2 * clean + .02 * rng.standard_normal(len(t))
+    clean = {
+        'buzz': np.sign(np.sin(2 * np.pi * (90 + 3 * i) * t)),
+        'hiss': rng.standard_normal(len(t)),
+        'low tone': np.sin(2 * np.pi * (250 + 9 * i) * t),
+    }[label]
+    return 0.2 * clean + 0.02 * rng.standard_normal(len(t))
 
 
 def make_set(folder, per_label=8, test=2):
@@ -46,7 +80,9 @@ def make_set(folder, per_label=8, test=2):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(wav_bytes(sound(label, i), sr=SR))
             rows.append((name, label, 'train' if i < per_label else 'test', f'{label}{i // 2}'))
-    pd.DataFrame(rows, columns=['file', 'label', 'split', 'group']).to_csv(folder / 'clips.csv', index=False)
+    pd.DataFrame(rows, columns=['file', 'label', 'split', 'group']).to_csv(
+        folder / 'clips.csv', index=False
+    )
     return folder / 'clips.csv'
 
 
@@ -61,16 +97,21 @@ def clips(home):
 
 
 def train(clips, out, folds=2, seed=0, recipe=TINY, **options):
-    return train_folds(clips, recipe, folds, out, seed, cache=Path(out).parent / 'cache', progress=False, **options)
+    return train_folds(
+        clips, recipe, folds, out, seed, cache=Path(out).parent / 'cache', progress=False, **options
+    )
 
 
 @contextmanager
 def at_once():
     "Steps are computed one by one: to build a graph takes longer than a few of them."
     import tensorflow as tf
+
     tf.config.run_functions_eagerly(True)
-    try: yield
-    finally: tf.config.run_functions_eagerly(False)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope='module')
@@ -82,7 +123,8 @@ def finished(home, clips):
 @pytest.fixture(scope='module')
 def finished_at_once(home, clips):
     "The same, step by step, which may differ in the last digits."
-    with at_once(): return train(clips, home / 'finished_at_once')
+    with at_once():
+        return train(clips, home / 'finished_at_once')
 
 
 def files(out):
@@ -91,12 +133,34 @@ def files(out):
 
 def numbers(out):
     "Every number of a run, byte by byte."
-    return {name: (Path(out) / name).read_bytes() for name in files(out) if name.endswith(('.npy', '.csv'))}
+    return {
+        name: (Path(out) / name).read_bytes()
+        for name in files(out)
+        if name.endswith(('.npy', '.csv'))
+    }
 
 
 def expected(ks):
-    each = {f for k in ks for f in (f'best_{k}.keras', f'history_{k}.csv', f'seconds_{k}.json', f'predictions/train_predictions_{k}.npy', f'predictions/test_predictions_{k}.npy', f'predictions/predictions_{k}.csv')}
-    return each | {'config.json', 'labels.json', 'folds.csv', 'skipped.csv', 'predictions/oof.npy', 'predictions/predictions.csv'}
+    each = {
+        f
+        for k in ks
+        for f in (
+            f'best_{k}.keras',
+            f'history_{k}.csv',
+            f'seconds_{k}.json',
+            f'predictions/train_predictions_{k}.npy',
+            f'predictions/test_predictions_{k}.npy',
+            f'predictions/predictions_{k}.csv',
+        )
+    }
+    return each | {
+        'config.json',
+        'labels.json',
+        'folds.csv',
+        'skipped.csv',
+        'predictions/oof.npy',
+        'predictions/predictions.csv',
+    }
 
 
 def test_a_run_writes_exactly_its_files(finished, home):
@@ -104,7 +168,7 @@ def test_a_run_writes_exactly_its_files(finished, home):
     assert {f for f in found if not f.startswith('logs/')} == expected(range(2))
     logs = {str(Path(f).parent) for f in found if f.startswith('logs/')}
     assert logs == {f'logs/fold_{k}/{part}' for k in range(2) for part in ('train', 'validation')}
-    assert not list(home.glob('.*'))    # no lock is left beside it
+    assert not list(home.glob('.*'))  # no lock is left beside it
 
 
 def test_files_can_be_read_without_soundtag_and_fit_together(finished, clips):
@@ -119,25 +183,37 @@ def test_files_can_be_read_without_soundtag_and_fit_together(finished, clips):
         p = np.load(finished / f'predictions/train_predictions_{k}.npy', allow_pickle=False)
         assert p.shape == oof.shape and np.array_equal(p[folds.fold == k], oof[folds.fold == k])
         history = pd.read_csv(finished / f'history_{k}.csv')
-        assert list(history) == ['epoch', 'accuracy', 'loss', 'val_accuracy', 'val_loss'] and len(history) == TINY.epochs
+        assert (
+            list(history) == ['epoch', 'accuracy', 'loss', 'val_accuracy', 'val_loss']
+            and len(history) == TINY.epochs
+        )
     config = json.loads((finished / 'config.json').read_text('utf-8'))
-    assert config['data']['fingerprint'] == clips.fingerprint and config['folds'] == {'number': 2, 'kind': 'auto'}
+    assert config['data']['fingerprint'] == clips.fingerprint and config['folds'] == {
+        'number': 2,
+        'kind': 'auto',
+    }
     assert config['recipe']['watch'] == 'scored' and 'optimistic' in config['selection']
     assert pd.read_csv(finished / 'skipped.csv').empty
 
 
 def test_top3_and_the_mean_of_the_folds(finished, clips):
     labels = np.array(json.loads((finished / 'labels.json').read_text('utf-8')))
-    p = np.stack([np.load(finished / f'predictions/test_predictions_{k}.npy') for k in range(2)]).astype(float)
+    p = np.stack(
+        [np.load(finished / f'predictions/test_predictions_{k}.npy') for k in range(2)]
+    ).astype(float)
     mean = gmean(p)
     np.testing.assert_allclose(geometric_mean(p), mean / mean.sum(1, keepdims=True), rtol=1e-6)
     np.testing.assert_allclose(mean, np.prod(p, 0) ** (1 / 2), rtol=1e-6)
     for name, q in (('predictions', mean), ('predictions_1', p[1])):
         table = pd.read_csv(finished / f'predictions/{name}.csv')
-        assert list(table) == ['fname', 'label'] and list(table.fname) == list(clips.test.table.index)
+        assert list(table) == ['fname', 'label'] and list(table.fname) == list(
+            clips.test.table.index
+        )
         for text, row in zip(table.label, q):
-            assert text.split(' ') == [l.replace(' ', '_') for l in labels[np.argsort(-row, kind='stable')[:3]]]
-    assert top3_csv(['x'], np.array([[.2, .8]]), ['a', 'b']) == 'fname,label\nx,b a\n'
+            assert text.split(' ') == [
+                l.replace(' ', '_') for l in labels[np.argsort(-row, kind='stable')[:3]]
+            ]
+    assert top3_csv(['x'], np.array([[0.2, 0.8]]), ['a', 'b']) == 'fname,label\nx,b a\n'
 
 
 @pytest.fixture(scope='module')
@@ -146,8 +222,11 @@ def odd(home):
     data = make_set(home / 'odd_set')
     (home / 'odd_set/his3.wav').write_text('this is text')
     clips = load_clips(data).train
-    table = clips.table.assign(fold=pd.Series(np.arange(len(clips)) // 2 % 2 + 4, index=clips.table.index).astype('Int64'))
-    with at_once(): return train(replace(clips, table=table), home / 'odd', epochs=1)
+    table = clips.table.assign(
+        fold=pd.Series(np.arange(len(clips)) // 2 % 2 + 4, index=clips.table.index).astype('Int64')
+    )
+    with at_once():
+        return train(replace(clips, table=table), home / 'odd', epochs=1)
 
 
 def test_without_test_clips_there_is_nothing_to_submit(odd):
@@ -161,12 +240,17 @@ def test_own_folds_keep_their_numbers(odd):
 
 def test_one_bad_clip_is_left_out_and_told(odd):
     skipped = pd.read_csv(odd / 'skipped.csv')
-    assert list(skipped) == ['fname', 'path', 'reason'] and list(skipped.fname) == ['his3.wav'] and 'his3.wav' in skipped.reason[0]
+    assert (
+        list(skipped) == ['fname', 'path', 'reason']
+        and list(skipped.fname) == ['his3.wav']
+        and 'his3.wav' in skipped.reason[0]
+    )
     assert 'his3.wav' not in set(pd.read_csv(odd / 'folds.csv').fname)
     assert len(np.load(odd / 'predictions/oof.npy')) == len(pd.read_csv(odd / 'folds.csv')) == 23
 
 
 # ── the same numbers ─────────────────────────────────────────────────────────
+
 
 @at_once()
 def test_another_seed_gives_other_numbers(home, clips, finished_at_once):
@@ -183,8 +267,15 @@ train(load_clips({data!r}), Path({out!r}), recipe={recipe})
 
 
 def start(home, out, recipe='TINY'):
-    code = SCRIPT.format(tests=str(Path(__file__).parent), data=str(home / 'set/clips.csv'), out=str(out), recipe=recipe)
-    return subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    code = SCRIPT.format(
+        tests=str(Path(__file__).parent),
+        data=str(home / 'set/clips.csv'),
+        out=str(out),
+        recipe=recipe,
+    )
+    return subprocess.Popen(
+        [sys.executable, '-c', code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
 
 
 def kill_when(process, ready, limit=120):
@@ -193,16 +284,18 @@ def kill_when(process, ready, limit=120):
     while not ready():
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < end
-        time.sleep(.01)
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
 
 
 def test_killed_at_any_moment_and_started_again(home, finished):
     out = home / 'killed'
-    moments = [lambda: (out / '.fold_0/history.csv').exists(),                            # in the midst of the first fold
-               lambda: (out / 'history_0.csv').exists(),                                  # while its files are being put in place
-               lambda: (out / '.fold_1').exists()]                                        # one fold done, one begun
+    moments = [
+        lambda: (out / '.fold_0/history.csv').exists(),  # in the midst of the first fold
+        lambda: (out / 'history_0.csv').exists(),  # while its files are being put in place
+        lambda: (out / '.fold_1').exists(),
+    ]  # one fold done, one begun
     for ready in moments:
         kill_when(start(home, out), ready)
     first = (out / 'best_0.keras').stat().st_mtime_ns
@@ -223,29 +316,50 @@ def fixed(home, clips):
 def test_a_fixed_schedule_goes_on_in_mid_fold(home, fixed):
     "Killed in its second fold, it begins with the epoch after the last whole one, and ends with the same numbers."
     out, whole = home / 'fixed', fixed
-    kill_when(start(home, out, 'FIXED'), lambda: (out / '.fold_1/history.csv').exists() and len((out / '.fold_1/history.csv').read_text().splitlines()) > 2)
+    kill_when(
+        start(home, out, 'FIXED'),
+        lambda: (
+            (out / '.fold_1/history.csv').exists()
+            and len((out / '.fold_1/history.csv').read_text().splitlines()) > 2
+        ),
+    )
     done = (out / '.fold_1/last.keras').stat().st_mtime_ns
     process = start(home, out, 'FIXED')
-    while process.poll() is None and (out / '.fold_1/last.keras').exists() and (out / '.fold_1/last.keras').stat().st_mtime_ns == done:
-        assert len((out / '.fold_1/history.csv').read_text().splitlines()) > 1, 'the fold was begun anew'
-        time.sleep(.05)
+    while (
+        process.poll() is None
+        and (out / '.fold_1/last.keras').exists()
+        and (out / '.fold_1/last.keras').stat().st_mtime_ns == done
+    ):
+        assert len((out / '.fold_1/history.csv').read_text().splitlines()) > 1, (
+            'the fold was begun anew'
+        )
+        time.sleep(0.05)
     assert process.wait(timeout=180) == 0, process.stderr.read()
     assert numbers(out) == numbers(whole) and not [p for p in out.rglob('.*')]
     assert all(len(pd.read_csv(out / f'history_{k}.csv')) == FIXED.epochs for k in range(2))
     config = json.loads((out / 'config.json').read_text('utf-8'))
-    assert config['recipe']['augment'] == FIXED.augment.settings and 'nothing is picked' in config['selection']
+    assert (
+        config['recipe']['augment'] == FIXED.augment.settings
+        and 'nothing is picked' in config['selection']
+    )
 
 
 def test_windows_in_training_are_windows_in_tagging(fixed, clips):
     "A sound shorter than the window is repeated, as training does; a longer one is heard in windows."
     tagger = Tagger.load(fixed)
     assert tagger.short == 'repeat' and tagger.labels == sorted(LABELS)
-    brief, long = sound('buzz', 0)[:SR // 10], sound('buzz', 0)
+    brief, long = sound('buzz', 0)[: SR // 10], sound('buzz', 0)
     window = round(FIXED.window * SR)
-    np.testing.assert_allclose(tagger.probabilities(brief, SR), tagger.probabilities(np.resize(brief, window), SR), atol=1e-6)
+    np.testing.assert_allclose(
+        tagger.probabilities(brief, SR),
+        tagger.probabilities(np.resize(brief, window), SR),
+        atol=1e-6,
+    )
     p = np.concatenate([p for p, _ in tagger.predict_windows(long, SR)])
     assert len(p) == 2 and np.allclose(p.mean(0), tagger.probabilities(long, SR))
-    assert [label for label, _ in tagger.tag(clips.paths[0], top=3)] and np.isclose(tagger.probabilities(clips.paths[0]).sum(), 1, atol=1e-5)
+    assert [label for label, _ in tagger.tag(clips.paths[0], top=3)] and np.isclose(
+        tagger.probabilities(clips.paths[0]).sum(), 1, atol=1e-5
+    )
     times = json.loads((fixed / 'seconds_0.json').read_text('utf-8'))
     assert times['training'] > 0 and times['cores'] >= 1
 
@@ -257,11 +371,23 @@ def test_what_is_scored_changes_no_weight_of_a_fixed_schedule(tmp_path):
     targets = np.eye(2, dtype='float32')[np.arange(40) % 2]
     spoiled = pictures[:20] + [p - 30 for p in pictures[20:]]
     weights = []
-    for i, (sounds, held) in enumerate([(pictures, np.arange(20, 30)), (spoiled, np.arange(20, 40))]):
+    for i, (sounds, held) in enumerate(
+        [(pictures, np.arange(20, 30)), (spoiled, np.arange(20, 40))]
+    ):
         (tmp_path / str(i)).mkdir()
         X = ClipWindows(Ragged.of(sounds), FIXED.frames)
-        weights.append(fit_fold(X, targets, np.arange(20), held, recipe=replace(FIXED, network='pooled_cnn', shorter=(), epochs=2), seed=0, folder=tmp_path / str(i),
-                                unverified=np.arange(10, 40)).get_weights())
+        weights.append(
+            fit_fold(
+                X,
+                targets,
+                np.arange(20),
+                held,
+                recipe=replace(FIXED, network='pooled_cnn', shorter=(), epochs=2),
+                seed=0,
+                folder=tmp_path / str(i),
+                unverified=np.arange(10, 40),
+            ).get_weights()
+        )
     for a, b in zip(*weights, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -269,9 +395,11 @@ def test_what_is_scored_changes_no_weight_of_a_fixed_schedule(tmp_path):
 def banded(n, labels=3):
     "Pictures of any length, of which the band that is loud tells the label."
     rng, y = np.random.default_rng(0), np.arange(n) % labels
-    sounds = [rng.normal(-40, 5, (32, frames)).astype('float32') for frames in rng.integers(20, 60, n)]
+    sounds = [
+        rng.normal(-40, 5, (32, frames)).astype('float32') for frames in rng.integers(20, 60, n)
+    ]
     for sound, label in zip(sounds, y):
-        sound[10 * label:10 * label + 10] += 20
+        sound[10 * label : 10 * label + 10] += 20
     return ClipWindows(Ragged.of(sounds), FIXED.frames), y, rng
 
 
@@ -280,12 +408,20 @@ def test_wrong_labels_are_found_and_replaced(tmp_path):
     X, y, rng = banded(120)
     wrong, rows = rng.choice(120, 36, replace=False), np.arange(90)
     targets = np.eye(3, dtype='float32')[np.where(np.isin(np.arange(120), wrong), (y + 1) % 3, y)]
-    unverified = np.setdiff1d(np.arange(120), wrong[:6])      # these pass for verified
-    learned = training.relabel(X, targets, rows, unverified, recipe=replace(FIXED, epochs=16, batch_size=16), seed=0, folder=tmp_path)
+    unverified = np.setdiff1d(np.arange(120), wrong[:6])  # these pass for verified
+    learned = training.relabel(
+        X,
+        targets,
+        rows,
+        unverified,
+        recipe=replace(FIXED, epochs=16, batch_size=16),
+        seed=0,
+        folder=tmp_path,
+    )
     found = np.flatnonzero((learned != targets).any(axis=1))
-    assert set(found) <= set(unverified) & set(rows) and np.isin(found, wrong).mean() > .8
-    assert np.isin(found, wrong).sum() > .8 * np.intersect1d(wrong[6:], rows).size
-    assert (learned[found].argmax(1) == y[found]).mean() > .8
+    assert set(found) <= set(unverified) & set(rows) and np.isin(found, wrong).mean() > 0.8
+    assert np.isin(found, wrong).sum() > 0.8 * np.intersect1d(wrong[6:], rows).size
+    assert (learned[found].argmax(1) == y[found]).mean() > 0.8
 
 
 @at_once()
@@ -308,12 +444,22 @@ def test_doubting_can_be_killed_at_any_moment(tmp_path):
         (tmp_path / name).mkdir()
         for _ in range(5):
             try:
-                model = fit_fold(X, targets, np.arange(18), np.arange(18, 24), recipe=recipe, seed=0, folder=tmp_path / name, unverified=np.arange(6, 24), more=more)
+                model = fit_fold(
+                    X,
+                    targets,
+                    np.arange(18),
+                    np.arange(18, 24),
+                    recipe=recipe,
+                    seed=0,
+                    folder=tmp_path / name,
+                    unverified=np.arange(6, 24),
+                    more=more,
+                )
             except KeyboardInterrupt:
                 continue
             break
         weights.append(model.get_weights())
-    assert kill.begun == 12       # two epochs, two and four, four of them begun twice
+    assert kill.begun == 12  # two epochs, two and four, four of them begun twice
     for a, b in zip(*weights, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -332,7 +478,7 @@ def test_stopped_between_two_files(home, clips, finished_at_once, monkeypatch):
         return whole(path, data)
 
     monkeypatch.setattr(training, 'write_file', dies)
-    for last in (3, 6, 8, 13):    # four files at the start, four a fold, two at the end
+    for last in (3, 6, 8, 13):  # four files at the start, four a fold, two at the end
         written = 0
         with pytest.raises(KeyboardInterrupt):
             train(clips, out)
@@ -350,6 +496,7 @@ def test_two_at_once(home, clips):
 
 # ── faults ───────────────────────────────────────────────────────────────────
 
+
 def refused(message, f, *args, **options):
     with pytest.raises((RunError, DataError), match=message) as e:
         f(*args, **options)
@@ -359,7 +506,9 @@ def refused(message, f, *args, **options):
 @pytest.fixture
 def no_work(monkeypatch):
     "Whatever is refused is refused before features are computed."
-    monkeypatch.setattr(training, 'prepare_data', lambda *a, **k: pytest.fail('features were computed'))
+    monkeypatch.setattr(
+        training, 'prepare_data', lambda *a, **k: pytest.fail('features were computed')
+    )
 
 
 def test_a_folder_of_another_run_says_what_differs(finished, home, clips, no_work):
@@ -376,15 +525,24 @@ def test_a_folder_of_another_run_says_what_differs(finished, home, clips, no_wor
 def test_other_versions_are_refused(finished, clips, no_work, monkeypatch):
     here = training.versions()
     monkeypatch.setattr(training, 'versions', lambda: here | {'keras': '9'})
-    refused(f"begun with other versions .*keras: {here['keras']} there, 9 here", train, clips, finished)
+    refused(
+        f"begun with other versions .*keras: {here['keras']} there, 9 here", train, clips, finished
+    )
 
 
 def test_bad_calls(home, clips, no_work):
-    refused("no recipe is called 'pots'; choose one of post", train, clips, home / 'x', recipe='pots')
+    refused(
+        "no recipe is called 'pots'; choose one of post", train, clips, home / 'x', recipe='pots'
+    )
     refused('buz.*|training clips', train, clips, home / 'x', folds=1000)
     one = clips.train.table.index[clips.train.table.label == 'buzz'][1:]
     refused('the label buzz', train, clips.subset(~clips.table.index.isin(one)), home / 'x')
-    refused('2 labels or more', train, clips.subset((clips.table.label == 'buzz').to_numpy()), home / 'x')
+    refused(
+        '2 labels or more',
+        train,
+        clips.subset((clips.table.label == 'buzz').to_numpy()),
+        home / 'x',
+    )
     refused('2 labels or more', train, clips.test, home / 'x')
     refused('epochs=0', train, clips, home / 'x', epochs=0)
     refused('seed=-1', train, clips, home / 'x', seed=-1)
@@ -396,7 +554,12 @@ def test_no_clip_left(tmp_path):
     data = make_set(tmp_path / 'set')
     for p in (tmp_path / 'set').glob('*.wav'):
         p.write_text('this is text')
-    refused('none of the 30 clips can be used; the first: .*wav', train, load_clips(data), tmp_path / 'run')
+    refused(
+        'none of the 30 clips can be used; the first: .*wav',
+        train,
+        load_clips(data),
+        tmp_path / 'run',
+    )
     assert not (tmp_path / 'run').exists()
 
 
@@ -405,6 +568,7 @@ def test_a_full_disk_loses_nothing(clips, finished_at_once, home, monkeypatch):
     "Neither at the start nor while the second fold is written."
     whole, out = training.write_file, home / 'full'
     for name in ('config.json', 'train_predictions_1.npy'):
+
         def full(path, data):
             if Path(path).name == name:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -421,10 +585,14 @@ def test_a_full_disk_loses_nothing(clips, finished_at_once, home, monkeypatch):
 
 # ── no leak ──────────────────────────────────────────────────────────────────
 
+
 def test_statistics_know_nothing_of_the_scored_fold():
     X = np.random.default_rng(0).normal(size=(30, 20, 17, 1)).astype('float32')
     train = np.arange(20)
-    def inside(X): return build_model(TINY, 3, X, train).get_layer('standardize').get_weights()
+
+    def inside(X):
+        return build_model(TINY, 3, X, train).get_layer('standardize').get_weights()
+
     other, taught = X.copy(), X.copy()
     other[20:] = 1e6
     taught[0] += 1
@@ -437,43 +605,76 @@ def test_labels_drawn_by_lot_give_chance(tmp_path):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(240, 20, 17, 1)).astype('float32')
     y = np.arange(240) % 3
-    X[:, :5] += 4 * y[:, None, None, None]                       # easy, when the labels are right
+    X[:, :5] += 4 * y[:, None, None, None]  # easy, when the labels are right
     train, held, lot = np.arange(120), np.arange(120, 240), y.copy()
     lot[:120] = rng.permutation(lot[:120])
     right = {}
     for name, labels in (('true', y), ('lot', lot)):
         (tmp_path / name).mkdir()
-        model = fit_fold(X, np.eye(3, dtype='float32')[labels], train, train, recipe=replace(TINY, epochs=16), seed=0, folder=tmp_path / name)
-        right[name] = (training.predict_rows(model, X, held, batch_size=64).argmax(1) == y[held]).mean()
-    assert right['true'] > .9 and abs(right['lot'] - 1 / 3) < .2
+        model = fit_fold(
+            X,
+            np.eye(3, dtype='float32')[labels],
+            train,
+            train,
+            recipe=replace(TINY, epochs=16),
+            seed=0,
+            folder=tmp_path / name,
+        )
+        right[name] = (
+            training.predict_rows(model, X, held, batch_size=64).argmax(1) == y[held]
+        ).mean()
+    assert right['true'] > 0.9 and abs(right['lot'] - 1 / 3) < 0.2
 
 
 def test_labels_drawn_by_lot_give_chance_with_augmented_windows(tmp_path):
     "Ten labels, each two loud bands of five: clips of a label tend to get one wrong name all together, so with few labels chance would be a matter of luck."
     rng, y = np.random.default_rng(0), np.arange(400) % 10
-    sounds = [rng.normal(-40, 5, (32, frames)).astype('float32') for frames in rng.integers(20, 60, 400)]
+    sounds = [
+        rng.normal(-40, 5, (32, frames)).astype('float32') for frames in rng.integers(20, 60, 400)
+    ]
     for sound, label in zip(sounds, y):
         for band in list(combinations(range(5), 2))[label]:
-            sound[6 * band + 1:6 * band + 7] += 20                # easy, when the labels are right
-    X, train, held, lot = ClipWindows(Ragged.of(sounds), FIXED.frames), np.arange(200), np.arange(200, 400), y.copy()
+            sound[6 * band + 1 : 6 * band + 7] += 20  # easy, when the labels are right
+    X, train, held, lot = (
+        ClipWindows(Ragged.of(sounds), FIXED.frames),
+        np.arange(200),
+        np.arange(200, 400),
+        y.copy(),
+    )
     lot[:200] = rng.permutation(lot[:200])
     right, recipe = {}, replace(FIXED, batch_size=16, epochs=15)
     for name, labels in (('true', y), ('lot', lot)):
         (tmp_path / name).mkdir()
-        model = fit_fold(X, np.eye(10, dtype='float32')[labels], train, held, recipe=recipe, seed=0, folder=tmp_path / name)
+        model = fit_fold(
+            X,
+            np.eye(10, dtype='float32')[labels],
+            train,
+            held,
+            recipe=recipe,
+            seed=0,
+            folder=tmp_path / name,
+        )
         right[name] = (predict_clips(model, X, held, recipe).argmax(1) == y[held]).mean()
-    assert right['true'] > .9 and abs(right['lot'] - 1 / 10) < .1
+    assert right['true'] > 0.9 and abs(right['lot'] - 1 / 10) < 0.1
 
 
 def test_no_window_of_a_clip_lies_on_both_sides():
     "Every frame and every share of a label that training meets, mixed ones included, is of a clip it may learn from."
     fold = np.arange(60) % 5
-    store = Ragged.of([np.full((32, 20 + i), -20 - i / 10, 'float32') for i in range(60)])      # its level tells which clip it is
+    store = Ragged.of(
+        [np.full((32, 20 + i), -20 - i / 10, 'float32') for i in range(60)]
+    )  # its level tells which clip it is
     for k in range(5):
         train, _, scored = split_rows(fold, k, 'none')
         levels = {float(store.rows[store.start[i], 0]) for i in train}
         for recipe in (replace(FIXED, augment=training.Augment()), FIXED):
-            batches = training_batches(recipe, ClipWindows(store, recipe.frames), train, np.eye(60, dtype='float32'), seed=k)
+            batches = training_batches(
+                recipe,
+                ClipWindows(store, recipe.frames),
+                train,
+                np.eye(60, dtype='float32'),
+                seed=k,
+            )
             for epoch in range(3):
                 for X, y in (batches.batch(epoch, i) for i in range(len(batches))):
                     assert not y[:, scored].any() and np.allclose(y[:, train].sum(1), 1, atol=1e-5)
@@ -488,20 +689,29 @@ def test_watching_does_not_change_what_is_learned(tmp_path):
         (tmp_path / name).mkdir()
         fit_fold(X, targets, np.arange(20), watched, recipe=TINY, seed=0, folder=tmp_path / name)
         losses.append(pd.read_csv(tmp_path / name / 'history.csv'))
-    assert losses[0].loss.equals(losses[1].loss) and not losses[0].val_loss.equals(losses[1].val_loss)
+    assert losses[0].loss.equals(losses[1].loss) and not losses[0].val_loss.equals(
+        losses[1].val_loss
+    )
 
 
 @at_once()
 def test_benchmark_goes_on_where_it_stopped(tmp_path, clips, monkeypatch):
     out, recipe = tmp_path / 'folds.json', replace(TINY, epochs=1)
-    def run(kinds): return benchmark_folds(clips, out=out, kinds=kinds, recipe=recipe, cache=tmp_path / 'cache', progress=False)
+
+    def run(kinds):
+        return benchmark_folds(
+            clips, out=out, kinds=kinds, recipe=recipe, cache=tmp_path / 'cache', progress=False
+        )
+
     first, asked = run(['sorted by label'])['metrics']['sorted by label'], []
     monkeypatch.setattr(training, 'cross_validate', lambda *a: asked.append(a) or first)
     result = run(['sorted by label', 'unshuffled'])
     assert len(asked) == 1
     monkeypatch.setattr(training, 'cross_validate', lambda *a: pytest.fail('trained again'))
     assert run(['sorted by label', 'unshuffled']) == result == json.loads(out.read_text())['clips']
-    assert set(result) == {'what', 'data', 'recipe', 'seeds', 'versions', 'metrics'} and list(result['metrics']) == ['sorted by label', 'unshuffled']
+    assert set(result) == {'what', 'data', 'recipe', 'seeds', 'versions', 'metrics'} and list(
+        result['metrics']
+    ) == ['sorted by label', 'unshuffled']
     for m in result['metrics'].values():
         assert all(set(v) == {'mean', 'sd', 'folds'} and len(v['folds']) == 2 for v in m.values())
 
@@ -509,6 +719,8 @@ def test_benchmark_goes_on_where_it_stopped(tmp_path, clips, monkeypatch):
 @pytest.mark.slow
 def test_real_recordings(real_data, tmp_path):
     clips = load_clips(real_data / 'FSDKaggle2018', allow_missing=True)
-    out = train_folds(clips, 'post', 2, tmp_path / 'run', epochs=1, cache=tmp_path / 'cache', progress=False)
+    out = train_folds(
+        clips, 'post', 2, tmp_path / 'run', epochs=1, cache=tmp_path / 'cache', progress=False
+    )
     assert np.load(out / 'predictions/oof.npy').shape == (301, 10)
     assert len(pd.read_csv(out / 'skipped.csv')) == 0

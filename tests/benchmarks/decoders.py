@@ -4,6 +4,7 @@ DATA holds FSDKaggle2018/ (wav) and ESC-10/ (ogg), as SOUNDTAG_DATA does. FLAC a
 time of the run. soundtag and soundfile are always measured, miniaudio and PyAV where they are installed (`pip install
 miniaudio av`). Processor time, the decoders in turn; each of five rounds over all files gives one ratio.
 """
+
 import argparse
 import hashlib
 import importlib.metadata
@@ -29,19 +30,31 @@ def by_soundfile(path):
 
 def by_miniaudio(path):
     import miniaudio
+
     info = miniaudio.get_file_info(path)
-    sound = miniaudio.decode_file(path, output_format=miniaudio.SampleFormat.FLOAT32, nchannels=info.nchannels, sample_rate=info.sample_rate)
+    sound = miniaudio.decode_file(
+        path,
+        output_format=miniaudio.SampleFormat.FLOAT32,
+        nchannels=info.nchannels,
+        sample_rate=info.sample_rate,
+    )
     return np.frombuffer(sound.samples, dtype='float32').reshape(-1, info.nchannels)
 
 
 def by_av(path):
     import av
+
     with av.open(path) as container:
         y = np.concatenate([f.to_ndarray() for f in container.decode(audio=0)], axis=-1)
     return (y / np.float32(32768) if y.dtype == np.int16 else y).reshape(1, -1).T
 
 
-DECODERS = {'soundtag': lambda path: decode(path)[0], 'soundfile': by_soundfile, 'miniaudio': by_miniaudio, 'FFmpeg (PyAV)': by_av}
+DECODERS = {
+    'soundtag': lambda path: decode(path)[0],
+    'soundfile': by_soundfile,
+    'miniaudio': by_miniaudio,
+    'FFmpeg (PyAV)': by_av,
+}
 PACKAGES = {'miniaudio': 'miniaudio', 'FFmpeg (PyAV)': 'av'}
 
 
@@ -57,17 +70,28 @@ def versions():
 
 
 def spread(values):
-    return {'median': round(statistics.median(values), 3), 'min': round(min(values), 3), 'max': round(max(values), 3)}
+    return {
+        'median': round(statistics.median(values), 3),
+        'min': round(min(values), 3),
+        'max': round(max(values), 3),
+    }
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('data', type=Path)
     parser.add_argument('--out', type=Path, default=Path('nbs/results/decoders.json'))
     args = parser.parse_args()
-    files = {'wav': sorted(args.data.glob('FSDKaggle2018/FSDKaggle2018.audio_train/*.wav')), 'ogg': sorted(args.data.glob('ESC-10/audio/*.ogg'))}
+    files = {
+        'wav': sorted(args.data.glob('FSDKaggle2018/FSDKaggle2018.audio_train/*.wav')),
+        'ogg': sorted(args.data.glob('ESC-10/audio/*.ogg')),
+    }
     clips = [p for paths in files.values() for p in paths]
-    fingerprint = hashlib.sha256(''.join(f'{p.name} {p.stat().st_size}\n' for p in clips).encode()).hexdigest()[:16]
+    fingerprint = hashlib.sha256(
+        ''.join(f'{p.name} {p.stat().st_size}\n' for p in clips).encode()
+    ).hexdigest()[:16]
     has = versions()
     decoders = {name: f for name, f in DECODERS.items() if PACKAGES.get(name, 'numpy') in has}
     metrics, ratios = {}, {}
@@ -87,13 +111,36 @@ def main():
                         read(path)
                     took[name].append(1000 * (time.process_time() - start) / seconds)
             for name, ms in took.items():
-                metrics[f'{ext}: {name}'] = {'mean': round(statistics.mean(ms), 5), 'sd': round(statistics.stdev(ms), 5), 'folds': [round(t, 5) for t in ms]}
+                metrics[f'{ext}: {name}'] = {
+                    'mean': round(statistics.mean(ms), 5),
+                    'sd': round(statistics.stdev(ms), 5),
+                    'folds': [round(t, 5) for t in ms],
+                }
                 if name != 'soundtag':
-                    ratios[f'{ext}: {name} / soundtag'] = spread([t / own for t, own in zip(ms, took['soundtag'])])
-            print(ext, {name: round(statistics.median(ms), 4) for name, ms in took.items()}, 'ms per s of sound', flush=True)
-    result = {'what': 'processor time to decode a second of sound, in ms; each of the folds is one round over all files of a format',
-              'data': {'name': 'FSD-10 (wav; flac and mp3 made from it) and ESC-10 (ogg)', 'fingerprint': fingerprint, 'clips': len(clips), 'labels': 20},
-              'recipe': {}, 'seeds': [], 'versions': has, 'metrics': metrics, 'ratios': ratios, 'baselines': {}}
+                    ratios[f'{ext}: {name} / soundtag'] = spread(
+                        [t / own for t, own in zip(ms, took['soundtag'])]
+                    )
+            print(
+                ext,
+                {name: round(statistics.median(ms), 4) for name, ms in took.items()},
+                'ms per s of sound',
+                flush=True,
+            )
+    result = {
+        'what': 'processor time to decode a second of sound, in ms; each of the folds is one round over all files of a format',
+        'data': {
+            'name': 'FSD-10 (wav; flac and mp3 made from it) and ESC-10 (ogg)',
+            'fingerprint': fingerprint,
+            'clips': len(clips),
+            'labels': 20,
+        },
+        'recipe': {},
+        'seeds': [],
+        'versions': has,
+        'metrics': metrics,
+        'ratios': ratios,
+        'baselines': {},
+    }
     scratch = args.out.with_suffix('.part')
     scratch.write_text(json.dumps(result, indent=1) + '\n')
     os.replace(scratch, args.out)

@@ -5,6 +5,7 @@ DATA holds FSDKaggle2018/ (wav) and ESC-10/ (ogg), as SOUNDTAG_DATA does; --docs
 Chromium opens the page, is given one clip after the other, and its probabilities are compared with those of the model in the box
 on ONNX Runtime in Python. Time is that from the file's choice to the answer, on the page's own clock.
 """
+
 import argparse
 import json
 import os
@@ -28,7 +29,8 @@ addEventListener("change", () => { window.chosen = performance.now() }, true);''
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args): pass
+    def log_message(self, *args):
+        pass
 
 
 def compare(tab, tagger, path):
@@ -38,27 +40,50 @@ def compare(tab, tagger, path):
     tab.wait_for_function('heard.length')
     answer = tab.evaluate('heard[0]')
     p, best = tagger.probabilities(path), [label for label, _ in tagger.tag(path)]
-    return float(np.abs(np.array(answer['p']) - p).max()), [label for label, _ in answer['best']] == best, (answer['at'] - tab.evaluate('chosen')) / 1000
+    return (
+        float(np.abs(np.array(answer['p']) - p).max()),
+        [label for label, _ in answer['best']] == best,
+        (answer['at'] - tab.evaluate('chosen')) / 1000,
+    )
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument('data', type=Path)
     p.add_argument('--docs', type=Path, default=ROOT / '_docs')
     p.add_argument('--out', type=Path)
     args = p.parse_args()
-    paths = sorted([*args.data.glob('FSDKaggle2018/FSDKaggle2018.audio_train/*.wav'), *args.data.glob('ESC-10/audio/*.ogg')])
-    tagger, http = load_tagger(ROOT / 'soundtag/box/sounds.onnx'), ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=args.docs))
+    paths = sorted(
+        [
+            *args.data.glob('FSDKaggle2018/FSDKaggle2018.audio_train/*.wav'),
+            *args.data.glob('ESC-10/audio/*.ogg'),
+        ]
+    )
+    tagger, http = (
+        load_tagger(ROOT / 'soundtag/box/sounds.onnx'),
+        ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=args.docs)),
+    )
     threading.Thread(target=http.serve_forever, daemon=True).start()
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=shutil.which('chromium') or shutil.which('google-chrome'), args=['--no-sandbox'])
+        browser = play.chromium.launch(
+            executable_path=shutil.which('chromium') or shutil.which('google-chrome'),
+            args=['--no-sandbox'],
+        )
         tab = browser.new_page()
         tab.add_init_script(NOTE)
         tab.goto(f'http://127.0.0.1:{http.server_port}/listen.html')
         tab.wait_for_selector('#listen[data-ready]')
         apart, same, took = zip(*(compare(tab, tagger, path) for path in paths))
-        result = {'clips': len(paths), 'same_top3': sum(same), 'largest_difference': max(apart), 'seconds': {'median': statistics.median(took), 'max': max(took)},
-                  'browser': browser.version, 'machine': f'{platform.machine()}, {os.cpu_count()} cores'}
+        result = {
+            'clips': len(paths),
+            'same_top3': sum(same),
+            'largest_difference': max(apart),
+            'seconds': {'median': statistics.median(took), 'max': max(took)},
+            'browser': browser.version,
+            'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+        }
         browser.close()
     text = json.dumps(result, indent=2)
     print(text)
