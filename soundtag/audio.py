@@ -12,7 +12,6 @@ import io
 import math
 import os
 import struct
-from pathlib import Path
 
 import numpy as np
 import soundfile as sf

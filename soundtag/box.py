@@ -19,22 +19,15 @@ import numpy as np
 
 from .audio import AudioError
 from soundtag.calibration import (
-    cross_calibrate,
     benchmark_unknown,
     calibration_error,
+    cross_calibrate,
     fit_temperature,
     score_unknown,
 )
 from .export import export
 from .mfcc import from_settings
-from soundtag.tagging import (
-    TAGGING_MODEL,
-    keras_ensemble,
-    load_tagger,
-    read_json,
-    read_model,
-    read_run,
-)
+from .tagging import keras_ensemble, load_tagger, read_model, read_run, read_run_json
 
 # %% ../nbs/09e_box.ipynb #088c48ad
 def fold_taggers(
@@ -45,7 +38,7 @@ def fold_taggers(
     import pandas as pd
 
     features, tagger = (
-        from_settings(read_json(run, 'config.json')['recipe']['features']),
+        from_settings(read_run_json(run, 'config.json')['recipe']['features']),
         read_run(run),
     )
     fold = pd.read_csv(Path(run) / 'folds.csv', index_col='fname').fold
@@ -119,17 +112,8 @@ def train_whole(
 ):  # `out`, a run of one model that has heard all clips
     "Train one network on every clip."
     from tqdm import tqdm
-    from soundtag.training import (
-        FoldBar,
-        RunError,
-        check_folder,
-        fit_fold,
-        load_run_data,
-        run_config,
-        run_lock,
-        steps_of,
-        write_file,
-    )
+    from soundtag.files import write_file
+    from soundtag.training import FoldBar, RunError, check_folder, fit_fold, load_run_data, run_config, run_lock, steps_of
 
     if recipe.watch != 'none':
         raise RunError(
@@ -196,7 +180,7 @@ def model_card(
     result,  # Of `benchmark_box`
 ):  # Text, Markdown
     "The model card, every number from the result."
-    from soundtag.results import format_percent
+    from soundtag.metrics import format_percent
 
     m, u, rows = result['metrics'], result['unknown'], []
     for row, counts in zip(result['labels'], result['confusion']):
@@ -379,7 +363,8 @@ def benchmark_box(
 ):  # The result
     "Examine a recipe, train it on everything, and pack it with its card."
     from soundtag.gap import fold_run
-    from soundtag.training import get_recipe, write_file
+    from soundtag.files import write_file
+    from soundtag.training import get_recipe
 
     named, runs, kept = (
         get_recipe(recipe, epochs),
@@ -439,7 +424,7 @@ def ask_yamnet(
     "Decode files at 16 kHz, compute YAMNet's log-mel, and ask its network about each patch of 0.96 s, two a second."
     from joblib import cpu_count
     from soundtag.mfcc import LogMel
-    from soundtag.tagging import audio_blocks
+    from soundtag.stream import audio_blocks
 
     features = LogMel(sr=16000, n_mels=64, n_fft=512, win_length=400, hop_length=160)
     from ai_edge_litert.interpreter import Interpreter
@@ -468,7 +453,8 @@ def benchmark_tagging(
     "How fast the model in the box is, from file to names."
     import tempfile
     from joblib import cpu_count
-    from soundtag.training import data_of, versions, write_file
+    from soundtag.files import write_file
+    from soundtag.training import data_of, versions
 
     tagger, files, timed = (
         load_tagger(),

@@ -20,26 +20,9 @@ from .augmentation import Augment
 from .mfcc import LogMel
 from .model import acdnet, raw_cnn  # before Keras
 from .normalization import audio_norm
-from .results import accuracy
-from soundtag.training import (
-    RECIPES,
-    FeatureRows,
-    Recipe,
-    training_batches,
-    load_results,
-    build_model,
-    data_of,
-    assign_folds,
-    fold_seed,
-    mixed_precision,
-    predict_clips,
-    load_run_data,
-    deterministic,
-    recalibrate_batch_norm,
-    split_rows,
-    versions,
-    write_file,
-)
+from .metrics import accuracy
+from .files import write_file
+from .training import RECIPES, FeatureRows, Recipe, assign_folds, build_model, data_of, deterministic, fold_seed, load_results, load_run_data, mixed_precision, predict_clips, recalibrate_batch_norm, split_rows, training_batches, versions
 
 # %% ../nbs/08c_budget.ipynb #0b6f1e07
 @dataclass(frozen=True)

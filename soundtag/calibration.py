@@ -217,15 +217,8 @@ def benchmark_unknown(
     progress=True,  # Print a line a group
 ):  # Results; `groups` has an entry a group
     "Leave some labels out of training after the other, and see whether they are taken for unknown."
-    from soundtag.training import (
-        load_results,
-        data_of,
-        assign_folds,
-        get_recipe,
-        load_run_data,
-        versions,
-        write_file,
-    )
+    from soundtag.files import write_file
+    from soundtag.training import assign_folds, data_of, get_recipe, load_results, load_run_data, versions
 
     recipe, clips = get_recipe(recipe, epochs), clips.train
     result = {

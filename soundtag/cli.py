@@ -237,11 +237,11 @@ def do_ranging(
 ):  # Exit code
     "Learn distance from a table, and score it on rooms, groups or files left out."
     from dataclasses import replace
-    from soundtag.distance import distance_table
+    from soundtag.rooms import distance_table
 
     distance_table(args.data)
     with silence_tensorflow():
-        from soundtag.ranging import DistanceRecipe, train_distance
+        from soundtag.distance import DistanceRecipe, train_distance
     ranging = replace(
         DistanceRecipe(), seed=args.seed, **({'epochs': args.epochs} if args.epochs else {})
     )
@@ -552,7 +552,7 @@ def distances(
     file,  # A recording
 ):  # Function from an `Event` to what `with_distance` adds: what is heard while it lasts
     "How far away the events of a recording are."
-    from soundtag.tagging import combine_windows
+    from soundtag.distance import combine_windows
 
     if ranger is None:
         return lambda event: {}
@@ -571,6 +571,7 @@ def distances(
 def do_timeline(
     args,  # Parsed words
     tagger,  # `Tagger`
+    estimator=None,  # `DistanceEstimator`, where distances are asked for
 ):  # Exit code
     "Tell what happens in recordings, and when."
     from soundtag.audio import AudioError
@@ -585,14 +586,14 @@ def do_timeline(
         if args.format == 'csv':
             print(
                 ','.join(
-                    ['file,onset,offset,label,probability', *METRES[: 3 * bool(tagger.ranger)]]
+                    ['file,onset,offset,label,probability', *METRES[: 3 * bool(estimator)]]
                 ),
                 flush=True,
             )
         for file in files:
             heard, events = Timeline(tagger), []
             try:
-                far = distances(tagger.ranger, file)
+                far = distances(estimator, file)
                 for event in listen(
                     heard, raw_blocks(sys.stdin.buffer) if args.raw else file, args.raw
                 ):
@@ -636,9 +637,14 @@ def do_tag(
     with silence_tensorflow():
         from soundtag.tagging import Tagger, tag_files
 
-        tagger, rows = Tagger.load(args.model, distance=args.distance), []
+        tagger, rows = Tagger.load(args.model), []
+        estimator = None
+        if args.distance:
+            from soundtag.distance import load_ranger
+
+            estimator = load_ranger(None if args.distance is True else args.distance)
     if args.timeline:
-        return do_timeline(args, tagger)
+        return do_timeline(args, tagger, estimator)
     with sound_files(args.audio) as files:
         if args.format == 'csv':
             print(','.join(['file,rank,label,probability', *METRES[: 3 * bool(args.distance)]]))
@@ -648,7 +654,7 @@ def do_tag(
         ):
             new = tag_rows(file, answer)
             if args.distance:
-                new = with_distance(new, None if new[0]['error'] else tagger.ranger.distance(file))
+                new = with_distance(new, None if new[0]['error'] else estimator.distance(file))
             rows += new
             if error := new[0]['error']:
                 tqdm.write(f'soundtag: {error}', file=sys.stderr)
@@ -744,7 +750,7 @@ def do_benchmark(
             benchmark_noise,
             benchmark_steps,
         )
-        from soundtag.ranging import benchmark_distance, benchmark_far
+        from soundtag.distance import benchmark_distance, benchmark_far
     several = {
         'box': data_folder,
         'curve': data_folder,

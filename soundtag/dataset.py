@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COLUMN_DEFAULTS', 'COLUMN_ALIASES', 'SUFFIXES', 'FSD', 'MINI_VERSION', 'DataError', 'shorten', 'make_table',
            'read_csv', 'pick_columns', 'read_list', 'read_folders', 'read_esc', 'read_fsd', 'read_table', 'file_hash',
-           'seconds_or_nan', 'Clips', 'fingerprint', 'load_clips', 'mini_clip', 'mini_plan', 'write_mini', 'cache_dir',
-           'mini', 'count_labels', 'plot_distribution', 'record_counts', 'check_folds', 'make_folds', 'merge']
+           'seconds_or_nan', 'Clips', 'fingerprint', 'load_clips', 'mini_clip', 'mini_plan', 'write_mini', 'mini',
+           'count_labels', 'plot_distribution', 'record_counts', 'check_folds', 'make_folds', 'merge']
 
 # %% ../nbs/02_dataset.ipynb #5e314479
 import hashlib
@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from .audio import PALETTE, AudioError, audio_seconds, wav_bytes
+from .files import cache_dir
 from .synthesis import INSTRUMENTS, Voice, colored_noise, in_room, perform
 
 # %% ../nbs/02_dataset.ipynb #5fb0803a
@@ -484,12 +485,6 @@ def write_mini(
 
 # %% ../nbs/02_dataset.ipynb #31630bc2
 MINI_VERSION = 1  # Counts up when the clips change
-
-def cache_dir():  # A folder, which may not exist yet
-    "Where soundtag keeps what it makes: SOUNDTAG_CACHE, or the user's cache folder."
-    from platformdirs import user_cache_dir
-
-    return Path(os.environ.get('SOUNDTAG_CACHE') or user_cache_dir('soundtag', appauthor=False))
 
 def mini(
     dest=None,  # Folder for the set; None: one in the cache

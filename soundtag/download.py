@@ -24,7 +24,8 @@ import requests
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from .dataset import DataError, cache_dir, shorten, load_clips
+from .dataset import DataError, load_clips
+from .files import cache_dir
 
 # %% ../nbs/02a_download.ipynb #30d948bc
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from .audio import seconds_to_samples
 from .dataset import mini_clip
 from .mfcc import from_settings
 from .synthesis import INSTRUMENTS
-from .tagging import ModelError, load_tagger, read_json, read_model, read_run
+from .tagging import ModelError, load_tagger, read_run_json, read_model, read_run
 
 # %% ../nbs/09a_export.ipynb #ade82f30
 def end_to_end_model(
@@ -32,7 +32,7 @@ def end_to_end_model(
 
     tagger, features = (
         read_run(run),
-        from_settings(read_json(run, 'config.json')['recipe']['features']),
+        from_settings(read_run_json(run, 'config.json')['recipe']['features']),
     )
     models = [read_model(p) for p in sorted(Path(run).glob('best_*.keras'))]
     size = seconds_to_samples(tagger.seconds, sr=tagger.sr) if models[0].input_shape[2] else None

@@ -19,30 +19,11 @@ from .audio import PALETTE
 from .augmentation import Augment
 from .dataset import make_folds
 from .model import count_macs
-from soundtag.results import (
-    accuracy,
-    fold_scores,
-    load_run,
-    map_at_3,
-    format_percent,
-    mean_std,
-    write_metrics,
-)
-from soundtag.training import (
-    NETWORKS,
-    RECIPES,
-    load_results,
-    data_of,
-    assign_folds,
-    geometric_mean,
-    get_recipe,
-    load_run_data,
-    split_rows,
-    train_folds,
-    fit_and_predict,
-    versions,
-    write_file,
-)
+from .metrics import accuracy, format_percent, map_at_3, mean_std
+from .results import fold_scores, load_run, write_metrics
+from .files import write_file
+from .metrics import geometric_mean
+from .training import NETWORKS, RECIPES, assign_folds, data_of, fit_and_predict, get_recipe, load_results, load_run_data, split_rows, train_folds, versions
 
 # %% ../nbs/08b_gap.ipynb #325d618a
 def build_steps(

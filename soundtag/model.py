@@ -27,7 +27,8 @@ from scipy.signal import get_window
 
 from .audio import fix_length, load_audio, seconds_to_samples
 from .dataset import make_folds
-from .mfcc import MFCC, LogMel, from_settings, prepare_data
+from .mfcc import MFCC, LogMel, from_settings
+from .store import prepare_data
 from .normalization import audio_norm, feature_stats
 
 # %% ../nbs/06_model.ipynb #b95d9030

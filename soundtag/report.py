@@ -16,19 +16,9 @@ import numpy as np
 from jinja2 import DictLoader, Environment, StrictUndefined
 
 from .audio import PALETTE, load_audio, use_style
-from soundtag.results import (
-    top_confusions,
-    format_percent,
-    display_name,
-    plot_confusion,
-    plot_curves,
-    plot_folds,
-    plot_labels,
-    run_clips,
-    worst_mistakes,
-    write_metrics,
-)
-from .training import write_file
+from .metrics import format_percent
+from .results import display_name, plot_confusion, plot_curves, plot_folds, plot_labels, run_clips, top_confusions, worst_mistakes, write_metrics
+from .files import write_file
 
 # %% ../nbs/08a_report.ipynb #018605dd
 def summary_paragraphs(

@@ -21,14 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from .audio import AudioError, check_samples, load_audio, seconds_to_samples, to_mono
-from soundtag.tagging import (
-    SILENCE_DB,
-    Tagger,
-    array_blocks,
-    predict_batches,
-    file_blocks,
-    frame_levels,
-)
+from .stream import SILENCE_DB, array_blocks, file_blocks, frame_levels
+from .tagging import predict_batches
 
 # %% ../nbs/09b_timeline.ipynb #c0297db5
 def excerpt(
@@ -924,7 +918,8 @@ def benchmark_timeline(
     progress=True,  # Print a line every ten scenes
 ):  # Results in the form of every benchmark
     "Timelines of scenes whose truth is known, against the signal-to-noise ratio."
-    from soundtag.training import load_results, write_file
+    from soundtag.files import write_file
+    from soundtag.training import load_results
 
     labels, sides = list(parts[0][0].labels), [split_by_recording(c, seed) for _, c in parts]
     development, scored = ([(t, s[k]) for (t, _), s in zip(parts, sides)] for k in (0, 1))

@@ -7,11 +7,11 @@ __all__ = ['NETWORKS', 'RECIPES', 'SELECTION', 'KINDS', 'RunError', 'check_recip
            'predict_rows', 'AugmentedRows', 'ClipWindows', 'trim_frames', 'predict_clips', 'deterministic',
            'mixed_precision', 'learning_rate', 'build_model', 'early_stopping_callbacks', 'Checkpoint',
            'checkpoint_callbacks', 'load_checkpoint', 'recalibrate_batch_norm', 'to_float32', 'training_batches',
-           'fit_fold', 'fold_seed', 'split_rows', 'write_file', 'write_npy', 'versions', 'data_of', 'run_config',
-           'config_differences', 'check_folder', 'run_lock', 'explain_full_disk', 'assign_folds', 'RunData',
-           'load_run_data', 'initialise_run_folder', 'top3_csv', 'geometric_mean', 'FoldBar', 'steps_of', 'run_fold',
-           'fold_line', 'combine_folds', 'train_folds', 'trusted_rows', 'short_training_predictions', 'relabel',
-           'folds_by', 'fit_and_predict', 'cross_validate', 'load_results', 'benchmark_folds']
+           'fit_fold', 'fold_seed', 'split_rows', 'versions', 'data_of', 'run_config', 'config_differences',
+           'check_folder', 'run_lock', 'explain_full_disk', 'assign_folds', 'RunData', 'load_run_data',
+           'initialise_run_folder', 'top3_csv', 'FoldBar', 'steps_of', 'run_fold', 'fold_line', 'combine_folds',
+           'train_folds', 'trusted_rows', 'short_training_predictions', 'relabel', 'folds_by', 'fit_and_predict',
+           'cross_validate', 'load_results', 'benchmark_folds']
 
 # %% ../nbs/07_training.ipynb #94598d14
 import errno
@@ -25,16 +25,18 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 
 from .audio import seconds_to_samples
 from .augmentation import SHORT, Augment, Batches, Ragged, crop, window_starts
-from .dataset import Clips, DataError, shorten, make_folds
-from .mfcc import MFCC, LogMel, prepare_data
+from .dataset import Clips, DataError, make_folds, shorten
+from .files import write_file, write_npy
+from .metrics import geometric_mean
+from .mfcc import MFCC, LogMel
 from soundtag.model import (
     cnn6,
     pooled_cnn,
@@ -43,8 +45,7 @@ from soundtag.model import (
     strong_cnn,
 )  # before Keras: it tells TensorFlow to use oneDNN
 from .normalization import feature_stats
-
-import keras
+from .store import prepare_data
 
 # %% ../nbs/07_training.ipynb #726e8484
 class RunError(ValueError):
@@ -610,27 +611,6 @@ def split_rows(
     train = np.flatnonzero((fold != k) & (fold != inner))
     return train, scored if watch == 'hindsight' else np.flatnonzero(fold == inner), scored
 
-# %% ../nbs/07_training.ipynb #1b3f275d
-def write_file(
-    path,  # Where the file shall be
-    data,  # Its content, str or bytes
-):  # `path`
-    "Write a file whole or not at all: under another name first, then renamed."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.part')
-    part.write_bytes(data.encode('utf-8') if isinstance(data, str) else data)
-    os.replace(part, path)
-    return path
-
-def write_npy(
-    path,  # Where the file shall be
-    array,  # Its content
-):  # `path`
-    "`numpy.save`, whole or not at all."
-    np.save(buffer := BytesIO(), array, allow_pickle=False)
-    return write_file(path, buffer.getvalue())
-
 # %% ../nbs/07_training.ipynb #cdc26662
 def versions():  # Name → version
     "The versions of all that takes part in a result."
@@ -868,16 +848,6 @@ def top3_csv(
     return pd.DataFrame({'fname': list(names), 'label': text}).to_csv(
         index=False, lineterminator='\n'
     )
-
-# %% ../nbs/07_training.ipynb #06cc91cc
-def geometric_mean(
-    probabilities,  # One array (clips, labels) a fold
-):  # Shape (clips, labels), rows add up to 1
-    "The folds' opinions multiplied, the k-th root taken, and made into probabilities again."
-    from scipy.stats import gmean
-
-    p = gmean(np.maximum(np.asarray(probabilities, float), 1e-12), axis=0)
-    return p / p.sum(-1, keepdims=True)
 
 # %% ../nbs/07_training.ipynb #b75db276
 class FoldBar(keras.callbacks.Callback):

@@ -38,7 +38,7 @@ def real_data():
 LONGEST = [
     'environment',
     'test_training',
-    '10a_ranging',
+    '10a_distance',
     '07_training',
     'test_cli',
     '09e_box',

@@ -634,7 +634,7 @@ def test_stderr_is_quiet_when_all_is_well(run, clip):
         ('features', 'soundtag.mfcc.benchmark_features'),
         ('inputs', 'soundtag.model.benchmark_inputs'),
         ('folds', 'soundtag.training.benchmark_folds'),
-        ('far', 'soundtag.ranging.benchmark_far'),
+        ('far', 'soundtag.distance.benchmark_far'),
     ],
 )
 def test_benchmark_hands_over_what_was_measured(sounds, tmp_path, monkeypatch, name, function):

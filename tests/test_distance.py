@@ -12,7 +12,7 @@ import pytest
 
 from soundtag.audio import wav_bytes
 from soundtag.dataset import DataError, load_clips
-from soundtag.distance import (
+from soundtag.rooms import (
     LEAD,
     SPEED_OF_SOUND,
     Room,
@@ -145,7 +145,7 @@ def test_what_is_kept_is_not_made_again_and_a_damaged_file_is(cache, monkeypatch
     kept = simulate_rooms(SMALL, cache=cache, progress=False)
     file = response_file(SMALL, cache)
     with monkeypatch.context() as m:
-        m.setattr('soundtag.distance.room_responses', lambda *_: pytest.fail('made again'))
+        m.setattr('soundtag.rooms.room_responses', lambda *_: pytest.fail('made again'))
         simulate_rooms(SMALL, cache=cache, progress=False)
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
@@ -160,7 +160,7 @@ def test_a_killed_simulation_leaves_no_file(tmp_path, monkeypatch):
     def fails(rooms, number):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('soundtag.distance.room_responses', fails)
+    monkeypatch.setattr('soundtag.rooms.room_responses', fails)
     with pytest.raises(KeyboardInterrupt):
         simulate_rooms(SMALL, cache=tmp_path, n_jobs=1, progress=False)
     assert not list(tmp_path.iterdir())
@@ -295,7 +295,7 @@ def test_one_unreadable_clip_does_not_stop_a_data_set(tmp_path, drum, cache):
 
 @pytest.fixture(scope='module')
 def small_task(cache):
-    from soundtag.ranging import DistanceRecipe, plan_recordings
+    from soundtag.distance import DistanceRecipe, plan_recordings
 
     rng = np.random.default_rng(2)
     labels = [('Bass_drum', 'Flute', 'Chime')[i % 3] for i in range(30)]
@@ -331,7 +331,7 @@ def test_no_room_and_no_recording_is_in_two_parts(small_task):
 
 
 def test_pictures_do_not_depend_on_threads_and_gain_is_a_constant_of_the_level(small_task):
-    from soundtag.ranging import make_examples
+    from soundtag.distance import make_examples
 
     sounds, responses, ranging, plan = small_task
     test = plan[plan.part == 'test'].iloc[:40]
@@ -355,7 +355,7 @@ def test_pictures_do_not_depend_on_threads_and_gain_is_a_constant_of_the_level(s
 
 
 def test_the_network_cannot_hear_the_level(small_task):
-    from soundtag.ranging import (
+    from soundtag.distance import (
         predict_distance,
         fit_ranging,
         make_examples,
@@ -383,7 +383,7 @@ def test_the_network_cannot_hear_the_level(small_task):
 
 def test_phase_is_the_same_in_numpy_and_in_layers(drum):
     import keras
-    from soundtag.ranging import DistanceRecipe, phase_layers
+    from soundtag.distance import DistanceRecipe, phase_layers
 
     ranging, rng = DistanceRecipe(), np.random.default_rng(0)
     sounds = [
@@ -402,7 +402,7 @@ def test_phase_is_the_same_in_numpy_and_in_layers(drum):
 
 
 def test_a_clip_and_its_copies_in_rooms_stay_in_one_fold(tmp_path, drum, cache):
-    from soundtag.ranging import with_rooms
+    from soundtag.distance import with_rooms
 
     for i in range(8):
         (tmp_path / f'{i}.wav').write_bytes(wav_bytes(drum * (0.5 + i / 20), sr=SR))
@@ -438,7 +438,7 @@ def test_a_clip_and_its_copies_in_rooms_stay_in_one_fold(tmp_path, drum, cache):
 
 
 def test_its_card_says_what_was_measured(root):
-    from soundtag.ranging import ranging_card
+    from soundtag.distance import ranging_card
 
     told = json.loads((root / 'nbs/results/distance.json').read_text('utf-8'))
     assert (root / 'soundtag/box/DISTANCE.md').read_text('utf-8') == ranging_card(told)
@@ -446,7 +446,7 @@ def test_its_card_says_what_was_measured(root):
 
 
 def test_it_hears_no_level_and_takes_any_rate_and_length(drum):
-    from soundtag.tagging import load_ranger
+    from soundtag.distance import load_ranger
 
     ranger, long = load_ranger(), np.tile(drum, 5)
     far, low, high = ranger.distance(long, SR)

@@ -13,23 +13,8 @@ from sklearn.metrics import average_precision_score, label_ranking_average_preci
 from soundtag import results
 from soundtag.dataset import load_clips
 from soundtag.report import fold_rows, summary_paragraphs, report_figures, write_report
-from soundtag.results import (
-    MEASURES,
-    accuracy,
-    top_confusions,
-    evaluate,
-    label_ap,
-    load_run,
-    lwlrap,
-    map_at_3,
-    format_percent,
-    run_clips,
-    mean_std,
-    top3_accuracy,
-    true_label_rank,
-    worst_mistakes,
-    write_metrics,
-)
+from soundtag.metrics import MEASURES, accuracy, format_percent, label_ap, lwlrap, map_at_3, mean_std, top3_accuracy, true_label_rank
+from soundtag.results import evaluate, load_run, run_clips, top_confusions, worst_mistakes, write_metrics
 from soundtag.training import RunError
 
 SR = 16000

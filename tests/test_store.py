@@ -19,7 +19,8 @@ from joblib import parallel_config
 import soundtag.mfcc
 from soundtag.audio import wav_bytes
 from soundtag.dataset import Clips
-from soundtag.mfcc import MFCC, LogMel, StoreError, prepare_data, stat_signature
+from soundtag.mfcc import MFCC, LogMel
+from soundtag.store import StoreError, prepare_data, stat_signature
 
 SR = 8000
 FEATURES = MFCC(sr=SR, n_fft=256, hop_length=64, n_mels=20, n_mfcc=8)

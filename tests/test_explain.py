@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soundtag.audio import AudioError, wav_bytes
-from soundtag.reasons import (
+from soundtag.explain import (
     DEPTH,
     stft,
     frame_size,
