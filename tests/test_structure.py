@@ -15,7 +15,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / 'nbs').glob('[0-9]*.ipynb'))
-MODULES = {p.stem.split('_', 1)[1]: p for p in NOTEBOOKS}  # module name → chapter
 
 # Cells that a test run passes over, as (notebook, first line) → reason. Short, and every entry is used.
 SKIPPED_CELLS = {}
