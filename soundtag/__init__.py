@@ -39,6 +39,7 @@ def tag(audio, sr=None, *, model=None, top=3):
     or ModelError. To name many sounds, load a `Tagger` once.
 
     >>> import numpy as np
+    >>> import soundtag
     >>> soundtag.tag(np.zeros(44100), 44100)
     [('silence', 1.0)]
     """
