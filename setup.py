@@ -23,7 +23,7 @@ setup(
                  'Topic :: Multimedia :: Sound/Audio :: Analysis', 'Framework :: Jupyter'],
     url=s['git_url'],
     packages=[s['lib_path']],
-    package_data={s['lib_path']: ['box/*']},
+    package_data={s['lib_path']: ['bundled/*']},
     python_requires=f">={s['min_python']}",
     install_requires=s['requirements'].split(),
     extras_require=extras | {'dev': [*s['dev_requirements'].split(), *(r for needed in extras.values() for r in needed)]},
