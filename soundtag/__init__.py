@@ -17,7 +17,7 @@ _HOMES = {
     'DistanceEstimator': 'distance',
     'LogMel': 'mfcc',
     'MFCC': 'mfcc',
-    'Recipe': 'recipe',
+    'Recipe': 'training',
     'Tagger': 'tagging',
     'Timeline': 'timeline',
     'load_audio': 'audio',
