@@ -7,7 +7,7 @@ __all__ = ['METRES', 'integer_from', 'add_command', 'silence_tensorflow', 'error
            'add_data_set', 'score_table', 'do_train', 'do_ranging', 'add_train', 'do_report', 'add_report', 'do_export',
            'add_export', 'expand', 'tag_rows', 'as_text', 'as_csv', 'with_distance', 'metres', 'StdinCopy',
            'sound_files', 'raw_blocks', 'check_tag', 'event_text', 'distances', 'do_timeline', 'do_tag', 'add_tag',
-           'do_benchmark', 'add_benchmark', 'parser', 'interrupts', 'main']
+           'parser', 'interrupts', 'main']
 
 # %% ../nbs/11_cli.ipynb #fd8be852
 import argparse
@@ -733,93 +733,6 @@ def add_tag(
         help='standard input is raw 16-bit samples of one channel at so many Hz, heard live, with --timeline',
     )
 
-# %% ../nbs/11_cli.ipynb #1d827189
-def do_benchmark(
-    args,  # Parsed words
-):  # Exit code
-    "Measure, and write what was measured."
-    with silence_tensorflow():
-        from soundtag.box import benchmark_box, benchmark_tagging, data_folder, data_sets
-        from soundtag.mfcc import benchmark_features
-        from soundtag.model import benchmark_inputs
-        from soundtag.training import benchmark_folds
-        from soundtag.budget import benchmark_budget
-        from soundtag.gap import (
-            benchmark_accuracy,
-            benchmark_curve,
-            benchmark_noise,
-            benchmark_steps,
-        )
-        from soundtag.distance import benchmark_distance, benchmark_far
-    several = {
-        'box': data_folder,
-        'curve': data_folder,
-        'far': data_folder,
-        'distance': data_sets,
-    }.get(args.name, data_set)
-    clips = (several if args.data != 'mini' else data_set)(args.data, args.allow_missing)
-    measure = {
-        'features': benchmark_features,
-        'inputs': benchmark_inputs,
-        'folds': benchmark_folds,
-        'accuracy': benchmark_accuracy,
-        'gap': benchmark_steps,
-        'noise': benchmark_noise,
-        'budget': benchmark_budget,
-        'curve': benchmark_curve,
-        'box': lambda *a, **k: benchmark_box(
-            *a, box=args.out and Path(args.out).with_suffix(''), **k
-        ),
-        'tagging': benchmark_tagging,
-        'distance': lambda *a, **k: benchmark_distance(
-            *a, box=args.out and Path(args.out).with_suffix(''), **k
-        ),
-        'far': benchmark_far,
-    }[args.name]
-    with redirect_stdout(sys.stderr):
-        result = measure(clips, out=args.out)
-    print(args.out or json.dumps(result, indent=1))
-    return 0
-
-def add_benchmark(
-    commands,  # What argparse's `add_subparsers` gave
-):
-    "Declare `soundtag benchmark`."
-    c = add_command(
-        commands,
-        'benchmark',
-        do_benchmark,
-        'Measure what a chapter claims, and give the result as JSON.',
-        'soundtag benchmark features sounds --out features.json',
-        'soundtag benchmark accuracy data/esc50 --out accuracy.json',
-    )
-    c.add_argument(
-        'name',
-        metavar='NAME',
-        choices=[
-            'features',
-            'inputs',
-            'folds',
-            'accuracy',
-            'gap',
-            'noise',
-            'budget',
-            'curve',
-            'box',
-            'tagging',
-            'distance',
-            'far',
-        ],
-        help='features: speed of MFCC and preparation beside other libraries; inputs: raw audio, log-mel and MFCC as network input; folds: what each way of cross-validating says; accuracy: the recipe strong with three seeds; gap: what each step from the recipe post to strong is worth; noise: what wrong labels cost, and what doubting them wins back; budget: what five networks know after one to eight minutes of learning; curve: accuracy over the number of clips to learn from; box: the model in the box, examined and made, DATA a folder of data sets, the model beside FILE; tagging: its speed; distance: the ranging model, simulated, trained and examined, DATA as for box, half an hour; far: what a distance costs a tagger, and what learning in rooms wins back, DATA as for box. All from folds to box take hours, and go on where they were stopped',
-    )
-    add_data_set(c)
-    c.add_argument('--out', metavar='FILE', help='JSON file to write (default: print it)')
-    c.add_argument(
-        '--allow-missing',
-        action='store_true',
-        help='go on without files that are listed and not there',
-    )
-
 # %% ../nbs/11_cli.ipynb #2cae96a2
 def parser():  # argparse.ArgumentParser
     "The command's words: all subcommands and their options."
@@ -838,7 +751,7 @@ exit codes: 0 all well, 1 finished but some files were skipped, 2 the call can't
     )
     p.add_argument('--version', action='version', version=f'soundtag {soundtag.__version__}')
     commands = p.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (add_data, add_train, add_report, add_tag, add_export, add_benchmark):
+    for add in (add_data, add_train, add_report, add_tag, add_export):
         add(commands)
     return p
 

@@ -402,7 +402,7 @@ def test_phase_is_the_same_in_numpy_and_in_layers(drum):
 
 
 def test_a_clip_and_its_copies_in_rooms_stay_in_one_fold(tmp_path, drum, cache):
-    from soundtag.distance import with_rooms
+    from soundtag.studies.distance import with_rooms
 
     for i in range(8):
         (tmp_path / f'{i}.wav').write_bytes(wav_bytes(drum * (0.5 + i / 20), sr=SR))
@@ -438,7 +438,7 @@ def test_a_clip_and_its_copies_in_rooms_stay_in_one_fold(tmp_path, drum, cache):
 
 
 def test_its_card_says_what_was_measured(root):
-    from soundtag.distance import ranging_card
+    from soundtag.studies.distance import ranging_card
 
     told = json.loads((root / 'nbs/results/distance.json').read_text('utf-8'))
     assert (root / 'soundtag/box/DISTANCE.md').read_text('utf-8') == ranging_card(told)

@@ -15,15 +15,8 @@ import pytest
 from soundtag.audio import AudioError, fix_length, load_audio
 from soundtag.dataset import load_clips, mini
 from soundtag.mfcc import MFCC, LogMel
-from soundtag.model import (
-    AudioSequence,
-    FeatureLayer,
-    benchmark_inputs,
-    post_cnn,
-    raw_cnn,
-    _dft_tables,
-    standardized,
-)
+from soundtag.model import AudioSequence, FeatureLayer, _dft_tables, post_cnn, raw_cnn, standardized
+from soundtag.studies.inputs import benchmark_inputs
 
 POST = MFCC(sr=44100, n_mfcc=40, hop_length=512)
 SETTINGS = [

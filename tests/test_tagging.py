@@ -61,7 +61,7 @@ def test_the_box_is_small_and_comes_with_its_card():
 
 
 def test_the_card_says_what_was_measured():
-    from soundtag.box import model_card
+    from soundtag.studies.bundled import model_card
 
     result = json.loads((Path(__file__).parent.parent / 'nbs/results/box.json').read_text('utf-8'))
     assert (Path(TAGGING_MODEL).parent / 'README.md').read_text('utf-8') == model_card(result)

@@ -17,14 +17,8 @@ from hypothesis import strategies as st
 from soundtag.audio import AudioError
 from soundtag.cli import main
 from soundtag.tagging import Tagger
-from soundtag.timeline import (
-    Timeline,
-    benchmark_timeline,
-    match_onsets,
-    split_by_recording,
-    listen,
-    timeline,
-)
+from soundtag.timeline import Timeline, listen, timeline
+from soundtag.studies.scenes import benchmark_timeline, match_onsets, split_by_recording
 
 SR = 16000
 
