@@ -42,7 +42,9 @@ def window_starts(
 ):  # First frame of each window, int; negative where the clip is shorter
     "Places for a window in a clip, or for a clip in a window."
     room = np.asarray(lengths) - size
-    return np.minimum(0, room) + np.minimum(np.asarray(u) * (abs(room) + 1), abs(room)).astype(int)
+    return np.minimum(0, room) + np.minimum(
+        np.asarray(u) * (abs(room) + 1), abs(room)
+    ).astype(int)
 
 # %% ../nbs/05_augmentation.ipynb #609ed637
 SHORT = ('repeat', 'pad')  # What fills a window that is longer than its clip
@@ -57,7 +59,10 @@ def crop(
     "A window of each clip, whatever the clip's length."
     if short not in SHORT:
         raise ValueError(f'short={short!r}: give one of {", ".join(SHORT)}')
-    t, length = np.asarray(start)[..., None] + np.arange(frames), store.frames[clips][..., None]
+    t, length = (
+        np.asarray(start)[..., None] + np.arange(frames),
+        store.frames[clips][..., None],
+    )
     inside = t % length if short == 'repeat' else np.clip(t, 0, length - 1)
     X = store.rows.take(store.start[clips][..., None] + inside, axis=0)
     if short == 'pad' and (t != inside).any():
@@ -261,7 +266,9 @@ LIMITS = {
 class Augment:
     "How much of each augmentation: a call changes a batch by chance, each clip by its own."
 
-    time_shift: float = 0.0  # Rolled by up to this share of the window, either way; 0.5 is anywhere
+    time_shift: float = (
+        0.0  # Rolled by up to this share of the window, either way; 0.5 is anywhere
+    )
     gain: float = 0.0  # Louder or softer by up to so many dB
     tilt: float = 0.0  # Highest band over lowest, up to so many dB either way
     freq_shift: float = 0.0  # Moved by up to so many bands either way
@@ -287,7 +294,8 @@ class Augment:
         if self.noise_snr is not None:
             object.__setattr__(self, 'noise_snr', tuple(self.noise_snr))
         if self.noise_snr is not None and not (
-            len(self.noise_snr) == 2 and -40 <= self.noise_snr[0] <= self.noise_snr[1] <= 100
+            len(self.noise_snr) == 2
+            and -40 <= self.noise_snr[0] <= self.noise_snr[1] <= 100
         ):
             raise ValueError(
                 f'noise_snr={self.noise_snr}: give lowest and highest dB, such as (10, 40), or None (off)'
@@ -361,7 +369,9 @@ def augmented(
     if a.noise_snr:
         if noise is not None:
             i = (place[0] * len(noise.frames)).astype(int)
-            behind = crop(noise, i, window_starts(noise.frames[i], frames, place[1]), frames)
+            behind = crop(
+                noise, i, window_starts(noise.frames[i], frames, place[1]), frames
+            )
         X = background_noise(X, behind, np.interp(snr, (-1, 1), a.noise_snr))
     if a.freq_mixstyle:
         X = np.where(styled[:, None, None], freq_mixstyle(X, like, own), X)

@@ -73,7 +73,9 @@ def fit_temperature(
         raise ValueError('no clips to fit a temperature to; give some that were held out')
     loss = lambda log_t: (
         -np.log(
-            np.maximum(mean_probabilities(windows, np.exp(log_t))[np.arange(len(y)), y], 1e-12)
+            np.maximum(
+                mean_probabilities(windows, np.exp(log_t))[np.arange(len(y)), y], 1e-12
+            )
         ).mean()
     )
     return float(
@@ -96,7 +98,8 @@ def cross_calibrate(
     for k in np.unique(fold):
         other, own = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
         p[own] = mean_probabilities(
-            [windows[i] for i in own], fit_temperature(y[other], [windows[i] for i in other])
+            [windows[i] for i in own],
+            fit_temperature(y[other], [windows[i] for i in other]),
         )
     return p
 

@@ -37,7 +37,13 @@ from soundtag.rooms import (
     simulate_recording,
 )
 from .stream import SILENCE_DB, audio_blocks, frame_levels, windows
-from .tagging import MODEL_BYTES, ModelError, onnx_session, read_metadata, read_model
+from soundtag.tagging import (
+    MODEL_BYTES,
+    ModelError,
+    onnx_session,
+    read_metadata,
+    read_model,
+)
 from .training import AugmentedRows, deterministic, versions
 
 # %% ../nbs/10a_distance.ipynb #cc6e3ca5
@@ -68,13 +74,14 @@ class DistanceRecipe:
         2e-3  # AdamW's, up over the first twentieth of the steps, down along a cosine
     )
     weight_decay: float = 0.02  # AdamW's
-    seed: int = (
-        1  # Of everything random but the rooms; seed 0 of both was used up while this was made
-    )
+    seed: int = 1  # Of everything random but the rooms; seed 0 of both was used up while this was made
 
     @property
     def settings(self):
-        return asdict(self) | {'features': self.features.settings, 'augment': self.augment.settings}
+        return asdict(self) | {
+            'features': self.features.settings,
+            'augment': self.augment.settings,
+        }
 
     @property
     def picture(self):
@@ -100,7 +107,9 @@ def phase_features(
         U = Z / np.maximum(size, 1e-4 * size.max(0) + 1e-12)
         turn = U[:, 1:] * np.conj(U[:, :-1])
         bins, frames = turn[1:] * np.conj(turn[:-1]), turn[1:, 1:] * np.conj(turn[1:, :-1])
-        alike = [weights @ np.pad(z.real, ((0, 0), (k, 0))) for k, z in ((1, bins), (2, frames))]
+        alike = [
+            weights @ np.pad(z.real, ((0, 0), (k, 0))) for k, z in ((1, bins), (2, frames))
+        ]
         return np.stack([features(y), *alike], axis=-1)
 
     return picture
@@ -110,7 +119,9 @@ def phase_weights(
 ):  # Float32, shape (bands, n_fft / 2)
     "What each pair of neighbouring bins counts in each band: as much as its upper bin does there; 20 in all, to be seen beside dB."
     filters = features.filters
-    return (20 * filters / np.maximum(filters.sum(1, keepdims=True), 1e-9))[:, 1:].astype('float32')
+    return (20 * filters / np.maximum(filters.sum(1, keepdims=True), 1e-9))[:, 1:].astype(
+        'float32'
+    )
 
 # %% ../nbs/10a_distance.ipynb #0fe40fef
 PARTS = ('train', 'valid', 'test')
@@ -149,13 +160,18 @@ def plan_recordings(
         by_label = list(
             sounds.table.iloc[own].reset_index(drop=True).groupby('label').indices.values()
         )
-        turns = np.concatenate([rng.permutation(places) for _ in range(-(-count // len(places)))])[
-            :count
-        ]
+        turns = np.concatenate(
+            [rng.permutation(places) for _ in range(-(-count // len(places)))]
+        )[:count]
         for number, k in enumerate(turns):
-            told, is_open = responses.table.iloc[k], part < 2 and rng.random() < ranging.open
+            told, is_open = (
+                responses.table.iloc[k],
+                part < 2 and rng.random() < ranging.open,
+            )
             sound = own[rng.choice(by_label[int(rng.integers(len(by_label)))])]
-            distance = log_uniform(rng, *ranging.rooms.distance) if is_open else told.distance_m
+            distance = (
+                log_uniform(rng, *ranging.rooms.distance) if is_open else told.distance_m
+            )
             rows.append(
                 (
                     PARTS[part],
@@ -239,7 +255,12 @@ def make_examples(
     def some(batch):
         return [
             make_example(
-                sounds.samples[r.sound], responses[max(0, r.response)], r, ranging, variant, picture
+                sounds.samples[r.sound],
+                responses[max(0, r.response)],
+                r,
+                ranging,
+                variant,
+                picture,
             )
             for r in batch
         ]
@@ -282,7 +303,9 @@ def ranging_cnn(
     for width in (32, 48, 64):
         x = normed(layers.MaxPooling2D(2)(x), width, 3)
     x = layers.AveragePooling2D((x.shape[1], 1))(x)
-    x = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
+    x = layers.Concatenate()(
+        [layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)]
+    )
     x = layers.Dense(64, activation='relu')(x)
     return keras.Model(
         inputs,
@@ -295,14 +318,17 @@ def regression_targets(
     plan,  # DataFrame of `plan_recordings`, or any with the column distance_m
 ):  # Float32, shape (recordings, 3): log of the distance in m, direct to reverberant ratio in 10 dB, log of the reverberation time in s; NaN where unknown
     "What there is to learn about each recording."
-    known = lambda name: plan[name].to_numpy(float) if name in plan else np.full(len(plan), np.nan)
+    known = lambda name: (
+        plan[name].to_numpy(float) if name in plan else np.full(len(plan), np.nan)
+    )
     rt60 = (
         np.where(plan['response'] >= 0, known('rt60'), np.nan)
         if 'response' in plan
         else known('rt60')
     )
     return np.stack(
-        [np.log(known('distance_m')), np.clip(known('drr'), -20, 20) / 10, np.log(rt60)], axis=1
+        [np.log(known('distance_m')), np.clip(known('drr'), -20, 20) / 10, np.log(rt60)],
+        axis=1,
     ).astype('float32')
 
 def ranging_loss(
@@ -313,7 +339,9 @@ def ranging_loss(
     from keras import ops
 
     log_sd = ops.clip(answer[:, 1], -3.0, 1.0)
-    unlikely = ops.mean(log_sd + 0.5 * ops.square((truth[:, 0] - answer[:, 0]) * ops.exp(-log_sd)))
+    unlikely = ops.mean(
+        log_sd + 0.5 * ops.square((truth[:, 0] - answer[:, 0]) * ops.exp(-log_sd))
+    )
     known = ops.isfinite(truth[:, 1:])
     off = ops.where(known, ops.where(known, truth[:, 1:], 0.0) - answer[:, 2:], 0.0)
     return unlikely + ops.mean(ops.square(off))
@@ -344,7 +372,9 @@ def training_rows(
     ranging,  # `DistanceRecipe`
 ):  # `keras.utils.PyDataset`
     "Batches of pictures, changed in each pass."
-    frames = X.shape[2] - round(ranging.crop * ranging.features.sr / ranging.features.hop_length)
+    frames = X.shape[2] - round(
+        ranging.crop * ranging.features.sr / ranging.features.hop_length
+    )
     below = Ragged.of(np.moveaxis(X, -1, 1).reshape(len(X), -1, X.shape[2]))
     return PictureRows(
         below,
@@ -371,11 +401,18 @@ def fit_ranging(
         steps = ranging.epochs * -(-len(X) // ranging.batch_size)
         rise = max(1, steps // 20)
         rate = keras.optimizers.schedules.CosineDecay(
-            0.0, max(1, steps - rise), warmup_target=ranging.learning_rate, warmup_steps=rise
+            0.0,
+            max(1, steps - rise),
+            warmup_target=ranging.learning_rate,
+            warmup_steps=rise,
         )
-        model.compile(keras.optimizers.AdamW(rate, weight_decay=ranging.weight_decay), ranging_loss)
+        model.compile(
+            keras.optimizers.AdamW(rate, weight_decay=ranging.weight_decay), ranging_loss
+        )
         model.fit(
-            training_rows(X, truth, ranging), epochs=ranging.epochs, verbose=2 if progress else 0
+            training_rows(X, truth, ranging),
+            epochs=ranging.epochs,
+            verbose=2 if progress else 0,
         )
         *weights, kernel, bias = model.get_weights()
         bare.set_weights(
@@ -419,9 +456,14 @@ def bootstrap_over_rooms(
 ):  # {'mean': …, 'low': …, 'high': …}: the value, and its 95 % interval
     "A statistic and its interval over rooms: recordings of one room are not independent."
     values, rooms = np.asarray(values), np.asarray(rooms)
-    rng, of = np.random.default_rng(seed), [np.flatnonzero(rooms == r) for r in np.unique(rooms)]
+    rng, of = (
+        np.random.default_rng(seed),
+        [np.flatnonzero(rooms == r) for r in np.unique(rooms)],
+    )
     drawn = [
-        statistic(values[np.concatenate([of[i] for i in rng.integers(len(of), size=len(of))])])
+        statistic(
+            values[np.concatenate([of[i] for i in rng.integers(len(of), size=len(of))])]
+        )
         for _ in range(draws)
     ]
     low, high = np.quantile(drawn, (0.025, 0.975))
@@ -448,9 +490,9 @@ def interval_covers(
     log_sd,  # Its stated deviation
 ):  # Whether the stated 80 % interval holds the truth, float, shape (recordings,)
     "Where the truth lies within the stated interval."
-    return (np.abs(np.log(plan.distance_m.to_numpy()) - log_d) <= Z80 * np.exp(log_sd)).astype(
-        float
-    )
+    return (
+        np.abs(np.log(plan.distance_m.to_numpy()) - log_d) <= Z80 * np.exp(log_sd)
+    ).astype(float)
 
 # %% ../nbs/10a_distance.ipynb #ffad9eaa
 def model_file(
@@ -481,7 +523,10 @@ def fit_or_load(
         json.loads(
             json.dumps(
                 ranging.settings
-                | {'versions': versions(), 'seen': hashlib.sha256(X['train'].tobytes()).hexdigest()}
+                | {
+                    'versions': versions(),
+                    'seen': hashlib.sha256(X['train'].tobytes()).hexdigest(),
+                }
             )
         ),
     )
@@ -494,7 +539,8 @@ def fit_or_load(
     factor = scale_uncertainty(model, X['valid'], truth['valid'][:, 0])
     model_file(model, path)
     write_file(
-        path.with_suffix('.json'), json.dumps({'uncertainty_scale': factor, 'of': key}, indent=1)
+        path.with_suffix('.json'),
+        json.dumps({'uncertainty_scale': factor, 'of': key}, indent=1),
     )
     return model, factor
 
@@ -514,14 +560,20 @@ class DistanceEstimator:
     ):  # As for a tagger; hop in s, half a window if None
         "Rows of start in s and the two logarithms, one a window that is not silent, shape (windows, 3)."
         size, step = (
-            seconds_to_samples(s, sr=self.sr) for s in (self.seconds, hop or self.seconds / 2)
+            seconds_to_samples(s, sr=self.sr)
+            for s in (self.seconds, hop or self.seconds / 2)
         )
         heard, rows = [0], []
-        blocks = (heard.append(len(y)) or y for y in audio_blocks(audio, sr, target_sr=self.sr))
+        blocks = (
+            heard.append(len(y)) or y for y in audio_blocks(audio, sr, target_sr=self.sr)
+        )
         for i, y in enumerate(windows(blocks, size, step)):
             if frame_levels(y, sr=self.sr).max() >= SILENCE_DB:
                 rows.append(
-                    (i * step, *self.predict(fix_length(y, size)[None].astype('float32'))[0])
+                    (
+                        i * step,
+                        *self.predict(fix_length(y, size)[None].astype('float32'))[0],
+                    )
                 )
         rows = np.array(rows, 'float64').reshape(-1, 3)
         rows[:, 0] = (
@@ -546,7 +598,7 @@ def combine_windows(
 
 # %% ../nbs/10a_distance.ipynb #5e58eab2
 DISTANCE_MODEL = (
-    files('soundtag') / 'box/distance.onnx'
+    files('soundtag') / 'bundled/distance.onnx'
 )  # The ranging model that soundtag brings along
 
 def load_ranger(
@@ -577,7 +629,14 @@ def load_ranger(
         assert 8000 <= sr <= 192_000 and 0.3 <= seconds <= 60
         p = answer(np.zeros((1, seconds_to_samples(seconds, sr=sr)), 'float32'))
         assert p.shape == (1, 2) and np.isfinite(p).all()
-    except (KeyError, ValueError, TypeError, AttributeError, AssertionError, RecursionError) as e:
+    except (
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+        RecursionError,
+    ) as e:
         raise ModelError(
             f'{path}: is no model for distances, or a damaged one ({type(e).__name__}); train it again with --task distance'
         ) from None
@@ -642,7 +701,9 @@ def whole_ranger(
     audio = keras.Input(
         (seconds_to_samples(ranging.seconds, sr=ranging.features.sr),), name='audio'
     )
-    y = ops.divide(audio, ops.maximum(10 * ops.max(ops.abs(audio), axis=1, keepdims=True), 1e-12))
+    y = ops.divide(
+        audio, ops.maximum(10 * ops.max(ops.abs(audio), axis=1, keepdims=True), 1e-12)
+    )
     picture = FeatureLayer(ranging.features, dtype='float32', name='features')(y)
     if ranging.phase:
         picture = ops.concatenate([picture, phase_layers(y, ranging.features)], axis=-1)
@@ -663,7 +724,9 @@ def write_ranger(
         -np.outer(np.geomspace(1, 50, 12), np.arange(size) / size)
     )
     clicks *= 0.1 / np.abs(clicks).max(1, keepdims=True)
-    about = json.dumps({'distance': {'sr': ranging.features.sr, 'seconds': ranging.seconds}} | more)
+    about = json.dumps(
+        {'distance': {'sr': ranging.features.sr, 'seconds': ranging.seconds}} | more
+    )
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.ranger-') as folder:
         part = Path(folder) / path.name
         {'.onnx': write_onnx, '.keras': write_keras}[path.suffix](
@@ -675,7 +738,9 @@ def write_ranger(
             ),
             axis=1,
         )
-        apart = float(np.abs(load_ranger(part).predict(clicks.astype('float32')) - said).max())
+        apart = float(
+            np.abs(load_ranger(part).predict(clicks.astype('float32')) - said).max()
+        )
         if not apart <= TOLERANCE:
             raise ModelError(
                 f'{path}: not written, its answers would be {apart:.2g} from those of the network; try another format'
@@ -691,13 +756,20 @@ def table_windows(
     "A user's own recordings as pictures, dealt to parts: whole rooms, else groups, else files."
     table, folder = distance_table(path)
     keep = next(
-        (c for c in ('room', 'group') if (table[c] != '').all() and table[c].nunique() >= 5), 'file'
+        (
+            c
+            for c in ('room', 'group')
+            if (table[c] != '').all() and table[c].nunique() >= 5
+        ),
+        'file',
     )
     if table[keep].nunique() < 5:
         raise DataError(
             f'{path}: {table[keep].nunique()} files are too few to train, to scale and to score on; give 5 or more'
         )
-    part = deal_parts(table[keep], ranging.shares, np.random.default_rng([ranging.seed, 30]))
+    part = deal_parts(
+        table[keep], ranging.shares, np.random.default_rng([ranging.seed, 30])
+    )
     X, rows, failed, picture = [], [], [], ranging.picture
     for row, p in zip(table.itertuples(), part):
         try:
@@ -732,7 +804,10 @@ def train_distance(
 ):  # Content of metrics.json
     "Learn distance from recordings of known distance, and score it on rooms unheard of."
     X, rows, failed = table_windows(path, ranging)
-    at, log_d = {p: (rows.part == p).to_numpy() for p in PARTS}, np.log(rows.distance_m.to_numpy())
+    at, log_d = (
+        {p: (rows.part == p).to_numpy() for p in PARTS},
+        np.log(rows.distance_m.to_numpy()),
+    )
     model, factor = fit_or_load(
         {p: X[at[p]] for p in PARTS},
         {p: regression_targets(rows[at[p]]) for p in PARTS},
@@ -745,13 +820,19 @@ def train_distance(
     constant = np.full(at['test'].sum(), np.log(np.exp(log_d[at['train']]).mean()))
     told = {
         'what': 'distance learned from recordings',
-        'data': {'name': Path(path).stem, 'files': int(rows.file.nunique()), 'skipped': failed},
+        'data': {
+            'name': Path(path).stem,
+            'files': int(rows.file.nunique()),
+            'skipped': failed,
+        },
         'recipe': ranging.settings,
         'seeds': [ranging.seed],
         'versions': versions(),
         'uncertainty_scale': factor,
         'metrics': error_metrics(test, mean)
-        | {'holds_80': bootstrap_over_rooms(interval_covers(test, mean, log_sd), test.room)},
+        | {
+            'holds_80': bootstrap_over_rooms(interval_covers(test, mean, log_sd), test.room)
+        },
         'baselines': {'mean': error_metrics(test, constant)},
     }
     found = test.assign(

@@ -53,11 +53,17 @@ class Frames:
             if not getattr(self, name) > 0:
                 raise ValueError(f'{name}={getattr(self, name)}: give a number above 0')
         if not 0 < (self.win_length or self.n_fft) <= self.n_fft:
-            raise ValueError(f'win_length={self.win_length}: give 1 to n_fft={self.n_fft} samples')
+            raise ValueError(
+                f'win_length={self.win_length}: give 1 to n_fft={self.n_fft} samples'
+            )
 
     def frames(self, samples):
         "How many frames `samples` give."
-        return 1 + (samples + 2 * (self.n_fft // 2) * self.center - self.n_fft) // self.hop_length
+        return (
+            1
+            + (samples + 2 * (self.n_fft // 2) * self.center - self.n_fft)
+            // self.hop_length
+        )
 
     def times(self, frames):
         "The middle of each of `frames` frames in s, on the samples' own clock."
@@ -92,7 +98,9 @@ def mel_to_hz(
     "The inverse of `hz_to_mel`."
     mel = np.asarray(mel, float)
     return np.where(
-        mel < 15, mel * 200 / 3, 1000 * np.exp(np.log(6.4) * (np.maximum(mel, 15) - 15) / 27)
+        mel < 15,
+        mel * 200 / 3,
+        1000 * np.exp(np.log(6.4) * (np.maximum(mel, 15) - 15) / 27),
     )
 
 # %% ../nbs/04_mfcc.ipynb #13169cda
@@ -121,7 +129,9 @@ def dct_matrix(
     n,  # Length of the input
 ):  # Float32, shape (n_out, n), read-only
     "The first rows of the orthonormal DCT-II."
-    rows = np.cos(np.pi / n * np.outer(np.arange(n_out), np.arange(n) + 0.5)) * np.sqrt(2 / n)
+    rows = np.cos(np.pi / n * np.outer(np.arange(n_out), np.arange(n) + 0.5)) * np.sqrt(
+        2 / n
+    )
     rows[0] /= np.sqrt(2)
     rows = rows.astype('float32')
     rows.flags.writeable = False
@@ -197,9 +207,15 @@ def mel_bands(
     "The filters without their zeros."
     used = [np.flatnonzero(w) for w in weights]
     first = np.array([u[0] if len(u) else 0 for u in used], 'uint64')
-    width = np.array([-(-(u[-1] + 1 - u[0]) // 8) * 8 if len(u) else 0 for u in used], 'uint64')
+    width = np.array(
+        [-(-(u[-1] + 1 - u[0]) // 8) * 8 if len(u) else 0 for u in used], 'uint64'
+    )
     padded = np.pad(weights, ((0, 0), (0, 8)))
-    return first, width, np.concatenate([w[a : a + n] for w, a, n in zip(padded, first, width)])
+    return (
+        first,
+        width,
+        np.concatenate([w[a : a + n] for w, a, n in zip(padded, first, width)]),
+    )
 
 def mel_power(
     spectra,  # Complex64, shape (frames, bins)
@@ -247,7 +263,9 @@ def rounding_limits(
     "How quiet a filter's output must be for the rounding of float32 to show in it."
     weights = weights.astype(float)
     total = weights.sum(1)
-    narrow = np.divide((weights**2).sum(1), total, out=np.zeros_like(total), where=total > 0)
+    narrow = np.divide(
+        (weights**2).sum(1), total, out=np.zeros_like(total), where=total > 0
+    )
     return (4e-5 / weights.shape[1] * narrow).astype('float32')
 
 def _below_rounding(
@@ -298,7 +316,8 @@ class STFT(Frames):
     dtype, n_coef = np.dtype('complex64'), property(lambda self: 1 + self.n_fft // 2)
     settings = property(
         lambda self: (
-            {'name': type(self).__name__} | {f.name: getattr(self, f.name) for f in fields(self)}
+            {'name': type(self).__name__}
+            | {f.name: getattr(self, f.name) for f in fields(self)}
         )
     )
 
@@ -313,7 +332,9 @@ class STFT(Frames):
     def rows(self, y):
         "Features with the frames first, as the store keeps them: samples of shape (..., n) give (..., frames, n_coef)."
         y = np.ascontiguousarray(y, 'float32')
-        out = np.empty((*y.shape[:-1], max(0, self.frames(y.shape[-1])), self.n_coef), self.dtype)
+        out = np.empty(
+            (*y.shape[:-1], max(0, self.frames(y.shape[-1])), self.n_coef), self.dtype
+        )
         for i in np.ndindex(y.shape[:-1]):
             self.fill(y[i], out[i])
         return out
@@ -384,7 +405,10 @@ class LogMel(Mel):
         y, starts = self.starts(y)
         energy, again = self.power(y, starts, out), np.zeros(len(out), bool)
         floor = np.float32(
-            max(self.amin, out.max() / 10 ** (self.top_db / 10) if self.top_db is not None else 0)
+            max(
+                self.amin,
+                out.max() / 10 ** (self.top_db / 10) if self.top_db is not None else 0,
+            )
         )
         if fine:
             _jit(_below_rounding)(out, energy, self.tables[1], floor, again)
@@ -435,7 +459,9 @@ class MFCC(LogMel):
         _jit(_apply_dct)(mel, self.dct, out)
 
 # %% ../nbs/04_mfcc.ipynb #1ab08a64
-FEATURES = {c.__name__: c for c in (STFT, Mel, LogMel, MFCC)}  # What a configuration may name
+FEATURES = {
+    c.__name__: c for c in (STFT, Mel, LogMel, MFCC)
+}  # What a configuration may name
 
 def from_settings(
     settings,  # What a feature object's `settings` gave

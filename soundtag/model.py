@@ -12,7 +12,9 @@ import os
 import sys
 
 if 'tensorflow' not in sys.modules:
-    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # read once, when TensorFlow is imported
+    os.environ.setdefault(
+        'TF_ENABLE_ONEDNN_OPTS', '1'
+    )  # read once, when TensorFlow is imported
 
 import keras
 import numpy as np
@@ -84,13 +86,19 @@ def raw_cnn(
         x = layers.Dropout(0.1 if pool else 0.2)(x)
     for units in (64, 1028):
         x = layers.Dense(units, activation='relu')(x)
-    return keras.Model(inputs, layers.Dense(n_labels, activation='softmax')(x), name='raw_cnn')
+    return keras.Model(
+        inputs, layers.Dense(n_labels, activation='softmax')(x), name='raw_cnn'
+    )
 
 # %% ../nbs/06_model.ipynb #c711e9e4
 def strong_cnn(
     n_labels,  # Number of labels
     *,
-    input_shape=(64, 201, 1),  # Mel bands, frames, channels; the default is 4 s at a hop of 20 ms
+    input_shape=(
+        64,
+        201,
+        1,
+    ),  # Mel bands, frames, channels; the default is 4 s at a hop of 20 ms
 ):  # Uncompiled `keras.Model`: standardised log-mel in, label probabilities out
     "Pairs of 3 × 3 convolutions with ever more maps, pooled over all time."
     check_labels(n_labels)
@@ -112,7 +120,9 @@ def strong_cnn(
     x = layers.AveragePooling2D((x.shape[1], 1))(x)
     x = layers.Add()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
     return keras.Model(
-        inputs, layers.Dense(n_labels, activation='softmax', dtype='float32')(x), name='strong_cnn'
+        inputs,
+        layers.Dense(n_labels, activation='softmax', dtype='float32')(x),
+        name='strong_cnn',
     )
 
 # %% ../nbs/06_model.ipynb #17ce71d7
@@ -188,12 +198,17 @@ def standardized(
             f'mean of shape {mean.shape} and std of shape {std.shape} do not fit features of shape {shape}; compute them on the same features'
         )
     if not (np.isfinite(mean).all() and np.isfinite(std).all()):
-        raise ValueError('mean and std must be finite numbers; look for NaN in the features')
+        raise ValueError(
+            'mean and std must be finite numbers; look for NaN in the features'
+        )
     if not (std > 0).all():
         raise ValueError(
             f'std: {np.sum(std <= 0)} of {std.size} values are not above 0; feature_stats gives 1 where a feature never varies'
         )
-    inputs, layer = keras.Input(shape, name='features'), Standardize(mean.shape, name='standardize')
+    inputs, layer = (
+        keras.Input(shape, name='features'),
+        Standardize(mean.shape, name='standardize'),
+    )
     model = keras.Model(inputs, network(layer(inputs)), name=f'standardized_{network.name}')
     layer.set_weights([mean, std])
     return model
@@ -300,9 +315,9 @@ def _frame(
     y = ops.pad(y, [[0, 0], [0, pieces * hop - n]])
     whole = ops.shape(y)[1] // hop
     hops = ops.swapaxes(ops.reshape(y[:, : whole * hop], (-1, whole, hop)), 1, 2)
-    return ops.concatenate([hops[..., k : k + 1 - pieces or None] for k in range(pieces)], axis=1)[
-        :, :n
-    ]
+    return ops.concatenate(
+        [hops[..., k : k + 1 - pieces or None] for k in range(pieces)], axis=1
+    )[:, :n]
 
 def mel_power(
     x,  # Windowed frames as columns, shape (batch, n_fft, frames)
@@ -324,7 +339,8 @@ def mel_power(
                 ops.matmul(sin, re) + ops.matmul(cos, im),
             )
     return ops.matmul(
-        filters, ops.reshape(ops.square(re) + ops.square(im), (-1, filters.shape[1], frames))
+        filters,
+        ops.reshape(ops.square(re) + ops.square(im), (-1, filters.shape[1], frames)),
     )
 
 # %% ../nbs/06_model.ipynb #c61f2ab5
@@ -338,7 +354,9 @@ class FeatureLayer(layers.Layer):
         **kwargs,
     ):  # As every Keras layer; dtype is float64 unless given
         super().__init__(**{'dtype': 'float64'} | kwargs)
-        self.features = f = from_settings(features) if isinstance(features, dict) else features
+        self.features = f = (
+            from_settings(features) if isinstance(features, dict) else features
+        )
         if not isinstance(f, LogMel):
             raise ValueError(f'FeatureLayer makes LogMel or MFCC features, got {f!r}')
         if f.pad_mode not in ('constant', 'reflect', 'symmetric'):
@@ -358,17 +376,28 @@ class FeatureLayer(layers.Layer):
             raise ValueError(
                 f'FeatureLayer takes raw audio of shape (batch, samples), enough for a frame of {self.features.n_fft}, got {tuple(input_shape)}'
             )
-        number, tables = lambda a: np.asarray(a, self.compute_dtype), feature_tables(self.features)
-        self.window, self.filters = number(tables['window'][:, None]), number(tables['filters'])
+        number, tables = (
+            lambda a: np.asarray(a, self.compute_dtype),
+            feature_tables(self.features),
+        )
+        self.window, self.filters = (
+            number(tables['window'][:, None]),
+            number(tables['filters']),
+        )
         self.dft = [(number(cos), number(sin)) for cos, sin in tables['dft']]
         if isinstance(self.features, MFCC):
-            self.dct, self.dct_sum = number(tables['dct']), number(tables['dct'].sum(1)[:, None])
+            self.dct, self.dct_sum = (
+                number(tables['dct']),
+                number(tables['dct'].sum(1)[:, None]),
+            )
 
     def call(self, y):
         f = self.features
         if f.center:
             y = ops.pad(y, [[0, 0], [f.n_fft // 2, f.n_fft // 2]], mode=f.pad_mode)
-        mel = mel_power(_frame(y, f.n_fft, f.hop_length) * self.window, self.dft, self.filters)
+        mel = mel_power(
+            _frame(y, f.n_fft, f.hop_length) * self.window, self.dft, self.filters
+        )
         out = ops.log(ops.maximum(mel, f.amin)) * (10 / math.log(10)) - 10 * math.log10(
             max(f.amin, f.ref)
         )

@@ -132,7 +132,8 @@ class StoreWriter:
     ):
         self.row_bytes, self.lines, self.written = row_bytes, [], time.monotonic()
         self.data, self.index = [
-            open(folder / name, 'ab', buffering=0) for name in ('features.dat', 'index.jsonl')
+            open(folder / name, 'ab', buffering=0)
+            for name in ('features.dat', 'index.jsonl')
         ]
         self.by_path, self.by_content, self.end, size = read_index(
             folder / 'index.jsonl', self.data.tell() // row_bytes
@@ -140,13 +141,17 @@ class StoreWriter:
         self.data.truncate(self.end * row_bytes)
         self.index.truncate(size)
 
-    def add(self, name, signature, content, rows):  # content that is there already gets a line only
+    def add(
+        self, name, signature, content, rows
+    ):  # content that is there already gets a line only
         if content not in self.by_content:
             write_all(self.data, np.ascontiguousarray(rows))
             self.by_content[content] = self.end, len(rows)
             self.end += len(rows)
         self.by_path[name] = signature, content
-        self.lines.append(json.dumps([name, signature, content, *self.by_content[content]]) + '\n')
+        self.lines.append(
+            json.dumps([name, signature, content, *self.by_content[content]]) + '\n'
+        )
         if time.monotonic() - self.written > COMMIT_EVERY:
             self.commit()
 
@@ -171,7 +176,8 @@ def store_folder(
     text = json.dumps(settings | {'layout': 1}, indent=1, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
     folder = (
-        Path(cache or cache_dir() / 'features') / f'{re.sub("[^A-Za-z0-9._-]", "_", name)}-{key}'
+        Path(cache or cache_dir() / 'features')
+        / f'{re.sub("[^A-Za-z0-9._-]", "_", name)}-{key}'
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -249,7 +255,12 @@ class FeatureStore:
         skipped,  # DataFrame fname, path, reason of those left out
         places,  # First row and number of frames of each clip
     ):
-        self.folder, self.features, self.clips, self.skipped = folder, features, clips, skipped
+        self.folder, self.features, self.clips, self.skipped = (
+            folder,
+            features,
+            clips,
+            skipped,
+        )
         self.start, self.frames = np.array(places, int).reshape(-1, 2).T
         data = (
             np.memmap(folder / 'features.dat', features.dtype, 'r')
@@ -332,5 +343,9 @@ def prepare_data(
     )
     kept = clips.subset(~bad) if bad.any() else clips
     return FeatureStore(
-        folder, features, kept, skipped, [by_content[by_path[p][1]] for p in kept.table.path]
+        folder,
+        features,
+        kept,
+        skipped,
+        [by_content[by_path[p][1]] for p in kept.table.path],
     )

@@ -363,7 +363,7 @@ def read_keras(
     return make_tagger(path, keras_ensemble([read_model(path)], None), read_metadata(path))
 
 def load_tagger(
-    model=None,  # Folder of a run, or an exported file; None: the model that soundtag brings along (chapter 09e)
+    model=None,  # Folder of a run, or an exported file; None: the model that soundtag brings along (chapter 28)
 ):  # `Tagger`
     "A tagger from wherever it is."
     if model is None:

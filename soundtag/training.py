@@ -89,9 +89,13 @@ class Recipe:
     "All that decides what is learned, beside data, folds and seed; the defaults are the post's."
 
     name: str  # What it is called in a command and in results
-    features: object = MFCC(sr=44100, n_mfcc=40, hop_length=512)  # A feature object of chapter 04
+    features: object = MFCC(
+        sr=44100, n_mfcc=40, hop_length=512
+    )  # A feature object of chapter 04
     seconds: float = 2.0  # Sound taken from each clip once and for all, in s; None: all
-    window: float = None  # Of that, s heard at once, cut anew in each epoch; None: everything
+    window: float = (
+        None  # Of that, s heard at once, cut anew in each epoch; None: everything
+    )
     shorter: tuple = ()  # Shorter windows, in s, that batches of training have in turn with it
     silence: float = None  # Both ends of a clip are left out where so many dB below its loudest value; None: kept
     short: str = 'repeat'  # What fills the window of a shorter clip, one of `SHORT`
@@ -111,9 +115,7 @@ class Recipe:
     epochs: int = 30  # At most
     least_steps: int = 0  # More epochs for small sets, until there are so many steps
     doubt: float = 0.0  # Share of the epochs for a first training, which says what unverified labels the real one believes, and all clips are mixed then, whatever `unmixed` says; 0: believe all
-    settle: int = (
-        0  # Passes over the clips as they are, after training, for the means of batch normalisation
-    )
+    settle: int = 0  # Passes over the clips as they are, after training, for the means of batch normalisation
     patience: int = 5  # Epochs without a lower watched loss before it stops
     watch: str = 'scored'  # Fold whose loss picks the epoch: the scored one, an inner one left out of training, or none
 
@@ -146,7 +148,9 @@ RECIPES = {
     'post': Recipe('post'),
     'strong': Recipe(
         'strong',
-        features=LogMel(sr=44100, n_mels=64, n_fft=2048, hop_length=882, amin=1e-8, top_db=None),
+        features=LogMel(
+            sr=44100, n_mels=64, n_fft=2048, hop_length=882, amin=1e-8, top_db=None
+        ),
         seconds=None,
         window=5.0,
         shorter=(2.0,),
@@ -185,7 +189,9 @@ def get_recipe(
     "The recipe meant, or one clear error."
     if isinstance(recipe, str):
         if recipe not in RECIPES:
-            raise RunError(f'no recipe is called {recipe!r}; choose one of {", ".join(RECIPES)}')
+            raise RunError(
+                f'no recipe is called {recipe!r}; choose one of {", ".join(RECIPES)}'
+            )
         recipe = RECIPES[recipe]
     return recipe if epochs is None else replace(recipe, epochs=epochs, least_steps=0)
 
@@ -244,7 +250,10 @@ def predict_rows(
     if not len(batches):
         return np.zeros((0, model.output_shape[-1]), 'float32')
     return np.concatenate(
-        [keras.ops.convert_to_numpy(model(batches[i], training=False)) for i in range(len(batches))]
+        [
+            keras.ops.convert_to_numpy(model(batches[i], training=False))
+            for i in range(len(batches))
+        ]
     )
 
 # %% ../nbs/07_training.ipynb #97a83b57
@@ -307,9 +316,12 @@ def predict_clips(
     recipe,  # A `Recipe`
 ):  # Probabilities, float32, shape (rows, labels)
     "What a model makes of whole clips."
-    views = [X] if recipe.window is None else [X.at(u) for u in np.linspace(0, 1, recipe.crops)]
+    views = (
+        [X] if recipe.window is None else [X.at(u) for u in np.linspace(0, 1, recipe.crops)]
+    )
     return np.mean(
-        [predict_rows(model, view, rows, batch_size=recipe.batch_size) for view in views], axis=0
+        [predict_rows(model, view, rows, batch_size=recipe.batch_size) for view in views],
+        axis=0,
     )
 
 # %% ../nbs/07_training.ipynb #f85d31cb
@@ -323,7 +335,9 @@ def deterministic(
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-    before = tf.config.optimizer.get_experimental_options().get('disable_meta_optimizer', False)
+    before = tf.config.optimizer.get_experimental_options().get(
+        'disable_meta_optimizer', False
+    )
     tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': True})
     level = tf.get_logger().level
     tf.get_logger().setLevel(
@@ -378,7 +392,9 @@ def build_model(
         n_labels, input_shape=(bands, None if recipe.shorter else frames, channels)
     )
     model = standardized(network, *feature_stats(X, rows, axis=recipe.standardize))
-    rate = learning_rate(recipe, recipe.epochs_of(len(rows)) * -(-len(rows) // recipe.batch_size))
+    rate = learning_rate(
+        recipe, recipe.epochs_of(len(rows)) * -(-len(rows) // recipe.batch_size)
+    )
     optimizer = (
         keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
         if recipe.weight_decay
@@ -462,7 +478,9 @@ def recalibrate_batch_norm(
     passes,  # How often each clip passes
 ):  # `model`
     "Take the means and variances of batch normalisation anew."
-    norms = [l for l in model.layers[-1].layers if isinstance(l, keras.layers.BatchNormalization)]
+    norms = [
+        l for l in model.layers[-1].layers if isinstance(l, keras.layers.BatchNormalization)
+    ]
     momenta = [l.momentum for l in norms]
     for i in range(passes * len(batches)):
         for l in norms:
@@ -495,7 +513,9 @@ def training_batches(
 ):  # A `PyDataset`
     "What the network is shown while it learns."
     if recipe.window is None:
-        return FeatureRows(X, rows, targets, batch_size=recipe.batch_size, seed=seed, epoch=epoch)
+        return FeatureRows(
+            X, rows, targets, batch_size=recipe.batch_size, seed=seed, epoch=epoch
+        )
     frames = (X.frames, *map(recipe.frames_of, recipe.shorter))
     return AugmentedRows(
         X.store,
@@ -526,7 +546,14 @@ def fit_fold(
     if recipe.doubts(train, unverified):
         recipe = replace(recipe, augment=replace(recipe.augment, unmixed=0.0))
         targets = relabel(
-            X, targets, train, unverified, recipe=recipe, seed=seed, folder=folder, more=more
+            X,
+            targets,
+            train,
+            unverified,
+            recipe=recipe,
+            seed=seed,
+            folder=folder,
+            more=more,
         )
     fixed, logs = recipe.watch == 'none', logs or Path(folder) / 'logs'
     with deterministic(seed), mixed_precision():
@@ -536,7 +563,9 @@ def fit_fold(
             keras.config.dtype_policy().name != 'float32',
         )
         if fixed:
-            model, done = load_checkpoint(folder, model, -(-len(train) // recipe.batch_size))
+            model, done = load_checkpoint(
+                folder, model, -(-len(train) // recipe.batch_size)
+            )
         batches, epochs = (
             training_batches(recipe, X, train, targets, seed, done),
             recipe.epochs_of(len(train)),
@@ -583,7 +612,9 @@ def fold_seed(
     k,  # One of them
 ):  # Below 2³², the same whatever was trained before
     "A seed of its own for each fold."
-    return int(np.random.SeedSequence([seed, sorted(set(fold)).index(k)]).generate_state(1)[0])
+    return int(
+        np.random.SeedSequence([seed, sorted(set(fold)).index(k)]).generate_state(1)[0]
+    )
 
 # %% ../nbs/07_training.ipynb #4d7d8cfa
 def split_rows(
@@ -667,10 +698,14 @@ def config_differences(
 ):  # Like ['seed: 0 there, 1 here']
     "What two runs do not have in common."
     a, b = (pd.json_normalize(c, sep=' ').iloc[0].to_dict() for c in (old, new))
-    names = [n for n in a | b if a.get(n) != b.get(n) and n not in ('data root', 'selection')]
+    names = [
+        n for n in a | b if a.get(n) != b.get(n) and n not in ('data root', 'selection')
+    ]
     if 'data fingerprint' in names:
         names = ['data', *(n for n in names if not n.startswith('data '))]
-        a['data'], b['data'] = (f"{c.get('data name')} {c.get('data fingerprint')}" for c in (a, b))
+        a['data'], b['data'] = (
+            f"{c.get('data name')} {c.get('data fingerprint')}" for c in (a, b)
+        )
     return [f'{n}: {a.get(n)} there, {b.get(n)} here' for n in names]
 
 # %% ../nbs/07_training.ipynb #0602e068
@@ -685,7 +720,9 @@ def check_folder(
     if not out.exists() or all(p.name.startswith('.') for p in out.iterdir()):
         return False
     try:
-        found = config_differences(json.loads((out / 'config.json').read_text('utf-8')), config)
+        found = config_differences(
+            json.loads((out / 'config.json').read_text('utf-8')), config
+        )
     except (OSError, ValueError, AttributeError):
         raise RunError(
             f'{out}: is not empty and holds no run; name another folder with --out'
@@ -783,7 +820,12 @@ def load_run_data(
 ):  # `RunData`
     "Features and targets, once for all folds."
     store = prepare_data(
-        clips, recipe.features, seconds=recipe.seconds, seed=seed, cache=cache, progress=progress
+        clips,
+        recipe.features,
+        seconds=recipe.seconds,
+        seed=seed,
+        cache=cache,
+        progress=progress,
     )
     if not len(store.clips):
         raise RunError(
@@ -814,7 +856,10 @@ def initialise_run_folder(
     fold,  # Series fname → fold
 ):
     "Tidy up after a kill, and write what is known before the first fold."
-    out, table = Path(out), fold.rename('fold').rename_axis('fname').to_csv(lineterminator='\n')
+    out, table = (
+        Path(out),
+        fold.rename('fold').rename_axis('fname').to_csv(lineterminator='\n'),
+    )
     if (out / 'folds.csv').exists() and (out / 'folds.csv').read_text('utf-8') != table:
         raise RunError(
             f'{out}: was begun when other clips could be read; make them as they were, or name another folder with --out'
@@ -865,7 +910,9 @@ class FoldBar(keras.callbacks.Callback):
         self.past, self.done = self.past + self.done, 0  # a fold may take three trainings
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.bar.update((epoch - self.done) * self.params['steps'])  # what was done before a kill
+        self.bar.update(
+            (epoch - self.done) * self.params['steps']
+        )  # what was done before a kill
         self.done = epoch + 1
         self.bar.set_description(
             f"fold {self.k}, epoch {self.done}/{self.params['epochs']}", refresh=False
@@ -877,7 +924,8 @@ class FoldBar(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.here += 1
         self.bar.set_postfix_str(
-            f"accuracy {logs['accuracy']:.0%}, watched {logs['val_accuracy']:.0%}", refresh=False
+            f"accuracy {logs['accuracy']:.0%}, watched {logs['val_accuracy']:.0%}",
+            refresh=False,
         )
 
     @property
@@ -910,7 +958,11 @@ def run_fold(
     "Train fold `k` and predict with it; its last file appears when all the others are there."
     from joblib import cpu_count
 
-    work, logs, predictions = out / f'.fold_{k}', out / f'logs/fold_{k}', out / 'predictions'
+    work, logs, predictions = (
+        out / f'.fold_{k}',
+        out / f'logs/fold_{k}',
+        out / 'predictions',
+    )
     if recipe.watch != 'none':  # what picks an epoch remembers nothing of a killed training
         for folder in (work, logs):
             shutil.rmtree(folder, ignore_errors=True)
@@ -983,7 +1035,9 @@ def combine_folds(
     p = {k: np.load(folder / f'train_predictions_{k}.npy') for k in ks}
     write_npy(folder / 'oof.npy', np.stack([p[k][i] for i, k in enumerate(fold)]))
     mean = geometric_mean([np.load(folder / f'test_predictions_{k}.npy') for k in ks])
-    write_file(folder / 'predictions.csv', top3_csv(clips.test.table.index, mean, clips.labels))
+    write_file(
+        folder / 'predictions.csv', top3_csv(clips.test.table.index, mean, clips.labels)
+    )
 
 # %% ../nbs/07_training.ipynb #e31be33f
 def train_folds(
@@ -1015,7 +1069,9 @@ def train_folds(
             if not (out / f'predictions/predictions_{k}.csv').exists()
         ]
         steps = sum(
-            steps_of(recipe, data.train[split_rows(fold, k, recipe.watch)[0]], data.unverified)
+            steps_of(
+                recipe, data.train[split_rows(fold, k, recipe.watch)[0]], data.unverified
+            )
             for k in todo
         )
         with tqdm(total=steps, unit='batch', disable=None if progress else True) as bar:
@@ -1086,11 +1142,18 @@ def relabel(
     stay = trusted_rows(
         targets,
         asked,
-        short_training_predictions(X, targets, train, asked, folder=Path(folder) / 'first', **how),
+        short_training_predictions(
+            X, targets, train, asked, folder=Path(folder) / 'first', **how
+        ),
     )
     doubted, targets = np.setdiff1d(asked, stay), targets.copy()
     if len(doubted):
         targets[doubted] = short_training_predictions(
-            X, targets, np.setdiff1d(train, doubted), doubted, folder=Path(folder) / 'second', **how
+            X,
+            targets,
+            np.setdiff1d(train, doubted),
+            doubted,
+            folder=Path(folder) / 'second',
+            **how,
         )
     return targets

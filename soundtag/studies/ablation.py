@@ -150,7 +150,10 @@ def benchmark_steps(
                 f"{clips.name}, {name}:",
                 ', '.join(
                     f'{format_percent(mean_std(f[key] for f in entry["folds"]))} {what}'
-                    for key, what in (('accuracy', 'held out'), ('train_accuracy', 'taught'))
+                    for key, what in (
+                        ('accuracy', 'held out'),
+                        ('train_accuracy', 'taught'),
+                    )
                 ),
                 flush=True,
             )
@@ -171,7 +174,9 @@ def step_scores(
             for key in ('accuracy', 'map3', 'train_accuracy', 'seconds')
         }
         if before:
-            told[name]['gain'] = mean_std(np.subtract(told[name]['accuracy']['folds'], before))
+            told[name]['gain'] = mean_std(
+                np.subtract(told[name]['accuracy']['folds'], before)
+            )
         before = told[name]['accuracy']['folds']
     return told
 
@@ -183,7 +188,11 @@ def model_cost(
     "What one answer of a recipe's network costs, about all that it hears at once."
     network = NETWORKS[recipe.network](
         n_labels,
-        input_shape=(recipe.features.n_coef, recipe.frames_of(recipe.window or recipe.seconds), 1),
+        input_shape=(
+            recipe.features.n_coef,
+            recipe.frames_of(recipe.window or recipe.seconds),
+            1,
+        ),
     )
     return {'parameters': network.count_params(), 'multiply_adds': count_macs(network)}
 
@@ -192,7 +201,12 @@ def true_labels(
     clips,  # The `Clips` it was trained on
 ):  # True label index of each training clip, in the order of the run's answers
     "What its answers are compared with."
-    return clips.subset(list(run.folds.index)).table['label'].map(run.labels.index).to_numpy(int)
+    return (
+        clips.subset(list(run.folds.index))
+        .table['label']
+        .map(run.labels.index)
+        .to_numpy(int)
+    )
 
 def over_seeds(
     runs,  # Finished `Run`s, which differ in their seed alone
@@ -206,9 +220,12 @@ def over_seeds(
     }
     sd = lambda v: float(np.std(v, ddof=1)) if len(v) > 1 else None
     return {
-        name: {'mean': float(np.mean(v)), 'sd': sd(v), 'seeds': v} for name, v in each.items()
+        name: {'mean': float(np.mean(v)), 'sd': sd(v), 'seeds': v}
+        for name, v in each.items()
     } | {
-        'together': fold_scores(y, geometric_mean([r.oof for r in runs]), runs[0].folds.to_numpy()),
+        'together': fold_scores(
+            y, geometric_mean([r.oof for r in runs]), runs[0].folds.to_numpy()
+        ),
         'seconds': [t['seconds'] for t in told],
     }
 
@@ -226,7 +243,11 @@ def benchmark_accuracy(
     *,
     out=None,  # JSON file to write
     recipe='strong',  # A `Recipe`, or a name in `RECIPES`
-    seeds=(0, 1, 2),  # A run each; the first deals the folds of all, where the data set has none
+    seeds=(
+        0,
+        1,
+        2,
+    ),  # A run each; the first deals the folds of all, where the data set has none
     runs='runs/accuracy',  # Where the runs go; those begun there are gone on with
     cache=None,  # Folder of the feature store; None: the user's cache
     progress=True,  # Show bars
@@ -289,7 +310,12 @@ def plot_steps(
         )
         ax.hlines(rows, held, taught, color='#dddddd', zorder=0)
         ax.plot(
-            taught, rows, 'o', color=PALETTE[0], markerfacecolor='none', label='taught, at rest'
+            taught,
+            rows,
+            'o',
+            color=PALETTE[0],
+            markerfacecolor='none',
+            label='taught, at rest',
         )
         ax.errorbar(
             held,
@@ -301,7 +327,9 @@ def plot_steps(
             label='held out, ± sd over the folds',
         )
         ax.set(title=title, xlabel='accuracy [%]', xlim=(0, 104))
-        axes[-1].plot(np.array(mean['seconds']) / 60, rows, mark, color='#555555', label=title)
+        axes[-1].plot(
+            np.array(mean['seconds']) / 60, rows, mark, color='#555555', label=title
+        )
     axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
     axes[0].legend(loc='lower left')
@@ -333,7 +361,12 @@ def fold_run(
     "One of the runs of a learning curve."
     kind = 'auto' if clips.train.table.fold.nunique() == folds else 'grouped'
     return train_folds(
-        clips, recipe, folds, Path(runs) / f'{clips.name}-{recipe.name}-{folds}', kind=kind, **kept
+        clips,
+        recipe,
+        folds,
+        Path(runs) / f'{clips.name}-{recipe.name}-{folds}',
+        kind=kind,
+        **kept,
     )
 
 def benchmark_curve(
@@ -351,7 +384,9 @@ def benchmark_curve(
     "Accuracy over the number of clips to learn from."
     recipe, book, rows = get_recipe(recipe, epochs), load_results(out), []
     for n in folds:
-        run = load_run(fold_run(clips, recipe, n, runs, seed=seed, cache=cache, progress=progress))
+        run = load_run(
+            fold_run(clips, recipe, n, runs, seed=seed, cache=cache, progress=progress)
+        )
         y = true_labels(run, clips)
         rows.append(
             {'folds': n, 'clips': len(y) * (n - 1) / n}

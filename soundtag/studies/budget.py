@@ -24,6 +24,7 @@ from ..model import check_labels, raw_cnn
 from ..normalization import audio_norm
 from .study import load_results
 from soundtag.training import (
+    NETWORKS,
     RECIPES,
     FeatureRows,
     Recipe,
@@ -49,7 +50,11 @@ from keras import layers
 def cnn6(
     n_labels,  # Number of labels
     *,
-    input_shape=(64, 501, 1),  # Mel bands, frames, channels; the default is 5 s at a hop of 10 ms
+    input_shape=(
+        64,
+        501,
+        1,
+    ),  # Mel bands, frames, channels; the default is 5 s at a hop of 10 ms
 ):  # Uncompiled `keras.Model`: standardised log-mel in, label probabilities out
     "CNN6 of PANNs: four 5 × 5 convolutions, pooled over all time."
     check_labels(n_labels)
@@ -67,7 +72,9 @@ def cnn6(
     x = layers.Dense(512, activation='relu')(layers.Dropout(0.5)(x))
     return keras.Model(
         inputs,
-        layers.Dense(n_labels, activation='softmax', dtype='float32')(layers.Dropout(0.5)(x)),
+        layers.Dense(n_labels, activation='softmax', dtype='float32')(
+            layers.Dropout(0.5)(x)
+        ),
         name='cnn6',
     )
 
@@ -132,11 +139,15 @@ class RawRecipe:
     size = property(lambda self: seconds_to_samples(self.seconds, sr=self.sr))
     settings = property(
         lambda self: (
-            {n: getattr(self, n) for n in ('name', 'sr', 'seconds', 'mixed', 'crops', 'batch_size')}
+            {
+                n: getattr(self, n)
+                for n in ('name', 'sr', 'seconds', 'mixed', 'crops', 'batch_size')
+            }
             | {'network': self.network.__name__}
         )
     )
 
+NETWORKS['cnn6'] = cnn6  # from here on a recipe may name it
 CNN6 = Recipe(
     'CNN6',
     features=LogMel(
@@ -186,7 +197,10 @@ def between_class_mix(
     sr,  # Their rate in Hz
 ):  # Samples, shape (n,)
     "Two sounds at once, as loud as one."
-    t = r / (r + 10 ** ((a_weighted_level(y1, sr=sr) - a_weighted_level(y2, sr=sr)) / 20) * (1 - r))
+    t = r / (
+        r
+        + 10 ** ((a_weighted_level(y1, sr=sr) - a_weighted_level(y2, sr=sr)) / 20) * (1 - r)
+    )
     return ((t * y1 + (1 - t) * y2) / np.sqrt(t**2 + (1 - t) ** 2)).astype('float32')
 
 # %% ../../nbs/26_budget.ipynb #0b6f1e0c
@@ -253,9 +267,16 @@ def predict_samples(
     "What a model makes of whole clips: the mean over windows."
 
     def views(y):
-        y = np.pad(y, rival.size // 2) if rival.mixed else fix_length(y, max(len(y), rival.size))
+        y = (
+            np.pad(y, rival.size // 2)
+            if rival.mixed
+            else fix_length(y, max(len(y), rival.size))
+        )
         places = [0.5] if rival.crops == 1 else np.linspace(0, 1, rival.crops)
-        cut = [y[a : a + rival.size] for a in (round(u * (len(y) - rival.size)) for u in places)]
+        cut = [
+            y[a : a + rival.size]
+            for a in (round(u * (len(y) - rival.size)) for u in places)
+        ]
         return np.stack(cut if rival.mixed else [audio_norm(w) for w in cut])[..., None]
 
     return np.stack(
@@ -373,7 +394,9 @@ def timed_fold(
         model, batches, answer = build_training(
             rival, data, targets, train, fold_seed(seed, fold, k)
         )
-        clock = time_budget([60 * m for m in minutes], float(model.optimizer.learning_rate), falls)
+        clock = time_budget(
+            [60 * m for m in minutes], float(model.optimizer.learning_rate), falls
+        )
         model.fit(batches, epochs=10**6, shuffle=False, verbose=0, callbacks=[clock])
     rows = []
     for m, kept in zip(minutes, clock.kept):
@@ -436,7 +459,9 @@ def benchmark_budget(
     }
     for k in sorted(set(fold)):
         for name, part in trainings(rivals, minutes):
-            if any(r['fold'] == k and r['minutes'] == part[0] for r in result['rivals'][name]):
+            if any(
+                r['fold'] == k and r['minutes'] == part[0] for r in result['rivals'][name]
+            ):
                 continue
             result['rivals'][name] += (
                 rows := timed_fold(
@@ -448,7 +473,9 @@ def benchmark_budget(
             if progress:
                 print(
                     f'{clips.name}, fold {k}, {name}:',
-                    ', '.join(f"{r['accuracy']:.1%} after {r['minutes']} min" for r in rows),
+                    ', '.join(
+                        f"{r['accuracy']:.1%} after {r['minutes']} min" for r in rows
+                    ),
                     flush=True,
                 )
     return result

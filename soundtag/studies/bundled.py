@@ -28,7 +28,13 @@ from soundtag.calibration import (
 )
 from ..export import export
 from ..mfcc import from_settings
-from ..tagging import keras_ensemble, load_tagger, read_model, read_run, read_run_json
+from soundtag.tagging import (
+    keras_ensemble,
+    load_tagger,
+    read_model,
+    read_run,
+    read_run_json,
+)
 
 # %% ../../nbs/28_bundled.ipynb #b4585b85
 def label_groups(
@@ -65,7 +71,12 @@ def score_unknown(
         }
         for n in rows[0]
         for v in [[r[n] for r in rows]]
-    } | {'together': {'auroc': auroc(known, unknown), 'threshold': threshold_for_recall(known)}}
+    } | {
+        'together': {
+            'auroc': auroc(known, unknown),
+            'threshold': threshold_for_recall(known),
+        }
+    }
 
 # %% ../../nbs/28_bundled.ipynb #db2e1eb8
 def train_without(
@@ -82,7 +93,10 @@ def train_without(
 
     y, labels = data.targets.argmax(1), np.array(data.clips.labels)
     strange, has = np.isin(labels[y], names), ~np.isin(labels, names)
-    train, asked = np.flatnonzero(~strange & (fold != k)), np.flatnonzero(strange | (fold == k))
+    train, asked = (
+        np.flatnonzero(~strange & (fold != k)),
+        np.flatnonzero(strange | (fold == k)),
+    )
     with tempfile.TemporaryDirectory() as folder:
         model = fit_fold(
             data.X,
@@ -185,7 +199,9 @@ def fold_taggers(
             (
                 replace(
                     tagger,
-                    predict=keras_ensemble([read_model(Path(run) / f'best_{k}.keras')], features),
+                    predict=keras_ensemble(
+                        [read_model(Path(run) / f'best_{k}.keras')], features
+                    ),
                 ),
                 np.flatnonzero(fold == k),
             )
@@ -249,7 +265,16 @@ def train_whole(
     "Train one network on every clip."
     from tqdm import tqdm
     from soundtag.files import write_file
-    from soundtag.training import FoldBar, RunError, check_folder, fit_fold, load_run_data, run_config, run_lock, steps_of
+    from soundtag.training import (
+        FoldBar,
+        RunError,
+        check_folder,
+        fit_fold,
+        load_run_data,
+        run_config,
+        run_lock,
+        steps_of,
+    )
 
     if recipe.watch != 'none':
         raise RunError(
@@ -320,7 +345,9 @@ def model_card(
 
     m, u, rows = result['metrics'], result['unknown'], []
     for row, counts in zip(result['labels'], result['confusion']):
-        other = max((c, l['label']) for c, l in zip(counts, result['labels']) if l is not row)
+        other = max(
+            (c, l['label']) for c, l in zip(counts, result['labels']) if l is not row
+        )
         rows.append(
             f"| {row['label']} | {row['clips']} | {row['accuracy']:.0%} | {f'{other[1]} ({other[0]})' if other[0] else ''} |"
         )
@@ -372,7 +399,9 @@ def compare_formats(
         }
         others = {
             name: asked(
-                load_tagger(export(run, Path(folder) / file, half=file == 'half.onnx', **how)[0])
+                load_tagger(
+                    export(run, Path(folder) / file, half=file == 'half.onnx', **how)[0]
+                )
             )
             for name, file in files.items()
         }
@@ -395,14 +424,22 @@ def scene_thresholds(
     seed=0,  # Of the scenes
 ):  # Label → least probability; None where there is no such label
     "The timeline's threshold of each label, from scenes of sounds that the network asked has not heard."
-    from soundtag.studies.scenes import BACKGROUNDS, fit_thresholds, score_scene, scored_scenes
+    from soundtag.studies.scenes import (
+        BACKGROUNDS,
+        fit_thresholds,
+        score_scene,
+        scored_scenes,
+    )
 
     names = [l for l in backgrounds or BACKGROUNDS if l in clips.labels]
     if not names:
         return None
     some, _, asked = fold_taggers(run, clips)
     parts = [
-        (replace(tagger, temperature=temperature), some.subset(np.isin(np.arange(len(some)), rows)))
+        (
+            replace(tagger, temperature=temperature),
+            some.subset(np.isin(np.arange(len(some)), rows)),
+        )
         for tagger, rows in asked
     ]
     heard = [
@@ -425,7 +462,9 @@ def evaluate_recipe(
     from soundtag.studies.ablation import benchmark_curve, fold_run, model_cost
     from soundtag.training import data_of, versions
 
-    y, fold, windows = out_of_fold_windows(fold_run(clips, recipe, folds[-1], runs, **kept), clips)
+    y, fold, windows = out_of_fold_windows(
+        fold_run(clips, recipe, folds[-1], runs, **kept), clips
+    )
     result = {
         'what': 'the model in the box, examined on clips that its folds have not heard',
         'data': data_of(clips),
@@ -437,7 +476,9 @@ def evaluate_recipe(
             'most_frequent': {'accuracy': {'mean': float(np.bincount(y).max() / len(y))}}
         },
     } | box_scores(y, fold, windows, clips.labels)
-    result['curve'] = benchmark_curve(clips, recipe=recipe, folds=folds, runs=runs, **kept)['curve']
+    result['curve'] = benchmark_curve(clips, recipe=recipe, folds=folds, runs=runs, **kept)[
+        'curve'
+    ]
     strange = benchmark_unknown(
         clips,
         out=runs / 'unknown.json',
@@ -447,7 +488,9 @@ def evaluate_recipe(
         temperature=result['temperature'],
         **kept,
     )
-    return result | {'unknown': score_unknown(strange['groups']) | {'groups': strange['groups']}}
+    return result | {
+        'unknown': score_unknown(strange['groups']) | {'groups': strange['groups']}
+    }
 
 def benchmark_box(
     clips,  # `Clips`

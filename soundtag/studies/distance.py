@@ -75,10 +75,13 @@ def decay_statistics(
         )[..., 0]
         for s in (0.03, 0.06, 0.12, 0.25, 0.5)
     ]
-    spectrum = np.abs(np.fft.rfft(groups - groups.mean(axis=-1, keepdims=True), axis=-1)) ** 2
+    spectrum = (
+        np.abs(np.fft.rfft(groups - groups.mean(axis=-1, keepdims=True), axis=-1)) ** 2
+    )
     edges = np.searchsorted(np.fft.rfftfreq(frames, 1 / frames_s), (0.3, 2, 4, 8, 16))
     modulation = 10 * np.log10(
-        np.add.reduceat(spectrum, edges, axis=-1) / spectrum.sum(axis=-1, keepdims=True) + 1e-6
+        np.add.reduceat(spectrum, edges, axis=-1) / spectrum.sum(axis=-1, keepdims=True)
+        + 1e-6
     )
     mean = X.mean(axis=-1)
     ripple = np.diff(mean, 2, axis=1)
@@ -166,7 +169,10 @@ def baselines(
     "What can be answered without a network."
     train, test = (plan[(plan.part == p).to_numpy()] for p in ('train', 'test'))
     inside = (train.response >= 0).to_numpy()
-    d, log_d = train.distance_m.to_numpy()[inside], np.log(train.distance_m.to_numpy()[inside])
+    d, log_d = (
+        train.distance_m.to_numpy()[inside],
+        np.log(train.distance_m.to_numpy()[inside]),
+    )
     rate = ranging.features.sr / ranging.features.hop_length
     statistics = {
         'level': level_statistics,
@@ -190,20 +196,23 @@ def if_told(
 ):  # List of {'spread_db', and `error_metrics`}
     "How far off he is who hears nothing and is told of the room: its reverberation time, and the ratio of direct to reverberant sound, wrong by so many dB."
     train, test = (
-        plan[((plan.part == p) & (plan.response >= 0)).to_numpy()] for p in ('train', 'test')
+        plan[((plan.part == p) & (plan.response >= 0)).to_numpy()]
+        for p in ('train', 'test')
     )
     rng, told = np.random.default_rng([ranging.seed, 40]), []
     for spread in SPREADS:
         A, B = (
             np.stack(
-                [np.log(rows.rt60), rows.drr + spread * rng.standard_normal(len(rows))], axis=1
+                [np.log(rows.rt60), rows.drr + spread * rng.standard_normal(len(rows))],
+                axis=1,
             )
             for rows in (train, test)
         )
         told.append(
             {'spread_db': spread}
             | error_metrics(
-                test, regression(A, np.log(train.distance_m.to_numpy()), B, seed=ranging.seed)
+                test,
+                regression(A, np.log(train.distance_m.to_numpy()), B, seed=ranging.seed),
             )
         )
     return told
@@ -218,7 +227,9 @@ def leaks(
     for name, pictures in X.items():
         log_d, log_sd = predict_distance(model, pictures)
         told[name] = error_metrics(plan, log_d) | {
-            'holds_80': bootstrap_over_rooms(interval_covers(plan, log_d, log_sd), plan.room),
+            'holds_80': bootstrap_over_rooms(
+                interval_covers(plan, log_d, log_sd), plan.room
+            ),
             'median_factor_80': float(np.median(np.exp(Z80 * np.exp(log_sd)))),
             'constant_mae': float(np.abs(np.median(np.exp(log_d)) - d).mean()),
             'correlation': float(np.corrcoef(log_d, np.log(d))[0, 1]),
@@ -249,7 +260,11 @@ def evaluate_distance(
     ]
     told = {
         'metrics': error_metrics(test, log_d)
-        | {'holds_80': bootstrap_over_rooms(interval_covers(test, log_d, log_sd), test.room)},
+        | {
+            'holds_80': bootstrap_over_rooms(
+                interval_covers(test, log_d, log_sd), test.room
+            )
+        },
         'baselines': {name: error_metrics(test, a) for name, a in others.items()},
         'calibration': calibration,
         'by_distance': grouped(limits(d, DISTANCES)),
@@ -320,11 +335,15 @@ def try_features(
         if name in told:
             continue
         tried = replace(trial(ranging, **TRIALS[name]), epochs=epochs)
-        A, B = (make_examples(rows, sounds, responses, tried, **how) for rows in (train, valid))
+        A, B = (
+            make_examples(rows, sounds, responses, tried, **how) for rows in (train, valid)
+        )
         model = fit_ranging(A, regression_targets(train), tried)
         log_d, log_sd = predict_distance(model, B)
         e = error_metrics(valid, log_d)
-        nll = np.mean(log_sd + 0.5 * ((np.log(valid.distance_m) - log_d) / np.exp(log_sd)) ** 2)
+        nll = np.mean(
+            log_sd + 0.5 * ((np.log(valid.distance_m) - log_d) / np.exp(log_sd)) ** 2
+        )
         told[name] = {
             'nll': float(nll),
             'mae': e['mae']['mean'],
@@ -346,10 +365,19 @@ def kept_examples(
 ):  # Pictures
     "Pictures, made once: a benchmark that was stopped goes on behind them."
     made_of = {
-        n: v for n, v in ranging.settings.items() if n in ('features', 'phase', 'seconds', 'seed')
+        n: v
+        for n, v in ranging.settings.items()
+        if n in ('features', 'phase', 'seconds', 'seed')
     }  # what comes later does not change them
     told = json.dumps(
-        [made_of, plan.to_csv(), sounds.table.to_csv(), how.get('variant'), SIMULATION, stage],
+        [
+            made_of,
+            plan.to_csv(),
+            sounds.table.to_csv(),
+            how.get('variant'),
+            SIMULATION,
+            stage,
+        ],
         sort_keys=True,
     )
     path = (
@@ -408,7 +436,9 @@ def all_pictures(
         for part in PARTS
     }
     return X | {
-        v: kept_examples(v, rows['test'], sounds, responses, ranging, folder, variant=v, **how)
+        v: kept_examples(
+            v, rows['test'], sounds, responses, ranging, folder, variant=v, **how
+        )
         for v in VARIANTS[1:]
     }
 
@@ -561,7 +591,12 @@ def far_rooms(
 ):  # `RoomDistribution`
     "Rooms that are large enough for all of these distances."
     return RoomDistribution(
-        sr=sr, rooms=rooms, at=at, size=(max(3.0, 1.6 * max(at)), 15.0), rt60=(0.3, 1.2), seed=2
+        sr=sr,
+        rooms=rooms,
+        at=at,
+        size=(max(3.0, 1.6 * max(at)), 15.0),
+        rt60=(0.3, 1.2),
+        seed=2,
     )
 
 def tagging_by_distance(
@@ -589,11 +624,13 @@ def tagging_by_distance(
         simulate_rooms(rooms, cache=cache, n_jobs=n_jobs, progress=progress),
     )
     places = {'as recorded': None} | {
-        f'{d:g} m': responses.table.distance_m.round(3).to_numpy() == round(d, 3) for d in rooms.at
+        f'{d:g} m': responses.table.distance_m.round(3).to_numpy() == round(d, 3)
+        for d in rooms.at
     }
     alone = {
         k: replace(
-            tagger, predict=keras_ensemble([read_model(Path(run) / f'best_{k}.keras')], features)
+            tagger,
+            predict=keras_ensemble([read_model(Path(run) / f'best_{k}.keras')], features),
         )
         for k in fold.unique()
     }
@@ -618,8 +655,12 @@ def tagging_by_distance(
                 )
             )
             q = alone[k].probabilities(heard, sr)
-            p[name].append(np.full(len(tagger.labels), 1 / len(tagger.labels)) if q is None else q)
-    return {name: fold_scores(some.y, np.array(q), fold.to_numpy()) for name, q in p.items()}
+            p[name].append(
+                np.full(len(tagger.labels), 1 / len(tagger.labels)) if q is None else q
+            )
+    return {
+        name: fold_scores(some.y, np.array(q), fold.to_numpy()) for name, q in p.items()
+    }
 
 def with_rooms(
     clips,  # `Clips`; the training ones count
@@ -636,14 +677,18 @@ def with_rooms(
     folder = (
         Path(folder) / hashlib.sha256(made_of.encode()).hexdigest()[:12]
     )  # others are never taken for these
-    clips = replace(clips, table=clips.table.assign(fold=make_folds(clips, folds).astype('Int64')))
+    clips = replace(
+        clips, table=clips.table.assign(fold=make_folds(clips, folds).astype('Int64'))
+    )
     table = pd.concat(
         [clips.table.rename(index=lambda n: f'room {k + 1}, {n}') for k in range(copies)]
     )
     if not (folder / 'recordings.csv').exists():
         simulate_dataset(replace(clips, table=table), responses, folder, progress=progress)
     return merge(
-        clips, replace(load_clips(folder), labels=clips.labels), name=f'{clips.name} in rooms, too'
+        clips,
+        replace(load_clips(folder), labels=clips.labels),
+        name=f'{clips.name} in rooms, too',
     )
 
 def benchmark_far(
@@ -697,7 +742,9 @@ def benchmark_far(
                 )
             )
             metrics[name] = tagging_by_distance(
-                train_folds(data, spent, folds, runs / name.replace(', ', ' '), seed, **how),
+                train_folds(
+                    data, spent, folds, runs / name.replace(', ', ' '), seed, **how
+                ),
                 clips,
                 rooms=rooms,
                 **how,

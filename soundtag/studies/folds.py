@@ -36,7 +36,11 @@ KINDS = {
         2,
         'scored',
     ),  # The post's KFold(2), clips in the order of their names
-    'sorted by label': ('by label', 2, 'scored'),  # The same, clips in the order of their labels
+    'sorted by label': (
+        'by label',
+        2,
+        'scored',
+    ),  # The same, clips in the order of their labels
     'stratified, 2 folds': ('stratified', 2, 'scored'),
     'stratified': ('stratified', 5, 'scored'),
     'grouped': ('grouped', 5, 'scored'),

@@ -46,11 +46,22 @@ def network_input(
         return AudioSequence(clips, sr=RAW_SR, seconds=seconds, seed=seed)
     if name == 'raw':
         return AudioSequence(
-            clips, sr=RAW_SR, seconds=seconds, batch_size=len(clips), shuffle=False, seed=seed
+            clips,
+            sr=RAW_SR,
+            seconds=seconds,
+            batch_size=len(clips),
+            shuffle=False,
+            seed=seed,
         )[0][0]
     with tempfile.TemporaryDirectory() as cache:
         store = prepare_data(
-            clips, INPUTS[name], seconds=seconds, seed=seed, cache=cache, n_jobs=1, progress=False
+            clips,
+            INPUTS[name],
+            seconds=seconds,
+            seed=seed,
+            cache=cache,
+            n_jobs=1,
+            progress=False,
         )
         if len(store.skipped):
             raise ValueError(store.skipped.reason.iloc[0])
@@ -66,7 +77,9 @@ def input_network(
     if X.ndim == 3:
         model = raw_cnn(n_labels, input_shape=X.shape[1:])
     else:
-        model = standardized(post_cnn(n_labels, input_shape=X.shape[1:]), *feature_stats(X, rows))
+        model = standardized(
+            post_cnn(n_labels, input_shape=X.shape[1:]), *feature_stats(X, rows)
+        )
     model.compile('adam', 'categorical_crossentropy', metrics=['accuracy'])
     return model
 
@@ -116,7 +129,9 @@ def time_inputs(
             prepared = time.perf_counter() - start
             array = X[0][0] if isinstance(X, AudioSequence) else X
             if not turn:
-                models[name] = input_network(array, len(clips.labels), np.arange(len(array)))
+                models[name] = input_network(
+                    array, len(clips.labels), np.arange(len(array))
+                )
                 rows[name] = {
                     'network': 'raw_cnn' if array.ndim == 3 else 'post_cnn',
                     'parameters': models[name].count_params(),

@@ -16,7 +16,14 @@ from ..files import write_file
 from ..metrics import accuracy
 from .folds import fit_and_predict
 from .study import load_results
-from ..training import assign_folds, data_of, get_recipe, load_run_data, split_rows, versions
+from soundtag.training import (
+    assign_folds,
+    data_of,
+    get_recipe,
+    load_run_data,
+    split_rows,
+    versions,
+)
 
 # %% ../../nbs/25_noise.ipynb #304ccf42
 def add_label_noise(
@@ -36,7 +43,9 @@ def add_label_noise(
     targets[wrong] = np.eye(labels, dtype=targets.dtype)[
         (targets[wrong].argmax(1) + rng.integers(1, labels, number)) % labels
     ]
-    table = data.clips.table.assign(verified=~np.isin(np.arange(len(targets)), order[: 2 * number]))
+    table = data.clips.table.assign(
+        verified=~np.isin(np.arange(len(targets)), order[: 2 * number])
+    )
     return replace(data, targets=targets, clips=replace(data.clips, table=table))
 
 WAYS = 'believed', 'left out', 'doubted'  # What to do about unverified labels
@@ -75,7 +84,9 @@ def recovered_share(
     clean = mean.pop('0')['believed']
     return {
         share: {
-            way: (a - ways['believed']) / cost if (cost := clean - ways['believed']) > 0 else None
+            way: (a - ways['believed']) / cost
+            if (cost := clean - ways['believed']) > 0
+            else None
             for way, a in ways.items()
             if way != 'believed'
         }

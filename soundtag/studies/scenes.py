@@ -40,7 +40,11 @@ def match_onsets(
     true, told, i, j, n = sorted(true), sorted(told), 0, 0, 0
     while i < len(true) and j < len(told):
         near = abs(true[i] - told[j]) <= collar
-        n, i, j = n + near, i + (near or true[i] < told[j]), j + (near or true[i] >= told[j])
+        n, i, j = (
+            n + near,
+            i + (near or true[i] < told[j]),
+            j + (near or true[i] >= told[j]),
+        )
     return n
 
 def detect_events(
@@ -72,24 +76,33 @@ def fit_thresholds(
 ):  # Label → threshold, THRESHOLD where no event of it was
     "Thresholds that find most and invent least."
     h, e, best = np.zeros((len(labels), len(GRID))), np.zeros((len(labels), len(GRID))), {}
-    t = np.array([sum(x.label == label for true in truths for x in true) for label in labels])
+    t = np.array(
+        [sum(x.label == label for true in truths for x in true) for label in labels]
+    )
     for j, least in enumerate(GRID):
         for (rows, bands), true in zip(heard, truths):
             told = detect_events(rows, bands, labels, dict.fromkeys(labels, least))
             for i, label in enumerate(labels):
                 mine = [x.onset for x in told if x.label == label]
                 h[i, j], e[i, j] = (
-                    h[i, j] + match_onsets([x.onset for x in true if x.label == label], mine),
+                    h[i, j]
+                    + match_onsets([x.onset for x in true if x.label == label], mine),
                     e[i, j] + len(mine),
                 )
     for i, label in enumerate(labels):
-        three = lambda counts: np.convolve(np.pad(counts, 1, mode='edge'), np.ones(3), 'valid')
+        three = lambda counts: np.convolve(
+            np.pad(counts, 1, mode='edge'), np.ones(3), 'valid'
+        )
         f = 2 * three(h[i]) / (3 * t[i] + three(e[i]) + 1e-9)
         best[label] = float(round(GRID[f.argmax()], 2)) if f.max() > 0 else THRESHOLD
     return best
 
 # %% ../../nbs/27_scenes.ipynb #8dee8444
-BACKGROUNDS = 'crackling_fire', 'rain', 'sea_waves'  # Labels of ESC-10 that sound all the time
+BACKGROUNDS = (
+    'crackling_fire',
+    'rain',
+    'sea_waves',
+)  # Labels of ESC-10 that sound all the time
 SNRS = 0, 5, 10, 15, 20  # dB
 
 def split_by_recording(
@@ -117,7 +130,9 @@ def scene_sounds(
         if label not in names:
             sounds.setdefault(label, []).append(excerpt(y, sr=sr))
         else:
-            backgrounds.setdefault(label, []).append(excerpt(y, sr=sr, longest=30.0, drop=60.0))
+            backgrounds.setdefault(label, []).append(
+                excerpt(y, sr=sr, longest=30.0, drop=60.0)
+            )
     return sounds, backgrounds
 
 def count_scene(
@@ -131,7 +146,12 @@ def count_scene(
 
     lists = [
         [
-            {'event_label': e.label, 'onset': e.onset, 'offset': e.offset, 'filename': 'scene'}
+            {
+                'event_label': e.label,
+                'onset': e.onset,
+                'offset': e.offset,
+                'filename': 'scene',
+            }
             for e in events
             if e.label in labels
         ]
@@ -161,7 +181,9 @@ def f1(
 ):  # dict: f1, precision, recall, and the events they rest on
     "The harmonic mean of precision and recall, and both."
     h, t, e = (
-        (int(n) for n in np.sum(np.reshape(counts, (-1, 3)), axis=0)) if len(counts) else (0, 0, 0)
+        (int(n) for n in np.sum(np.reshape(counts, (-1, 3)), axis=0))
+        if len(counts)
+        else (0, 0, 0)
     )
     return {
         'f1': 2 * h / max(1, t + e),
@@ -295,7 +317,8 @@ def begin_timeline(
     return (
         begun
         if all(begun.get(n) == v for n, v in result.items())
-        else result | {'thresholds': None, 'scenes': [], 'labels': {'event': {}, 'segment': {}}}
+        else result
+        | {'thresholds': None, 'scenes': [], 'labels': {'event': {}, 'segment': {}}}
     )
 
 def add_scene(
@@ -331,9 +354,14 @@ def benchmark_timeline(
     from soundtag.files import write_file
     from soundtag.studies.study import load_results
 
-    labels, sides = list(parts[0][0].labels), [split_by_recording(c, seed) for _, c in parts]
+    labels, sides = (
+        list(parts[0][0].labels),
+        [split_by_recording(c, seed) for _, c in parts],
+    )
     development, scored = ([(t, s[k]) for (t, _), s in zip(parts, sides)] for k in (0, 1))
-    result = begin_timeline(parts, load_results(out), scenes=scenes, trials=trials, seed=seed)
+    result = begin_timeline(
+        parts, load_results(out), scenes=scenes, trials=trials, seed=seed
+    )
 
     def save():
         return out and write_file(out, json.dumps(result, indent=1) + '\n')
@@ -346,7 +374,9 @@ def benchmark_timeline(
         result['thresholds'] = fit_thresholds(*zip(*heard), labels)
     for tagger, scene in scored_scenes(scored, len(result['scenes']), scenes, [seed, 1]):
         add_scene(
-            result, scene, detect_events(*score_scene(tagger, scene), labels, result['thresholds'])
+            result,
+            scene,
+            detect_events(*score_scene(tagger, scene), labels, result['thresholds']),
         )
         if len(result['scenes']) % 10 == 0:
             save()

@@ -105,7 +105,9 @@ def feature_peers(
         from torchaudio.transforms import MFCC as layer
 
         torch.set_num_threads(1)
-        mfcc = layer(f.sr, f.n_mfcc, melkwargs=cut | {'n_mels': f.n_mels, 'pad_mode': 'constant'})
+        mfcc = layer(
+            f.sr, f.n_mfcc, melkwargs=cut | {'n_mels': f.n_mels, 'pad_mode': 'constant'}
+        )
         return lambda y: mfcc(torch.from_numpy(y)).numpy()
 
     def kapre():
@@ -123,7 +125,10 @@ def feature_peers(
     def essentia():
         from essentia import standard as es
 
-        window, spectrum = es.Windowing(type='hann', size=f.n_fft), es.Spectrum(size=f.n_fft)
+        window, spectrum = (
+            es.Windowing(type='hann', size=f.n_fft),
+            es.Spectrum(size=f.n_fft),
+        )
         mfcc = es.MFCC(
             inputSize=1 + f.n_fft // 2,
             sampleRate=f.sr,
@@ -171,10 +176,15 @@ def benchmark_one_core(
     (ffts, no_fft), (others, no_peer) = bare_ffts(f.n_fft), feature_peers(f, peers)
     jobs = {'ours': lambda: [f(y) for y in sounds]}
     jobs |= {name: lambda run=run: [run(y) for y in sounds] for name, run in others.items()}
-    jobs |= {f'FFT {name}': lambda run=run: [run(x) for x in frames] for name, run in ffts.items()}
+    jobs |= {
+        f'FFT {name}': lambda run=run: [run(x) for x in frames]
+        for name, run in ffts.items()
+    }
     with threadpool_limits(1):
         taken = time_in_turn(jobs, rounds)
-    fastest = min((n for n in taken if n.startswith('FFT')), key=lambda n: np.median(taken[n]))
+    fastest = min(
+        (n for n in taken if n.startswith('FFT')), key=lambda n: np.median(taken[n])
+    )
     return {
         'ratios': {f'{name} / ours': ratio(taken[name], taken['ours']) for name in others}
         | {'ours / fastest FFT': ratio(taken['ours'], taken[fastest])},
@@ -225,7 +235,9 @@ def benchmark_preparation(
         number = iter(range(100))
 
         def prepare(folder, **how):
-            return prepare_data(clips, f, cache=Path(temp) / folder, n_jobs=n_jobs, progress=False)
+            return prepare_data(
+                clips, f, cache=Path(temp) / folder, n_jobs=n_jobs, progress=False
+            )
 
         jobs = {
             'the post': lambda: librosa_loop(clips, sr=f.sr, n_mfcc=f.n_mfcc),
@@ -236,7 +248,8 @@ def benchmark_preparation(
         steps = step_shares(clips, f)
     return {
         'ratios': {
-            f'the post / {name}': ratio(taken['the post'], taken[name]) for name in list(taken)[1:]
+            f'the post / {name}': ratio(taken['the post'], taken[name])
+            for name in list(taken)[1:]
         },
         'milliseconds': {
             name: float(1000 * np.median(t) / len(clips)) for name, t in taken.items()
@@ -302,7 +315,9 @@ def yamnet_network(
     import soundtag.model  # before Keras
     import keras
 
-    network = keras.applications.MobileNet(input_shape=(96, 64, 1), weights=None, classes=521)
+    network = keras.applications.MobileNet(
+        input_shape=(96, 64, 1), weights=None, classes=521
+    )
     network.export(path, format='litert', verbose=False)
     return path
 

@@ -56,7 +56,11 @@ def ratio(
 def peak_memory():  # Of this process, in MB
     "The largest memory so far."
     try:
-        return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]) * 1024 / 1e6
+        return (
+            int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])
+            * 1024
+            / 1e6
+        )
     except (OSError, IndexError):
         import resource
 
@@ -76,9 +80,16 @@ def data_sets(
         except DataError:
             return 0
 
-    parts = [] if listed(path) else [p for p in Path(path).iterdir() if p.is_dir() and listed(p)]
+    parts = (
+        []
+        if listed(path)
+        else [p for p in Path(path).iterdir() if p.is_dir() and listed(p)]
+    )
     return (
-        [load_clips(p, allow_missing) for p in sorted(parts, key=lambda p: (-listed(p), p.name))]
+        [
+            load_clips(p, allow_missing)
+            for p in sorted(parts, key=lambda p: (-listed(p), p.name))
+        ]
         if len(parts) > 1
         else [load_clips(path, allow_missing)]
     )
@@ -88,7 +99,11 @@ def data_folder(path, allow_missing=False):  # As for `data_sets`
     from soundtag.dataset import merge
 
     parts = data_sets(path, allow_missing)
-    return merge(*parts, name=' and '.join(c.name for c in parts)) if len(parts) > 1 else parts[0]
+    return (
+        merge(*parts, name=' and '.join(c.name for c in parts))
+        if len(parts) > 1
+        else parts[0]
+    )
 
 # %% ../../nbs/20_studies.ipynb #69cdf75b
 @dataclass(frozen=True)
@@ -104,7 +119,9 @@ STUDIES = {
     'features': Entry(
         'speed.benchmark_features', 'speed of MFCC and preparation beside other libraries'
     ),
-    'tagging': Entry('speed.benchmark_tagging', 'speed of the bundled model, from file to names'),
+    'tagging': Entry(
+        'speed.benchmark_tagging', 'speed of the bundled model, from file to names'
+    ),
     'inputs': Entry(
         'inputs.benchmark_inputs', 'raw audio, log-mel and MFCC as input of a network'
     ),
@@ -114,16 +131,22 @@ STUDIES = {
         'ablation.benchmark_steps', 'what each step from the recipe post to strong is worth'
     ),
     'curve': Entry(
-        'ablation.benchmark_curve', 'accuracy over the number of clips to learn from', 'merged'
+        'ablation.benchmark_curve',
+        'accuracy over the number of clips to learn from',
+        'merged',
     ),
     'noise': Entry(
         'noise.benchmark_noise', 'what wrong labels cost, and what relabelling recovers'
     ),
     'budget': Entry(
-        'budget.benchmark_budget', 'what five networks know after one to eight minutes of learning'
+        'budget.benchmark_budget',
+        'what five networks know after one to eight minutes of learning',
     ),
     'bundled': Entry(
-        'bundled.benchmark_box', 'the bundled model, examined and made', 'merged', model=True
+        'bundled.benchmark_box',
+        'the bundled model, examined and made',
+        'merged',
+        model=True,
     ),
     'distance': Entry(
         'distance.benchmark_distance',
@@ -154,7 +177,9 @@ def parser():  # argparse.ArgumentParser
 For tagging to far but gap, DATA may be a folder of data sets. Those from folds on take hours, and
 are resumed by the same call. bundled and distance write their model beside FILE.""",
     )
-    p.add_argument('name', metavar='NAME', choices=list(STUDIES), help='one of the studies below')
+    p.add_argument(
+        'name', metavar='NAME', choices=list(STUDIES), help='one of the studies below'
+    )
     p.add_argument(
         'data', metavar='DATA', nargs='?', default='mini', help='a data set (default: mini)'
     )
@@ -176,7 +201,11 @@ def main(
     if args.data == 'mini':
         read = data_set
     module, function = study.function.split('.')
-    options = {'model': {'box': args.out and Path(args.out).with_suffix('')}} if study.model else {}
+    options = (
+        {'model': {'box': args.out and Path(args.out).with_suffix('')}}
+        if study.model
+        else {}
+    )
     with redirect_stdout(sys.stderr), silence_tensorflow():
         measure = getattr(import_module(f'soundtag.studies.{module}'), function)
         clips = read(args.data, args.allow_missing)
