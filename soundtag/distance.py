@@ -821,7 +821,7 @@ def combine_windows(
 
 # %% ../nbs/10a_distance.ipynb #5e58eab2
 DISTANCE_MODEL = (
-    files('soundtag') / 'box/distance.onnx'
+    files('soundtag') / 'bundled/distance.onnx'
 )  # The ranging model that soundtag brings along
 
 def load_ranger(

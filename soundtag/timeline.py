@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WINDOW', 'HOP', 'FRAME', 'BEFORE', 'AFTER', 'FLOOR', 'SMOOTH', 'THRESHOLD', 'JOIN', 'BATCH', 'PICTURES', 'GRID',
-           'BACKGROUNDS', 'SNRS', 'excerpt', 'power', 'backdrop', 'Scene', 'Event', 'make_scene', 'CellStream',
+           'BACKGROUNDS', 'SNRS', 'Event', 'excerpt', 'power', 'backdrop', 'Scene', 'make_scene', 'CellStream',
            'band_edges', 'cell_bands', 'steepest_rise', 'MedianFilter', 'cell_scores', 'BoundaryFinder', 'Tracker',
            'RunningSpectrogram', 'heard_at_once', 'StreamTagger', 'Timeline', 'listen', 'timeline', 'as_line',
            'as_audacity', 'as_row', 'draw_timeline', 'write_picture', 'match_onsets', 'detect_events', 'score_scene',
@@ -23,6 +23,16 @@ import numpy as np
 from .audio import AudioError, check_samples, load_audio, seconds_to_samples, to_mono
 from .stream import SILENCE_DB, array_blocks, file_blocks, frame_levels
 from .tagging import predict_batches
+
+# %% ../nbs/09b_timeline.ipynb #a19bb6cc
+@dataclass(frozen=True)
+class Event:
+    "Something that sounded for a while."
+
+    onset: float  # In s from the beginning
+    offset: float  # In s
+    label: str  # What it was; 'unknown' and 'silence' are possible
+    probability: float  # Mean over its duration
 
 # %% ../nbs/09b_timeline.ipynb #c0297db5
 def excerpt(
@@ -81,15 +91,6 @@ class Scene:
     events: list  # `Event`s, by onset
     snr: float  # Of each event, in dB
     background: str  # What sounds all the time
-
-@dataclass(frozen=True)
-class Event:
-    "Something that sounded for a while."
-
-    onset: float  # In s from the beginning
-    offset: float  # In s
-    label: str  # What it was; 'unknown' and 'silence' are possible
-    probability: float  # Mean over its duration
 
 def make_scene(
     sounds,  # Label → events, each of shape (n,)

@@ -441,8 +441,8 @@ def test_its_card_says_what_was_measured(root):
     from soundtag.distance import ranging_card
 
     told = json.loads((root / 'nbs/results/distance.json').read_text('utf-8'))
-    assert (root / 'soundtag/box/DISTANCE.md').read_text('utf-8') == ranging_card(told)
-    assert (root / 'soundtag/box/distance.onnx').stat().st_size < 2e6
+    assert (root / 'soundtag/bundled/DISTANCE.md').read_text('utf-8') == ranging_card(told)
+    assert (root / 'soundtag/bundled/distance.onnx').stat().st_size < 2e6
 
 
 def test_it_hears_no_level_and_takes_any_rate_and_length(drum):

@@ -215,8 +215,8 @@ from pathlib import Path
 import numpy as np
 sys.path.insert(0, sys.argv[3])
 from test_tagging import mutated
-from soundtag.tagging import BOX, ModelError, load_tagger
-data, rng, path, y = Path(BOX).read_bytes(), np.random.default_rng(0), Path(sys.argv[1]), .1 * np.random.default_rng(1).standard_normal(44100)
+from soundtag.tagging import TAGGING_MODEL, ModelError, load_tagger
+data, rng, path, y = Path(TAGGING_MODEL).read_bytes(), np.random.default_rng(0), Path(sys.argv[1]), .1 * np.random.default_rng(1).standard_normal(44100)
 kinds = set()
 for n in range(int(sys.argv[2])):
     path.write_bytes(mutated(data, rng))

@@ -24,7 +24,8 @@ from soundtag.dataset import DataError, load_clips
 from soundtag.mfcc import LogMel, MFCC
 from soundtag.tagging import Tagger
 from soundtag.metrics import geometric_mean
-from soundtag.training import RECIPES, ClipWindows, RunError, benchmark_folds, build_model, fit_fold, predict_clips, split_rows, top3_csv, train_folds, training_batches
+from soundtag.augmentation import ClipWindows
+from soundtag.training import RECIPES, RunError, benchmark_folds, build_model, fit_fold, predict_clips, split_rows, top3_csv, train_folds, training_batches
 
 SR = 8000
 TINY = replace(
