@@ -277,7 +277,7 @@ def make_tagger(
     return Tagger(answer, labels, **number, **rest)
 
 # %% ../nbs/09_tagging.ipynb #33bd22a4
-TAGGING_MODEL = files('soundtag') / 'box/sounds.onnx'  # The model that soundtag brings along
+TAGGING_MODEL = files('soundtag') / 'bundled/sounds.onnx'  # The model that soundtag brings along
 MODEL_BYTES = 200e6  # Larger files are refused; ours have a few MB
 
 def onnx_session(
