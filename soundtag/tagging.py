@@ -165,7 +165,7 @@ def predict_batches(
     places = lambda w: (False, True) if len(w) < size and tagger.short == 'repeat' else (False,)
     heard = (
         trim_and_fill(
-            w, sr=tagger.sr, silence=tagger.silence, short=tagger.short, size=size, last=last
+            w, sr=tagger.sr, size=size, trim_db=tagger.silence, fill=tagger.short, last=last
         )
         for w in heard
         for last in places(w)

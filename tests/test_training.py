@@ -24,9 +24,9 @@ from soundtag.dataset import DataError, load_clips
 from soundtag.mfcc import LogMel, MFCC
 from soundtag.tagging import Tagger
 from soundtag.metrics import geometric_mean
+from soundtag.augmentation import ClipWindows
 from soundtag.training import (
     RECIPES,
-    ClipWindows,
     RunError,
     build_model,
     fit_fold,
