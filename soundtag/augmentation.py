@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .mfcc import LogMel
+from .normalization import loud_span
 from .store import FeatureStore
 
 # %% ../nbs/05_augmentation.ipynb #42eaa59c
@@ -123,8 +124,8 @@ def trim_frames(
     places = []
     for start, frames in zip(store.start, store.frames):
         level = store.rows[start : start + frames].max(axis=1)
-        loud = np.flatnonzero(level >= level.max() - top_db)
-        places.append((start + loud[0], loud[-1] + 1 - loud[0]))
+        first, end = loud_span(level, top_db)
+        places.append((start + first, end - first))
     return Ragged(store.rows, *np.array(places).T)
 
 # %% ../nbs/05_augmentation.ipynb #dacd2fcf
