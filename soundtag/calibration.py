@@ -8,6 +8,8 @@ __all__ = ['reliability', 'calibration_error', 'plot_reliability', 'fit_temperat
            'temperature_scale']
 
 # %% ../nbs/09c_calibration.ipynb #cda99c54
+import json
+import tempfile
 from collections.abc import Sequence
 
 import numpy as np

@@ -262,9 +262,9 @@ def fill_windows(
     "Windows without the silence at their ends; a short sound that is repeated comes twice."
     options = {
         'sr': tagger.sr,
-        'silence': tagger.trim_db,
-        'short': tagger.fill,
         'size': size,
+        'trim_db': tagger.trim_db,
+        'fill': tagger.fill,
     }
     for y in sounds:
         yield trim_and_fill(y, **options)
@@ -279,7 +279,7 @@ def predict_batches(
     batch: int = 8,  # Windows at once
 ) -> Iterator[
     tuple[np.ndarray, np.ndarray]
-]:  # Probabilities (n, labels), levels in dB (n,); n ≤ batch
+]:  # Probabilities (n, labels), levels in dB (n,)
     "What a tagger says about each window; a short sound that is repeated is heard twice."
     filled = fill_windows(tagger, sounds, size)
     temperature = tagger.calibration.temperature
@@ -435,6 +435,7 @@ def make_tagger(
 ) -> Tagger:  # Asked once
     "A tagger from a model and what its file says about it."
     try:
+        require(text is not None, 'it has no metadata')
         metadata = current_names(json.loads(text))
         check_metadata(metadata)
         fields = {
@@ -607,7 +608,7 @@ def tag_files(
 
     >>> for file, answer in tag_files(load_tagger(), ['nowhere.wav']):
     ...     print(type(answer).__name__, answer)
-    AudioError nowhere.wav: no such file; check the path
+    AudioError nowhere.wav: there is no such file; check the path
     """
     for file in files:
         try:

@@ -441,7 +441,7 @@ class StreamTagger:
         )
         silent = np.array([frame_levels(c, sr=self.tagger.sr).max() < SILENCE_DB for c in cells])
         self.columns.feed(bands)
-        return self.smooth.feed(cell_scores(p, levels, silent, self.tagger.unknown)), bands
+        return self.smooth.feed(cell_scores(p, levels, silent, self.tagger.calibration.unknown)), bands
 
 class Timeline:
     "Hears a sound of any length, in blocks of any size, and tells what happened when it is over."
@@ -456,7 +456,7 @@ class Timeline:
             None,
             None,
         )
-        self.tracker = Tracker(tagger.labels, tagger.thresholds, window=self.ears.window, hop=hop)
+        self.tracker = Tracker(tagger.labels, tagger.calibration.thresholds, window=self.ears.window, hop=hop)
 
     @property
     def seconds(self):
@@ -815,7 +815,7 @@ def benchmark_hour(
 
     code = """
 import sys
-from soundtag.tagging import Tagger
+from soundtag.tagging import Calibration, Tagger
 from soundtag.timeline import Timeline, listen, peak_memory
 print(sum(1 for _ in listen(Timeline(Tagger.load(sys.argv[1])), sys.argv[2])), peak_memory())
 """

@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['NETWORKS', 'RECIPES', 'SELECTION', 'KINDS', 'RunError', 'check_recipe', 'Recipe', 'get_recipe', 'FeatureRows',
-           'predict_rows', 'AugmentedRows', 'ClipWindows', 'trim_frames', 'predict_clips', 'deterministic',
-           'mixed_precision', 'learning_rate', 'build_model', 'early_stopping_callbacks', 'Checkpoint',
-           'checkpoint_callbacks', 'load_checkpoint', 'recalibrate_batch_norm', 'to_float32', 'training_batches',
-           'fit_fold', 'fold_seed', 'split_rows', 'versions', 'data_of', 'run_config', 'config_differences',
-           'check_folder', 'run_lock', 'explain_full_disk', 'assign_folds', 'RunData', 'load_run_data',
-           'initialise_run_folder', 'top3_csv', 'FoldBar', 'steps_of', 'run_fold', 'fold_line', 'combine_folds',
-           'train_folds', 'trusted_rows', 'short_training_predictions', 'relabel', 'folds_by', 'fit_and_predict',
-           'cross_validate', 'load_results', 'benchmark_folds']
+           'predict_rows', 'AugmentedRows', 'predict_clips', 'deterministic', 'mixed_precision', 'learning_rate',
+           'build_model', 'early_stopping_callbacks', 'Checkpoint', 'checkpoint_callbacks', 'load_checkpoint',
+           'recalibrate_batch_norm', 'to_float32', 'training_batches', 'fit_fold', 'fold_seed', 'split_rows',
+           'versions', 'data_of', 'run_config', 'config_differences', 'check_folder', 'run_lock', 'explain_full_disk',
+           'assign_folds', 'RunData', 'load_run_data', 'initialise_run_folder', 'top3_csv', 'FoldBar', 'steps_of',
+           'run_fold', 'fold_line', 'combine_folds', 'train_folds', 'trusted_rows', 'short_training_predictions',
+           'relabel', 'folds_by', 'fit_and_predict', 'cross_validate', 'load_results', 'benchmark_folds']
 
 # %% ../nbs/07_training.ipynb #94598d14
 import errno
@@ -32,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 from .audio import seconds_to_samples
-from .augmentation import SHORT, Augment, Batches, Ragged, crop, window_starts
+from .augmentation import SHORT, Augment, Batches, ClipWindows, trim_frames
 from .dataset import Clips, DataError, make_folds, shorten
 from .files import write_file, write_npy
 from .metrics import geometric_mean
@@ -261,50 +260,6 @@ class AugmentedRows(Batches, keras.utils.PyDataset):
     def __init__(self, *args, **kwargs):  # As `Batches`
         keras.utils.PyDataset.__init__(self, workers=2, max_queue_size=4)
         Batches.__init__(self, *args, **kwargs)
-
-# %% ../nbs/07_training.ipynb #e99aae03
-class ClipWindows:
-    "Clips of any length as if they were an array of features: a window of each, at one place."
-
-    ndim = 4
-
-    def __init__(
-        self,
-        store,  # A `FeatureStore`, or what `crop` takes
-        frames,  # Frames of a window
-        place=0.5,  # 0 first, 1 last
-        short='repeat',  # What fills the window of a shorter clip
-    ):
-        self.store, self.frames, self.place, self.short = store, frames, place, short
-        self.shape = len(store.frames), store.rows.shape[1], frames, 1
-
-    def __len__(self):
-        return self.shape[0]
-
-    def __getitem__(self, rows):
-        rows = np.arange(len(self))[rows]
-        return crop(
-            self.store,
-            rows,
-            window_starts(self.store.frames[rows], self.frames, self.place),
-            self.frames,
-            self.short,
-        )[..., None]
-
-    def at(self, place):
-        return ClipWindows(self.store, self.frames, place, self.short)
-
-def trim_frames(
-    store,  # A `FeatureStore` of log-mel in dB
-    top_db=60,  # Frames more than so many dB below the clip's loudest value are silent
-):  # `Ragged` of the same rows
-    "Leave the silence at both ends of each clip out."
-    kept = []
-    for a, n in zip(store.start, store.frames):
-        level = store.rows[a : a + n].max(axis=1)
-        loud = np.flatnonzero(level >= level.max() - top_db)
-        kept.append((a + loud[0], loud[-1] + 1 - loud[0]))
-    return Ragged(store.rows, *np.array(kept).T)
 
 # %% ../nbs/07_training.ipynb #9da617b6
 def predict_clips(

@@ -24,7 +24,8 @@ from soundtag.dataset import DataError, load_clips
 from soundtag.mfcc import LogMel, MFCC
 from soundtag.tagging import Tagger
 from soundtag.metrics import geometric_mean
-from soundtag.training import RECIPES, ClipWindows, RunError, benchmark_folds, build_model, fit_fold, predict_clips, split_rows, top3_csv, train_folds, training_batches
+from soundtag.augmentation import ClipWindows
+from soundtag.training import RECIPES, RunError, benchmark_folds, build_model, fit_fold, predict_clips, split_rows, top3_csv, train_folds, training_batches
 
 SR = 8000
 TINY = replace(
@@ -335,7 +336,7 @@ def test_a_fixed_schedule_goes_on_in_mid_fold(home, fixed):
 def test_windows_in_training_are_windows_in_tagging(fixed, clips):
     "A sound shorter than the window is repeated, as training does; a longer one is heard in windows."
     tagger = Tagger.load(fixed)
-    assert tagger.short == 'repeat' and tagger.labels == sorted(LABELS)
+    assert tagger.fill == 'repeat' and tagger.labels == sorted(LABELS)
     brief, long = sound('buzz', 0)[: SR // 10], sound('buzz', 0)
     window = round(FIXED.window * SR)
     np.testing.assert_allclose(
