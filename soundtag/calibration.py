@@ -4,12 +4,9 @@
 
 # %% auto #0
 __all__ = ['reliability', 'calibration_error', 'plot_reliability', 'fit_temperature', 'cross_calibrate', 'auroc',
-           'threshold_for_recall', 'label_groups', 'score_unknown', 'train_without', 'benchmark_unknown',
-           'temperature_scale']
+           'threshold_for_recall', 'temperature_scale']
 
 # %% ../nbs/09c_calibration.ipynb #cda99c54
-import json
-import tempfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -89,9 +86,7 @@ def mean_probabilities(
 # %% ../nbs/09c_calibration.ipynb #dbf156cb
 def fit_temperature(
     y: ArrayLike,  # Index of the true label, shape (clips,)
-    windows: Sequence[
-        np.ndarray
-    ],  # Probabilities, one array a clip, shape (windows, labels)
+    windows: Sequence[np.ndarray],  # Of each clip, shape (windows, labels)
 ) -> float:  # The temperature, 0.05 to 20
     """The temperature under which the true labels are most probable.
 
@@ -119,9 +114,7 @@ def fit_temperature(
 # %% ../nbs/09c_calibration.ipynb #d06540cc
 def cross_calibrate(
     y: ArrayLike,  # Index of the true label, shape (clips,)
-    windows: Sequence[
-        np.ndarray
-    ],  # Probabilities, one array a clip, shape (windows, labels)
+    windows: Sequence[np.ndarray],  # Of each clip, shape (windows, labels)
     fold: ArrayLike,  # Fold of each clip, shape (clips,)
 ) -> np.ndarray:  # Probabilities, shape (clips, labels)
     """Calibrated probabilities to judge calibration by: each with the temperature of other folds.
@@ -165,152 +158,3 @@ def threshold_for_recall(
     0.1
     """
     return float(np.quantile(known, 1 - share, method='lower'))
-
-# %% ../nbs/09c_calibration.ipynb #b4585b85
-def label_groups(
-    labels,  # All labels
-    groups,  # How many groups: as many as labels leaves one out at a time
-    seed,  # Of the draw
-):  # List of lists of labels
-    "Labels dealt into groups, each to be unknown once."
-    order = np.random.default_rng(seed).permutation(len(labels))
-    return [[labels[i] for i in sorted(part)] for part in np.array_split(order, groups)]
-
-def score_unknown(
-    groups,  # List of dicts with `known` and `unknown`, lists of largest probabilities
-):  # Content of a result: AUROC and shares by group, and the common threshold
-    "What the groups say about telling known from unknown, each by the others' threshold."
-    rows = []
-    for i, g in enumerate(groups):
-        others = groups[:i] + groups[i + 1 :] or groups
-        t = threshold_for_recall(np.concatenate([o['known'] for o in others]))
-        rows.append(
-            {
-                'auroc': auroc(g['known'], g['unknown']),
-                'known_kept': float(np.mean(np.array(g['known']) >= t)),
-                'unknown_rejected': float(np.mean(np.array(g['unknown']) < t)),
-                'threshold': t,
-            }
-        )
-    known, unknown = (np.concatenate([g[n] for g in groups]) for n in ('known', 'unknown'))
-    return {
-        n: {
-            'mean': float(np.mean(v)),
-            'sd': float(np.std(v, ddof=1)) if len(v) > 1 else 0.0,
-            'folds': v,
-        }
-        for n in rows[0]
-        for v in [[r[n] for r in rows]]
-    } | {
-        'together': {
-            'auroc': auroc(known, unknown),
-            'threshold': threshold_for_recall(known),
-        }
-    }
-
-# %% ../nbs/09c_calibration.ipynb #db2e1eb8
-def train_without(
-    data,  # `Prepared`, training clips alone
-    fold,  # Fold of each clip
-    k,  # The one held out
-    names,  # Labels to leave out
-    recipe,  # A `Recipe` with windows
-    seed,  # The run's
-    temperature,  # As `temperature_scale`
-):  # Largest probability of each known and unknown clip; accuracy on the known
-    "Train without some labels and a fold, and ask about both."
-    from soundtag.training import fit_fold, fold_seed, predict_rows
-
-    y, labels = data.targets.argmax(1), np.array(data.clips.labels)
-    strange, has = np.isin(labels[y], names), ~np.isin(labels, names)
-    train, asked = (
-        np.flatnonzero(~strange & (fold != k)),
-        np.flatnonzero(strange | (fold == k)),
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        model = fit_fold(
-            data.X,
-            data.targets,
-            train,
-            train[:1],
-            recipe=recipe,
-            seed=fold_seed(seed, fold, k),
-            folder=folder,
-            unverified=data.unverified,
-        )
-    views = [
-        predict_rows(model, data.X.at(u), asked, batch_size=recipe.batch_size)
-        for u in np.linspace(0, 1, recipe.crops)
-    ]
-    p = mean_probabilities(np.stack(views, 1)[..., has], temperature)
-    hit, new = labels[has][p.argmax(1)] == labels[y[asked]], strange[asked]
-    return {
-        'labels': list(names),
-        'fold': int(k),
-        'accuracy': float(hit[~new].mean()),
-        'known': p.max(1)[~new].round(5).tolist(),
-        'unknown': p.max(1)[new].round(5).tolist(),
-        'of': labels[y[asked]][new].tolist(),
-    }
-
-def benchmark_unknown(
-    clips,  # `Clips` of three labels or more; the training ones count
-    *,
-    out=None,  # JSON file to write; one begun is gone on with
-    recipe='strong',  # A `Recipe` with windows, or a name in `RECIPES`
-    groups=5,  # Of labels; a training each
-    epochs=None,  # As `get_recipe`
-    temperature=1.0,  # As `temperature_scale`, from held-out clips
-    seed=0,  # Of everything random
-    cache=None,  # Folder of the feature store; None: the user's cache
-    progress=True,  # Print a line a group
-):  # Results; `groups` has an entry a group
-    "Leave some labels out of training after the other, and see whether they are taken for unknown."
-    from soundtag.files import write_file
-    from soundtag.training import (
-        assign_folds,
-        data_of,
-        get_recipe,
-        load_results,
-        load_run_data,
-        versions,
-    )
-
-    recipe, clips = get_recipe(recipe, epochs), clips.train
-    result = {
-        'what': f'labels left out of training in {groups} groups, and told from known ones by the largest probability',
-        'data': data_of(clips),
-        'recipe': recipe.settings,
-        'temperature': temperature,
-        'seeds': [seed],
-        'versions': versions(),
-        'groups': [],
-    }
-    begun = load_results(out)
-    if all(begun.get(n) == v for n, v in result.items() if n != 'groups'):
-        result = begun
-    data = load_run_data(clips, recipe, seed, cache, progress)
-    fold = assign_folds(data.clips, 5, 'auto', recipe.watch, seed)
-    for i, names in list(enumerate(label_groups(clips.labels, groups, seed)))[
-        len(result['groups']) :
-    ]:
-        result['groups'].append(
-            new := train_without(
-                data,
-                fold.to_numpy(),
-                sorted(fold.unique())[i % fold.nunique()],
-                names,
-                recipe,
-                seed,
-                temperature,
-            )
-        )
-        result['metrics'] = score_unknown(result['groups'])
-        if out:
-            write_file(out, json.dumps(result, indent=1))
-        if progress:
-            print(
-                f"without {', '.join(names)}: AUROC {auroc(new['known'], new['unknown']):.3f}",
-                flush=True,
-            )
-    return result

@@ -21,6 +21,11 @@ from .audio import AudioError, seconds_to_samples
 from .normalization import trim_and_fill
 from .stream import SILENCE_DB, audio_blocks, windows
 
+# %% ../nbs/09_tagging.ipynb #a11a5e51
+PathName = str | PathLike  # Of a file or a folder
+Audio = str | PathLike | np.ndarray  # A sound file, or an array (n,) or (channels, n)
+Predict = Callable[[np.ndarray], np.ndarray]  # Windows (n, samples) → (n, labels)
+
 # %% ../nbs/09_tagging.ipynb #4f963503
 class ModelError(ValueError):
     """A run or a model that can't be used: which, what is wrong with it, and the cure.
@@ -34,7 +39,7 @@ class ModelError(ValueError):
 
 # %% ../nbs/09_tagging.ipynb #c94048de
 def read_run_json(
-    run: str | PathLike,  # Folder of a run
+    run: PathName,  # Folder of a run
     name: str,  # A file in it
 ) -> object:  # What the file holds
     "One of the JSON files of a run, or one clear error."
@@ -81,7 +86,7 @@ def is_untrusted(
 
 # %% ../nbs/09_tagging.ipynb #42a77d18
 def check_classes(
-    path: str | PathLike,  # A .keras file
+    path: PathName,  # A .keras file
 ) -> None:
     "Refuse a model that names code, or classes of neither Keras nor soundtag."
     try:
@@ -99,7 +104,7 @@ def check_classes(
         )
 
 def read_model(
-    path: str | PathLike,  # A .keras file
+    path: PathName,  # A .keras file
 ) -> object:  # Keras model, not compiled
     "A model from its file, nothing in which is executed."
     check_classes(path)
@@ -129,9 +134,7 @@ class Calibration:
     unknown: float = (
         0.0  # Where no label is as probable as that, the sound is called unknown
     )
-    thresholds: dict[str, float] | None = (
-        None  # Label → least probability in a timeline (chapter 09b)
-    )
+    thresholds: dict[str, float] | None = None  # Of a timeline (chapter 09b): label → least
 
 # %% ../nbs/09_tagging.ipynb #85b65956
 def temperature_scale(
@@ -162,41 +165,30 @@ class Tagger:
     [('hum', 0.9), ('hiss', 0.1)]
     """
 
-    predict: Callable[
-        [np.ndarray], np.ndarray
-    ]  # Windows, float32 (n, samples) → (n, labels)
+    predict: Predict  # Windows (n, samples) → probabilities (n, labels)
     labels: list[str]  # The column order of its answers
     sr: int  # Rate of the samples in Hz
     seconds: float  # What it hears at once, in s
-    fill: str = 'pad'  # How a short sound fills a window, 'pad' or 'repeat', as in training
-    trim_db: float | None = (
-        None  # Ends of a window so many dB below its peak are left out; None: kept
-    )
+    fill: str = 'pad'  # How a short sound fills a window, or 'repeat'; as in training
+    trim_db: float | None = None  # Silence at the ends is so far below the peak; None: kept
     calibration: Calibration = Calibration()  # How its probabilities are to be read
 
     @staticmethod
     def load(
-        model: str
-        | PathLike
-        | None = None,  # As `load_tagger`: a run or a file; None: the bundled model
+        model: PathName | None = None,  # A run or an exported file; None: the bundled model
     ) -> 'Tagger':  # The same as from `load_tagger`
         "A tagger from wherever it is."
         return load_tagger(model)
 
     def predict_windows(
         self,
-        audio: str
-        | PathLike
-        | np.ndarray,  # A sound file, or an array, shape (n,) or (channels, n)
+        audio: Audio,  # A sound file, or an array (n,) or (channels, n)
         sr: float | None = None,  # Rate of an array in Hz; a file states its own
         *,
-        seconds: float
-        | None = None,  # Length of a window in s; None: what it hears at once
+        seconds: float | None = None,  # Of a window, in s; None: what it hears at once
         hop: float | None = None,  # From one window to the next, in s; None: half a window
-    ) -> Iterator[
-        tuple[np.ndarray, np.ndarray]
-    ]:  # Probabilities (n, labels); levels in dB (n,)
-        "Probabilities and levels, window after window, as the sound goes by."
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # (n, labels); (n,) in dB
+        "Probabilities, and levels in dB, of window after window, as the sound goes by."
         seconds = seconds or self.seconds
         hop = hop or seconds / 2
         size = seconds_to_samples(seconds, sr=self.sr)
@@ -206,9 +198,7 @@ class Tagger:
 
     def sounding_windows(
         self,
-        audio: str
-        | PathLike
-        | np.ndarray,  # A sound file, or an array, shape (n,) or (channels, n)
+        audio: Audio,  # A sound file, or an array (n,) or (channels, n)
         sr: float | None = None,  # Rate of an array in Hz; a file states its own
     ) -> np.ndarray:  # Probabilities, shape (windows, labels); no rows where all is silence
         "The probabilities of all windows that are not silent."
@@ -222,9 +212,7 @@ class Tagger:
 
     def probabilities(
         self,
-        audio: str
-        | PathLike
-        | np.ndarray,  # A sound file, or an array, shape (n,) or (channels, n)
+        audio: Audio,  # A sound file, or an array (n,) or (channels, n)
         sr: float | None = None,  # Rate of an array in Hz; a file states its own
     ) -> np.ndarray | None:  # Shape (labels,); None when there is nothing but silence
         "The mean of the probabilities of all windows that are not silent."
@@ -233,15 +221,11 @@ class Tagger:
 
     def tag(
         self,
-        audio: str
-        | PathLike
-        | np.ndarray,  # A sound file, or an array, shape (n,) or (channels, n)
+        audio: Audio,  # A sound file, or an array (n,) or (channels, n)
         sr: float | None = None,  # Rate of an array in Hz; a file states its own
         *,
         top: int = 3,  # How many labels
-    ) -> list[
-        tuple[str, float]
-    ]:  # (label, probability); silence alone is [('silence', 1.0)]
+    ) -> list[tuple[str, float]]:  # (label, probability); or [('silence', 1.0)]
         "The most probable labels, best first; in the order of `labels` where six digits agree."
         p = self.probabilities(audio, sr)
         if p is None:
@@ -277,9 +261,7 @@ def predict_batches(
     size: int,  # Samples in a window
     *,
     batch: int = 8,  # Windows at once
-) -> Iterator[
-    tuple[np.ndarray, np.ndarray]
-]:  # Probabilities (n, labels), levels in dB (n,)
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # (n, labels); (n,) in dB
     "What a tagger says about each window; a short sound that is repeated is heard twice."
     filled = fill_windows(tagger, sounds, size)
     temperature = tagger.calibration.temperature
@@ -309,7 +291,7 @@ def current_names(
     return {OLD_NAMES.get(name, name): value for name, value in settings.items()}
 
 def run_features(
-    run: str | PathLike,  # Folder of a run
+    run: PathName,  # Folder of a run
 ) -> object:  # A feature object of chapter 04
     "The features that the models of a run were trained on."
     from soundtag.mfcc import from_settings
@@ -317,11 +299,9 @@ def run_features(
     return from_settings(read_run_json(run, 'config.json')['recipe']['features'])
 
 def read_input(
-    run: str | PathLike,  # Folder of a run
-) -> tuple[
-    dict, int | None, int
-]:  # Fields of `Tagger`; frames of a window, None: any; number of folds
-    "How the models of a run want to hear, by its config.json."
+    run: PathName,  # Folder of a run
+) -> tuple[dict, int | None, int]:  # Fields of `Tagger`; frames; folds
+    "How the models of a run want to hear, by its config.json; frames are None for any number."
     config = read_run_json(run, 'config.json')
     try:
         recipe = current_names(config['recipe'])
@@ -343,9 +323,7 @@ def read_input(
 def keras_ensemble(
     models: list,  # A Keras model for each fold
     features: object = None,  # The feature object they were trained on; None: they take samples
-) -> Callable[
-    [np.ndarray], np.ndarray
-]:  # From windows (n, samples) to probabilities (n, labels)
+) -> Predict:  # Asks all of them
     "What an ensemble of Keras models says: their geometric mean."
     from soundtag.metrics import geometric_mean
 
@@ -356,7 +334,7 @@ def keras_ensemble(
     return predict
 
 def read_run(
-    run: str | PathLike,  # Folder of a run
+    run: PathName,  # Folder of a run
 ) -> Tagger:  # The ensemble of its folds
     "The networks of a run behind the features of its recipe, joined by their geometric mean."
     options, frames, folds = read_input(run)
@@ -429,8 +407,8 @@ def check_metadata(
         require(in_range, 'thresholds: not numbers from 0 to 1')
 
 def make_tagger(
-    path: str | PathLike,  # The file, for messages
-    predict: Callable[[np.ndarray], np.ndarray],  # From windows to probabilities
+    path: PathName,  # The file, for messages
+    predict: Predict,  # The model
     text: str | None,  # Its metadata, JSON; None: it has none
 ) -> Tagger:  # Asked once
     "A tagger from a model and what its file says about it."
@@ -458,10 +436,8 @@ def make_tagger(
 
 # %% ../nbs/09_tagging.ipynb #33bd22a4
 def onnx_session(
-    path: str | PathLike,  # A .onnx file
-) -> tuple[
-    Callable[[np.ndarray], np.ndarray], str | None
-]:  # Windows → answers; metadata, JSON
+    path: PathName,  # A .onnx file
+) -> tuple[Predict, str | None]:  # Windows → answers; metadata, JSON
     "A model on ONNX Runtime."
     import onnxruntime as ort
 
@@ -488,7 +464,7 @@ def onnx_session(
     return predict, session.get_modelmeta().custom_metadata_map.get('soundtag')
 
 def read_metadata(
-    path: str | PathLike,  # A file with a zip archive at its end
+    path: PathName,  # A file with a zip archive at its end
 ) -> str | None:  # JSON
     "The text of soundtag.json in a file, or None."
     try:
@@ -511,12 +487,10 @@ def litert_interpreter() -> type:  # The class
     return Interpreter
 
 def litert_session(
-    path: str | PathLike,  # A .tflite file
+    path: PathName,  # A .tflite file
     *,
     threads: int | None = None,  # None: LiteRT's own choice
-) -> tuple[
-    Callable[[np.ndarray], np.ndarray], str | None
-]:  # Windows → answers; metadata, JSON
+) -> tuple[Predict, str | None]:  # Windows → answers; metadata, JSON
     "A model on LiteRT."
     try:
         interpreter = litert_interpreter()(
@@ -547,10 +521,8 @@ def litert_session(
     return predict, read_metadata(path)
 
 def keras_session(
-    path: str | PathLike,  # A .keras file that takes samples
-) -> tuple[
-    Callable[[np.ndarray], np.ndarray], str | None
-]:  # Windows → answers; metadata, JSON
+    path: PathName,  # A .keras file that takes samples
+) -> tuple[Predict, str | None]:  # Windows → answers; metadata, JSON
     "A model on Keras."
     return keras_ensemble([read_model(path)]), read_metadata(path)
 
@@ -572,9 +544,7 @@ def check_size(
 
 # %% ../nbs/09_tagging.ipynb #4ad83e45
 def load_tagger(
-    model: str
-    | PathLike
-    | None = None,  # Folder of a run, or an exported file; None: the bundled model
+    model: PathName | None = None,  # A run or an exported file; None: the bundled model
 ) -> Tagger:  # Ready to be asked
     """A tagger from wherever it is.
 
@@ -598,12 +568,10 @@ def load_tagger(
 # %% ../nbs/09_tagging.ipynb #8609d427
 def tag_files(
     tagger: Tagger,  # What is asked
-    files: Iterable[str | PathLike],  # Sound files
+    files: Iterable[PathName],  # Sound files
     *,
     top: int = 3,  # How many labels for each
-) -> Iterator[
-    tuple
-]:  # (file, list of (label, probability) as from `Tagger.tag`, or the AudioError)
+) -> Iterator[tuple]:  # (file, what `Tagger.tag` says, or the AudioError)
     """Tag one file after the other; one that cannot be read stops nothing.
 
     >>> for file, answer in tag_files(load_tagger(), ['nowhere.wav']):
