@@ -92,7 +92,7 @@ def chapter_imports(tree):
     for name in imports(tree):
         if re.match(r'soundtag\.|\.', name):
             found = re.sub(r'^(soundtag\.|\.+)', '', name)
-            is_study = name.startswith('soundtag.studies.') or f'studies.{found}' in MODULES
+            is_study = f'studies.{found}' in MODULES and found not in MODULES
             yield f'studies.{found}' if is_study and not found.startswith('studies.') else found
 
 
