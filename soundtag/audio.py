@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['PALETTE', 'seconds_to_samples', 'samples_to_seconds', 'use_style', 'wav_bytes', 'play', 'plot_waveform', 'resample',
            'to_mono', 'wav_header', 'ogg_has_end', 'cut_short', 'AudioError', 'check_file', 'check_samples',
-           'plain_wav', 'decode', 'audio_seconds', 'load_audio', 'fix_length']
+           'plain_wav', 'open_sound', 'check_complete', 'decode', 'audio_seconds', 'load_audio', 'fix_length']
 
 # %% ../nbs/01_audio.ipynb #f830cdb1
 import io
 import math
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import soundfile as sf
@@ -35,7 +37,16 @@ def samples_to_seconds(
     return float(samples / sr)
 
 # %% ../nbs/01_audio.ipynb #d427dcc8
-PALETTE = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#F0E442', '#000000']
+PALETTE = [
+    '#0072B2',
+    '#D55E00',
+    '#009E73',
+    '#CC79A7',
+    '#E69F00',
+    '#56B4E9',
+    '#F0E442',
+    '#000000',
+]
 
 def use_style():
     "Make matplotlib draw every figure of this book alike: one size, one palette, readable on any page."
@@ -209,7 +220,9 @@ def check_file(
     except IsADirectoryError:
         raise AudioError(f'{path}: is a folder; give a file in it') from None
     except OSError as e:
-        raise AudioError(f'{path}: cannot be read ({e.strerror}); check its permissions') from None
+        raise AudioError(
+            f'{path}: cannot be read ({e.strerror}); check its permissions'
+        ) from None
     if not size:
         raise AudioError(f'{path}: is empty, 0 bytes; fetch or record it again')
     if missing:
@@ -248,24 +261,47 @@ def plain_wav(
         size = os.fstat(f.fileno()).st_size - h['start'] if h['size'] is None else h['size']
     return {**h, 'size': size // h['block'] * h['block']}
 
-def decode(
-    path,  # A sound file that `check_file` let pass
-):  # Samples, float32, shape (n, channels), and their rate in Hz
-    "The samples as the file has them."
-    if h := plain_wav(path):
-        y = np.fromfile(path, '<i2', count=h['size'] // 2, offset=h['start'])
-        return y.reshape(-1, h['channels']) * np.float32(1 / 32768), h['sr']
+@contextmanager
+def open_sound(
+    path: str | os.PathLike,  # A sound file that `check_file` let pass
+) -> Iterator[sf.SoundFile]:  # A context with the open file
+    "A file opened by soundfile; whatever soundfile can't read in it becomes an AudioError."
+    # On POSIX systems a name is bytes, and need not be text.
+    name = os.fsencode(path) if os.name == 'posix' else os.fspath(path)
     try:
-        with sf.SoundFile(path) as f:
-            y, promised, sr = f.read(dtype='float32', always_2d=True), f.frames, f.samplerate
+        with sf.SoundFile(name) as f:
+            yield f
     except (sf.SoundFileError, MemoryError, TypeError, ValueError):
         raise AudioError(
-            f'{path}: is not sound in a format we know, or is damaged; export it as wav, flac, ogg or mp3'
+            f'{path}: is not sound in a format we know, or is damaged; '
+            'export it as wav, flac, ogg or mp3'
         ) from None
-    if len(y) < 0.99 * promised:
+
+def check_complete(
+    path: str | os.PathLike,  # A sound file
+    count: int,  # Samples that came out of it
+    promised: int,  # Samples that its header promised
+) -> None:
+    "Raise AudioError when samples are missing; some MP3 encoders only estimate their number."
+    missing = promised - count
+    if missing > 0.01 * promised:
         raise AudioError(
-            f'{path}: is cut short, {promised - len(y)} of {promised} samples are missing; fetch it again'
+            f'{path}: is cut short, {missing} of {promised} samples are missing; fetch it again'
         )
+
+def decode(
+    path: str | os.PathLike,  # A sound file that `check_file` let pass
+) -> tuple[np.ndarray, int]:  # Samples, float32, shape (n, channels), and their rate in Hz
+    "The samples as the file has them."
+    header = plain_wav(path)
+    if header:
+        y = np.fromfile(path, '<i2', count=header['size'] // 2, offset=header['start'])
+        return y.reshape(-1, header['channels']) * np.float32(1 / 32768), header['sr']
+    with open_sound(path) as f:
+        y = f.read(dtype='float32', always_2d=True)
+        promised = f.frames
+        sr = f.samplerate
+    check_complete(path, len(y), promised)
     return y, sr
 
 # %% ../nbs/01_audio.ipynb #334e8ed1
@@ -276,12 +312,8 @@ def audio_seconds(
     check_file(path)
     if h := plain_wav(path):
         return h['size'] / h['block'] / h['sr']
-    try:
-        return sf.info(os.fspath(path)).duration
-    except (sf.SoundFileError, TypeError):
-        raise AudioError(
-            f'{path}: is not sound in a format we know; export it as wav, flac, ogg or mp3'
-        ) from None
+    with open_sound(path) as f:
+        return f.frames / f.samplerate
 
 def load_audio(
     path,  # A sound file: wav, flac, ogg, mp3, aiff …

@@ -4,13 +4,9 @@
 
 # %% auto #0
 __all__ = ['temperature_scale', 'reliability', 'calibration_error', 'plot_reliability', 'mean_probabilities', 'fit_temperature',
-           'cross_calibrate', 'auroc', 'threshold_for_recall', 'label_groups', 'score_unknown', 'train_without',
-           'benchmark_unknown']
+           'cross_calibrate', 'auroc', 'threshold_for_recall']
 
 # %% ../nbs/09c_calibration.ipynb #cda99c54
-import json
-import tempfile
-
 import numpy as np
 
 # %% ../nbs/09c_calibration.ipynb #d27418e9
@@ -77,7 +73,9 @@ def fit_temperature(
         raise ValueError('no clips to fit a temperature to; give some that were held out')
     loss = lambda log_t: (
         -np.log(
-            np.maximum(mean_probabilities(windows, np.exp(log_t))[np.arange(len(y)), y], 1e-12)
+            np.maximum(
+                mean_probabilities(windows, np.exp(log_t))[np.arange(len(y)), y], 1e-12
+            )
         ).mean()
     )
     return float(
@@ -100,7 +98,8 @@ def cross_calibrate(
     for k in np.unique(fold):
         other, own = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
         p[own] = mean_probabilities(
-            [windows[i] for i in own], fit_temperature(y[other], [windows[i] for i in other])
+            [windows[i] for i in own],
+            fit_temperature(y[other], [windows[i] for i in other]),
         )
     return p
 
@@ -124,137 +123,3 @@ def threshold_for_recall(
 ):  # The threshold
     "The largest threshold that lets so many of the known sounds in."
     return float(np.quantile(known, 1 - share, method='lower'))
-
-# %% ../nbs/09c_calibration.ipynb #b4585b85
-def label_groups(
-    labels,  # All labels
-    groups,  # How many groups: as many as labels leaves one out at a time
-    seed,  # Of the draw
-):  # List of lists of labels
-    "Labels dealt into groups, each to be unknown once."
-    order = np.random.default_rng(seed).permutation(len(labels))
-    return [[labels[i] for i in sorted(part)] for part in np.array_split(order, groups)]
-
-def score_unknown(
-    groups,  # List of dicts with `known` and `unknown`, lists of largest probabilities
-):  # Content of a result: AUROC and shares by group, and the common threshold
-    "What the groups say about telling known from unknown, each by the others' threshold."
-    rows = []
-    for i, g in enumerate(groups):
-        others = groups[:i] + groups[i + 1 :] or groups
-        t = threshold_for_recall(np.concatenate([o['known'] for o in others]))
-        rows.append(
-            {
-                'auroc': auroc(g['known'], g['unknown']),
-                'known_kept': float(np.mean(np.array(g['known']) >= t)),
-                'unknown_rejected': float(np.mean(np.array(g['unknown']) < t)),
-                'threshold': t,
-            }
-        )
-    known, unknown = (np.concatenate([g[n] for g in groups]) for n in ('known', 'unknown'))
-    return {
-        n: {
-            'mean': float(np.mean(v)),
-            'sd': float(np.std(v, ddof=1)) if len(v) > 1 else 0.0,
-            'folds': v,
-        }
-        for n in rows[0]
-        for v in [[r[n] for r in rows]]
-    } | {'together': {'auroc': auroc(known, unknown), 'threshold': threshold_for_recall(known)}}
-
-# %% ../nbs/09c_calibration.ipynb #db2e1eb8
-def train_without(
-    data,  # `Prepared`, training clips alone
-    fold,  # Fold of each clip
-    k,  # The one held out
-    names,  # Labels to leave out
-    recipe,  # A `Recipe` with windows
-    seed,  # The run's
-    temperature,  # As `temperature_scale`
-):  # Largest probability of each known and unknown clip; accuracy on the known
-    "Train without some labels and a fold, and ask about both."
-    from soundtag.training import fit_fold, fold_seed, predict_rows
-
-    y, labels = data.targets.argmax(1), np.array(data.clips.labels)
-    strange, has = np.isin(labels[y], names), ~np.isin(labels, names)
-    train, asked = np.flatnonzero(~strange & (fold != k)), np.flatnonzero(strange | (fold == k))
-    with tempfile.TemporaryDirectory() as folder:
-        model = fit_fold(
-            data.X,
-            data.targets,
-            train,
-            train[:1],
-            recipe=recipe,
-            seed=fold_seed(seed, fold, k),
-            folder=folder,
-            unverified=data.unverified,
-        )
-    views = [
-        predict_rows(model, data.X.at(u), asked, batch_size=recipe.batch_size)
-        for u in np.linspace(0, 1, recipe.crops)
-    ]
-    p = mean_probabilities(np.stack(views, 1)[..., has], temperature)
-    hit, new = labels[has][p.argmax(1)] == labels[y[asked]], strange[asked]
-    return {
-        'labels': list(names),
-        'fold': int(k),
-        'accuracy': float(hit[~new].mean()),
-        'known': p.max(1)[~new].round(5).tolist(),
-        'unknown': p.max(1)[new].round(5).tolist(),
-        'of': labels[y[asked]][new].tolist(),
-    }
-
-def benchmark_unknown(
-    clips,  # `Clips` of three labels or more; the training ones count
-    *,
-    out=None,  # JSON file to write; one begun is gone on with
-    recipe='strong',  # A `Recipe` with windows, or a name in `RECIPES`
-    groups=5,  # Of labels; a training each
-    epochs=None,  # As `get_recipe`
-    temperature=1.0,  # As `temperature_scale`, from held-out clips
-    seed=0,  # Of everything random
-    cache=None,  # Folder of the feature store; None: the user's cache
-    progress=True,  # Print a line a group
-):  # Results; `groups` has an entry a group
-    "Leave some labels out of training after the other, and see whether they are taken for unknown."
-    from soundtag.files import write_file
-    from soundtag.training import assign_folds, data_of, get_recipe, load_results, load_run_data, versions
-
-    recipe, clips = get_recipe(recipe, epochs), clips.train
-    result = {
-        'what': f'labels left out of training in {groups} groups, and told from known ones by the largest probability',
-        'data': data_of(clips),
-        'recipe': recipe.settings,
-        'temperature': temperature,
-        'seeds': [seed],
-        'versions': versions(),
-        'groups': [],
-    }
-    begun = load_results(out)
-    if all(begun.get(n) == v for n, v in result.items() if n != 'groups'):
-        result = begun
-    data = load_run_data(clips, recipe, seed, cache, progress)
-    fold = assign_folds(data.clips, 5, 'auto', recipe.watch, seed)
-    for i, names in list(enumerate(label_groups(clips.labels, groups, seed)))[
-        len(result['groups']) :
-    ]:
-        result['groups'].append(
-            new := train_without(
-                data,
-                fold.to_numpy(),
-                sorted(fold.unique())[i % fold.nunique()],
-                names,
-                recipe,
-                seed,
-                temperature,
-            )
-        )
-        result['metrics'] = score_unknown(result['groups'])
-        if out:
-            write_file(out, json.dumps(result, indent=1))
-        if progress:
-            print(
-                f"without {', '.join(names)}: AUROC {auroc(new['known'], new['unknown']):.3f}",
-                flush=True,
-            )
-    return result

@@ -7,7 +7,7 @@ __all__ = ['METRES', 'integer_from', 'add_command', 'silence_tensorflow', 'error
            'add_data_set', 'score_table', 'do_train', 'do_ranging', 'add_train', 'do_report', 'add_report', 'do_export',
            'add_export', 'expand', 'tag_rows', 'as_text', 'as_csv', 'with_distance', 'metres', 'StdinCopy',
            'sound_files', 'raw_blocks', 'check_tag', 'event_text', 'distances', 'do_timeline', 'do_tag', 'add_tag',
-           'do_benchmark', 'add_benchmark', 'parser', 'interrupts', 'main']
+           'parser', 'interrupts', 'main']
 
 # %% ../nbs/11_cli.ipynb #fd8be852
 import argparse
@@ -36,7 +36,9 @@ def integer_from(
         except ValueError:
             number = least - 1
         if number < least:
-            raise argparse.ArgumentTypeError(f'wants a whole number from {least} up, got {text!r}')
+            raise argparse.ArgumentTypeError(
+                f'wants a whole number from {least} up, got {text!r}'
+            )
         return number
 
     return parse
@@ -195,7 +197,10 @@ def score_table(
                     share(m['accuracy']),
                     score(m['map3']),
                 )
-                for what, m in {metrics['recipe']['name']: ours, **metrics['baselines']}.items()
+                for what, m in {
+                    metrics['recipe']['name']: ours,
+                    **metrics['baselines'],
+                }.items()
             ),
         ]
     )
@@ -294,7 +299,9 @@ def add_train(
         default=5,
         help='parts the clips are divided into, unless the data set has its own (default: %(default)s)',
     )
-    c.add_argument('--out', metavar='RUN', help='folder of the run (default: runs/DATA-RECIPE)')
+    c.add_argument(
+        '--out', metavar='RUN', help='folder of the run (default: runs/DATA-RECIPE)'
+    )
     c.add_argument(
         '--epochs',
         metavar='N',
@@ -369,7 +376,9 @@ def add_export(
         'soundtag export runs/mine mine.tflite           for telephones and small computers',
     )
     c.add_argument('run', metavar='RUN', help='folder of a run')
-    c.add_argument('out', metavar='OUT', help='file to write, ending in .onnx, .tflite or .keras')
+    c.add_argument(
+        'out', metavar='OUT', help='file to write, ending in .onnx, .tflite or .keras'
+    )
     c.add_argument(
         '--half',
         action='store_true',
@@ -390,7 +399,9 @@ def expand(
             found = sorted(
                 f
                 for f in path.rglob('*')
-                if f.suffix.lower() in SUFFIXES and not f.name.startswith('.') and f.is_file()
+                if f.suffix.lower() in SUFFIXES
+                and not f.name.startswith('.')
+                and f.is_file()
             )
         elif path.exists() or not glob.has_magic(name):
             found = []
@@ -416,7 +427,13 @@ def tag_rows(
             }
         ]
     return [
-        {'file': str(file), 'rank': i, 'label': label, 'probability': round(p, 6), 'error': None}
+        {
+            'file': str(file),
+            'rank': i,
+            'label': label,
+            'probability': round(p, 6),
+            'error': None,
+        }
         for i, (label, p) in enumerate(answer, 1)
     ]
 
@@ -436,7 +453,13 @@ def as_csv(rows):  # Rows of one file
 
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerows(
-        [r['file'], r['rank'], r['label'], r['probability'], *(r[m] for m in METRES if m in r)]
+        [
+            r['file'],
+            r['rank'],
+            r['label'],
+            r['probability'],
+            *(r[m] for m in METRES if m in r),
+        ]
         for r in rows
     )
     return text.getvalue()
@@ -449,7 +472,10 @@ def with_distance(
     far,  # (distance, low, high) in m, or None
 ):  # The rows, with three more columns each
     "Put a distance into a table."
-    return [r | dict(zip(METRES, (round(d, 2) for d in far) if far else (None,) * 3)) for r in rows]
+    return [
+        r | dict(zip(METRES, (round(d, 2) for d in far) if far else (None,) * 3))
+        for r in rows
+    ]
 
 def metres(
     row,  # Of a table
@@ -511,7 +537,9 @@ def check_tag(
     from soundtag.timeline import PICTURES
 
     if not args.timeline and (args.picture or args.raw or args.format == 'audacity'):
-        raise AudioError('--picture, --raw and --format audacity belong to --timeline; add it')
+        raise AudioError(
+            '--picture, --raw and --format audacity belong to --timeline; add it'
+        )
     if args.raw and args.distance:
         raise AudioError(
             '--distance is for recordings, and --raw for a sound that goes on; leave one out'
@@ -543,7 +571,14 @@ def event_text(
         return f'{file}: ' * many + as_line(event) + metres(far) + '\n'
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerow(
-        [file, event.onset, event.offset, event.label, round(event.probability, 6), *far.values()]
+        [
+            file,
+            event.onset,
+            event.offset,
+            event.label,
+            round(event.probability, 6),
+            *far.values(),
+        ]
     )
     return text.getvalue()
 
@@ -562,7 +597,10 @@ def distances(
         return with_distance(
             [{}],
             combine_windows(
-                rows[(rows[:, 0] < event.offset) & (rows[:, 0] + ranger.seconds > event.onset)]
+                rows[
+                    (rows[:, 0] < event.offset)
+                    & (rows[:, 0] + ranger.seconds > event.onset)
+                ]
             ),
         )[0]
 
@@ -601,7 +639,9 @@ def do_timeline(
                     rows.append(as_row(file, event) | far(event) | {'error': None})
                     if args.format != 'json':
                         print(
-                            event_text(file, event, args.format, len(files) > 1, far(event)),
+                            event_text(
+                                file, event, args.format, len(files) > 1, far(event)
+                            ),
                             end='',
                             flush=True,
                         )
@@ -619,7 +659,9 @@ def do_timeline(
                 )
             if args.picture and heard.columns.done:
                 write_picture(
-                    draw_timeline(events, heard.columns, sr=tagger.sr, title=Path(str(file)).name),
+                    draw_timeline(
+                        events, heard.columns, sr=tagger.sr, title=Path(str(file)).name
+                    ),
                     args.picture,
                 )
     if args.format == 'json':
@@ -647,14 +689,20 @@ def do_tag(
         return do_timeline(args, tagger, estimator)
     with sound_files(args.audio) as files:
         if args.format == 'csv':
-            print(','.join(['file,rank,label,probability', *METRES[: 3 * bool(args.distance)]]))
+            print(
+                ','.join(
+                    ['file,rank,label,probability', *METRES[: 3 * bool(args.distance)]]
+                )
+            )
         answers = tag_files(tagger, files, top=args.top)
         for file, answer in tqdm(
             answers, total=len(files), unit='file', disable=sys.stdout.isatty() or None
         ):
             new = tag_rows(file, answer)
             if args.distance:
-                new = with_distance(new, None if new[0]['error'] else estimator.distance(file))
+                new = with_distance(
+                    new, None if new[0]['error'] else estimator.distance(file)
+                )
             rows += new
             if error := new[0]['error']:
                 tqdm.write(f'soundtag: {error}', file=sys.stderr)
@@ -719,7 +767,9 @@ def add_tag(
         help='the same by a model of your own, by soundtag train --task distance',
     )
     c.add_argument(
-        '--timeline', action='store_true', help='tell events, from when to when, as they end'
+        '--timeline',
+        action='store_true',
+        help='tell events, from when to when, as they end',
     )
     c.add_argument(
         '--picture',
@@ -731,93 +781,6 @@ def add_tag(
         metavar='RATE',
         type=integer_from(1000),
         help='standard input is raw 16-bit samples of one channel at so many Hz, heard live, with --timeline',
-    )
-
-# %% ../nbs/11_cli.ipynb #1d827189
-def do_benchmark(
-    args,  # Parsed words
-):  # Exit code
-    "Measure, and write what was measured."
-    with silence_tensorflow():
-        from soundtag.box import benchmark_box, benchmark_tagging, data_folder, data_sets
-        from soundtag.mfcc import benchmark_features
-        from soundtag.model import benchmark_inputs
-        from soundtag.training import benchmark_folds
-        from soundtag.budget import benchmark_budget
-        from soundtag.gap import (
-            benchmark_accuracy,
-            benchmark_curve,
-            benchmark_noise,
-            benchmark_steps,
-        )
-        from soundtag.distance import benchmark_distance, benchmark_far
-    several = {
-        'box': data_folder,
-        'curve': data_folder,
-        'far': data_folder,
-        'distance': data_sets,
-    }.get(args.name, data_set)
-    clips = (several if args.data != 'mini' else data_set)(args.data, args.allow_missing)
-    measure = {
-        'features': benchmark_features,
-        'inputs': benchmark_inputs,
-        'folds': benchmark_folds,
-        'accuracy': benchmark_accuracy,
-        'gap': benchmark_steps,
-        'noise': benchmark_noise,
-        'budget': benchmark_budget,
-        'curve': benchmark_curve,
-        'box': lambda *a, **k: benchmark_box(
-            *a, box=args.out and Path(args.out).with_suffix(''), **k
-        ),
-        'tagging': benchmark_tagging,
-        'distance': lambda *a, **k: benchmark_distance(
-            *a, box=args.out and Path(args.out).with_suffix(''), **k
-        ),
-        'far': benchmark_far,
-    }[args.name]
-    with redirect_stdout(sys.stderr):
-        result = measure(clips, out=args.out)
-    print(args.out or json.dumps(result, indent=1))
-    return 0
-
-def add_benchmark(
-    commands,  # What argparse's `add_subparsers` gave
-):
-    "Declare `soundtag benchmark`."
-    c = add_command(
-        commands,
-        'benchmark',
-        do_benchmark,
-        'Measure what a chapter claims, and give the result as JSON.',
-        'soundtag benchmark features sounds --out features.json',
-        'soundtag benchmark accuracy data/esc50 --out accuracy.json',
-    )
-    c.add_argument(
-        'name',
-        metavar='NAME',
-        choices=[
-            'features',
-            'inputs',
-            'folds',
-            'accuracy',
-            'gap',
-            'noise',
-            'budget',
-            'curve',
-            'box',
-            'tagging',
-            'distance',
-            'far',
-        ],
-        help='features: speed of MFCC and preparation beside other libraries; inputs: raw audio, log-mel and MFCC as network input; folds: what each way of cross-validating says; accuracy: the recipe strong with three seeds; gap: what each step from the recipe post to strong is worth; noise: what wrong labels cost, and what doubting them wins back; budget: what five networks know after one to eight minutes of learning; curve: accuracy over the number of clips to learn from; box: the model in the box, examined and made, DATA a folder of data sets, the model beside FILE; tagging: its speed; distance: the ranging model, simulated, trained and examined, DATA as for box, half an hour; far: what a distance costs a tagger, and what learning in rooms wins back, DATA as for box. All from folds to box take hours, and go on where they were stopped',
-    )
-    add_data_set(c)
-    c.add_argument('--out', metavar='FILE', help='JSON file to write (default: print it)')
-    c.add_argument(
-        '--allow-missing',
-        action='store_true',
-        help='go on without files that are listed and not there',
     )
 
 # %% ../nbs/11_cli.ipynb #2cae96a2
@@ -836,9 +799,11 @@ def parser():  # argparse.ArgumentParser
 
 exit codes: 0 all well, 1 finished but some files were skipped, 2 the call can't be carried out""",
     )
-    p.add_argument('--version', action='version', version=f'soundtag {soundtag.__version__}')
+    p.add_argument(
+        '--version', action='version', version=f'soundtag {soundtag.__version__}'
+    )
     commands = p.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (add_data, add_train, add_report, add_tag, add_export, add_benchmark):
+    for add in (add_data, add_train, add_report, add_tag, add_export):
         add(commands)
     return p
 
@@ -846,7 +811,11 @@ exit codes: 0 all well, 1 finished but some files were skipped, 2 the call can't
 @contextmanager
 def interrupts():  # A list, empty until the user presses Ctrl-C
     "Remember an interrupt, whatever a library makes of it."
-    told, before, hooks = [], signal.getsignal(signal.SIGINT), (sys.excepthook, sys.unraisablehook)
+    told, before, hooks = (
+        [],
+        signal.getsignal(signal.SIGINT),
+        (sys.excepthook, sys.unraisablehook),
+    )
 
     def tell(*signal_and_frame):
         told.append(True)
@@ -888,7 +857,8 @@ def main(
             if told or isinstance(e, KeyboardInterrupt):
                 text, code = (
                     'interrupted'
-                    + '; run the same command again to resume' * (args.do in (do_data, do_train)),
+                    + '; run the same command again to resume'
+                    * (args.do in (do_data, do_train)),
                     130,
                 )
             else:

@@ -165,7 +165,7 @@ def predict_batches(
     places = lambda w: (False, True) if len(w) < size and tagger.short == 'repeat' else (False,)
     heard = (
         trim_and_fill(
-            w, sr=tagger.sr, silence=tagger.silence, short=tagger.short, size=size, last=last
+            w, sr=tagger.sr, size=size, trim_db=tagger.silence, fill=tagger.short, last=last
         )
         for w in heard
         for last in places(w)
@@ -277,7 +277,7 @@ def make_tagger(
     return Tagger(answer, labels, **number, **rest)
 
 # %% ../nbs/09_tagging.ipynb #33bd22a4
-TAGGING_MODEL = files('soundtag') / 'box/sounds.onnx'  # The model that soundtag brings along
+TAGGING_MODEL = files('soundtag') / 'bundled/sounds.onnx'  # The model that soundtag brings along
 MODEL_BYTES = 200e6  # Larger files are refused; ours have a few MB
 
 def onnx_session(
@@ -363,7 +363,7 @@ def read_keras(
     return make_tagger(path, keras_ensemble([read_model(path)], None), read_metadata(path))
 
 def load_tagger(
-    model=None,  # Folder of a run, or an exported file; None: the model that soundtag brings along (chapter 09e)
+    model=None,  # Folder of a run, or an exported file; None: the model that soundtag brings along (chapter 28)
 ):  # `Tagger`
     "A tagger from wherever it is."
     if model is None:
