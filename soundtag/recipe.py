@@ -13,7 +13,7 @@ import numpy as np
 from .audio import seconds_to_samples
 from .augmentation import SHORT, Augment
 from .mfcc import MFCC, LogMel
-from .model import cnn6, pooled_cnn, post_cnn, strong_cnn
+from .model import pooled_cnn, post_cnn, strong_cnn
 
 # %% ../nbs/06c_recipe.ipynb #726e8484
 class RunError(ValueError):
@@ -30,7 +30,6 @@ NETWORKS = {
     'post_cnn': post_cnn,
     'pooled_cnn': pooled_cnn,
     'strong_cnn': strong_cnn,
-    'cnn6': cnn6,
 }  # What a recipe may name: functions of (n_labels, input_shape=…)
 MIN_FRAMES = 16  # Of a window: the networks halve it four times
 MIN_UNVERIFIED = 0.1  # Share of the clips from which on it is worth it to learn three times
