@@ -355,8 +355,8 @@ class LevelOnly:
     bands: int  # Of the level
     needs_db = property(lambda self: self.augment.needs_db)
 
-    def __call__(self, X, y, rng, noise=None):
-        level, y = self.augment(X[:, : self.bands], y, rng, noise)
+    def __call__(self, X, y, rng):
+        level, y = self.augment(X[:, : self.bands], y, rng)
         return np.concatenate([level, X[:, self.bands :]], axis=1), y
 
 class PictureRows(AugmentedRows):

@@ -313,7 +313,7 @@ class FeatureStore:
         return self.rows[self.start[i] + start : self.start[i] + start + frames].T
 
     def array(self) -> np.ndarray:
-        "All clips, shape (n, n_coef, frames, 1): a view where they lie one after the other, else a copy."
+        "All clips, shape (n, n_coef, frames, 1): a view where they lie side by side, else a copy."
         lengths = sorted(set(self.frames.tolist()))
         if len(lengths) != 1:
             raise ValueError(
@@ -367,11 +367,11 @@ def prepare_data(
     features: Any,  # A feature object of chapter 04: `MFCC`, `LogMel`, …
     *,
     seconds: float
-    | None = None,  # Cut or pad each clip to this many s at a random offset; None: whole clips
+    | None = None,  # Cut or pad each clip to this, at a random offset; None: whole
     seed: int = 0,  # Of the random offsets
     cache: str
     | os.PathLike
-    | None = None,  # Folder of the stores; None: SOUNDTAG_CACHE, else the user's cache
+    | None = None,  # Folder of the stores; None: that of `cache_dir`
     n_jobs: int | None = None,  # Workers; None: every core
     progress: bool = True,  # Show a bar while computing
 ) -> FeatureStore:  # Of the clips that could be read; its `skipped` lists the others
