@@ -44,7 +44,8 @@ from soundtag.tagging import (
     read_metadata,
     read_model,
 )
-from .training import AugmentedRows, deterministic, versions
+from .fitting import AugmentedRows, deterministic
+from .training import versions
 
 # %% ../nbs/10a_distance.ipynb #cc6e3ca5
 @dataclass(frozen=True, kw_only=True)

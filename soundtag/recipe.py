@@ -150,8 +150,8 @@ class Recipe:
 
     @property
     def frames(self) -> int:
-        "Frames of a window."
-        return self.count_frames(self.window)
+        "Frames of a window, which may be all that is heard."
+        return self.count_frames(self.window or self.seconds)
 
     @property
     def picks_epoch(self) -> bool:

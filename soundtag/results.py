@@ -25,7 +25,8 @@ from .dataset import load_clips
 from .files import write_file
 from .metrics import MEASURES, accuracy, geometric_mean, label_ap, mean_std
 from .store import prepare_data
-from .training import RECIPES, RunError, split_rows
+from .recipe import RECIPES, RunError
+from .training import split_rows
 
 # %% ../nbs/08_results.ipynb #b2020c7b
 @dataclass(frozen=True, eq=False)

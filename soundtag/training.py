@@ -26,7 +26,12 @@ from .dataset import Clips, DataError, make_folds, shorten
 from .files import file_lock, write_file, write_npy
 from .fitting import FoldTask, fit_fold, predict_clips
 from .metrics import geometric_mean
-from .recipe import RECIPES, Recipe, RunError, get_recipe
+from soundtag.recipe import (
+    RECIPES,
+    Recipe,
+    RunError,
+    get_recipe,
+)  # RECIPES before all: users look here
 from .store import FeatureStore, prepare_data
 
 # isort: split
@@ -254,11 +259,13 @@ def clip_windows(
     store: FeatureStore,  # Features of clips
     recipe: Recipe,  # Says what is cut, and how long a window is
 ) -> ClipWindows:
-    "The windows a recipe hears; without a window it is the whole clip, and all are of one length."
+    "The windows a recipe hears; without `window` each is a whole clip, and all have one length."
     if recipe.window is None:
-        return ClipWindows(store, store.array().shape[2])
-    heard = store if recipe.silence is None else trim_frames(store, recipe.silence)
-    return ClipWindows(heard, recipe.frames, short=recipe.short)
+        frames = recipe.frames if recipe.seconds else store.array().shape[2]
+        return ClipWindows(store, frames)
+    if recipe.silence is not None:
+        store = trim_frames(store, recipe.silence)
+    return ClipWindows(store, recipe.frames, short=recipe.short)
 
 def load_run_data(
     clips: Clips,  # Training and test

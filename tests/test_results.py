@@ -15,7 +15,7 @@ from soundtag.dataset import load_clips
 from soundtag.report import fold_rows, summary_paragraphs, report_figures, write_report
 from soundtag.metrics import MEASURES, accuracy, format_percent, label_ap, lwlrap, map_at_3, mean_std, top3_accuracy, true_label_rank
 from soundtag.results import evaluate, load_run, run_clips, top_confusions, worst_mistakes, write_metrics
-from soundtag.training import RunError
+from soundtag.recipe import RunError
 
 SR = 16000
 

@@ -51,7 +51,8 @@ from soundtag.rooms import (
 )
 from .study import load_results
 from ..tagging import keras_ensemble, read_model, read_run, read_run_json
-from ..training import data_of, get_recipe, train_folds, versions
+from ..recipe import get_recipe
+from ..training import data_of, train_folds, versions
 
 # %% ../../nbs/29_distance.ipynb #80b1f533
 def decay_statistics(
