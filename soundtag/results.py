@@ -21,20 +21,16 @@ from sklearn.metrics import confusion_matrix
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from soundtag.audio import PALETTE
-from soundtag.dataset import Clips, load_clips
-from soundtag.files import write_file
-from soundtag.metrics import MEASURES, accuracy, average_precision, geometric_mean, mean_std
-from soundtag.store import prepare_data
-<<<<<<< /tmp/tmpbtyivmdo/o
-from soundtag.recipe import RECIPES, RunError
-from soundtag.training import split_rows
-=======
-from soundtag.training import RECIPES, RunError, split_rows
+from .audio import PALETTE
+from .dataset import Clips, load_clips
+from .files import write_file
+from .metrics import MEASURES, accuracy, average_precision, geometric_mean, mean_std
+from .store import prepare_data
+from .recipe import RECIPES, RunError
+from .training import split_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
->>>>>>> /tmp/tmpbtyivmdo/t
 
 # %% ../nbs/08_results.ipynb #b2020c7b
 @dataclass(frozen=True, eq=False)
