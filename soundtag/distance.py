@@ -254,8 +254,8 @@ class _AugmentLevel:
         "Whether the level has to be in dB."
         return self.augment.needs_db
 
-    def __call__(self, X, y, rng, noise=None):
-        level, y = self.augment(X[:, : self.bands], y, rng, noise)
+    def __call__(self, X, y, rng):
+        level, y = self.augment(X[:, : self.bands], y, rng)
         return np.concatenate([level, X[:, self.bands :]], axis=1), y
 
 def distance_batches(X: np.ndarray, truth: np.ndarray, recipe: DistanceRecipe):
