@@ -181,7 +181,7 @@ def cell_scores(
         silent,
     ]
 
-# %% ../nbs/09b_timeline.ipynb #54140674
+# %% ../nbs/09b_timeline.ipynb #28cf19c1
 class BoundaryFinder:
     "The bands of the last few seconds, and where in them the sound changes most."
 
@@ -243,7 +243,7 @@ class BoundaryFinder:
         "The rows of `bands` where a cell's window begins and ends."
         return self._middle(cell) - self.reach, self._middle(cell) + self.reach
 
-# %% ../nbs/09b_timeline.ipynb #3ffef807
+# %% ../nbs/09b_timeline.ipynb #30391c8d
 @dataclass
 class OpenEvent:
     "An event that has not ended yet."
@@ -308,10 +308,7 @@ class Tracker:
         "How many cells a label may be off without its event ending."
         return 0 if self.names[k] == 'silence' else self.join - 1
 
-    def find_onset(
-        self,
-        k: int,  # Index of a name
-    ) -> float:  # In s
+    def find_onset(self, k: int) -> float:
         "Where an event that is on in this cell began; that of no label begins with the cell."
         return (
             self.boundaries.find_onset(self.cell)
@@ -456,7 +453,7 @@ class StreamTagger:
         scores = cell_scores(p, levels, loudest < SILENCE_DB, self.tagger.unknown)
         return self.smooth.feed(scores), bands
 
-# %% ../nbs/09b_timeline.ipynb #73f325f6
+# %% ../nbs/09b_timeline.ipynb #72dd6c24
 class Timeline:
     """Hears a sound of any length, in blocks of any size, and reports each event when it is over.
 
@@ -553,10 +550,10 @@ class Timeline:
             event for rows, bands in batches for event in self.tracker.feed(rows, bands)
         ]
 
-# %% ../nbs/09b_timeline.ipynb #170d8d81
+# %% ../nbs/09b_timeline.ipynb #1526fd44
 Audio = str | os.PathLike | np.ndarray | Iterable[np.ndarray]
 
-# %% ../nbs/09b_timeline.ipynb #fbbec9be
+# %% ../nbs/09b_timeline.ipynb #adad1f2a
 def listen(
     timeline: Timeline,  # A new one
     audio: Audio,  # A sound file, an array of shape (n,) or (channels, n), or many of these arrays
@@ -660,7 +657,7 @@ def draw_events(
         ylim=(-0.6, max(1, len(labels)) - 0.4),
     )
 
-# %% ../nbs/09b_timeline.ipynb #2c4b82f7
+# %% ../nbs/09b_timeline.ipynb #f7b390a5
 def draw_timeline(
     events: list[Event],  # What was heard
     spectrogram: RunningSpectrogram,  # That of the `Timeline` that heard it
