@@ -22,8 +22,8 @@ setup(
     classifiers=['Development Status :: 3 - Alpha', 'Programming Language :: Python :: 3',
                  'Topic :: Multimedia :: Sound/Audio :: Analysis', 'Framework :: Jupyter'],
     url=s['git_url'],
-    packages=[s['lib_path']],
-    package_data={s['lib_path']: ['box/*']},
+    packages=[s['lib_path']],  # Part I alone: the studies stay in the repository
+    package_data={s['lib_path']: ['bundled/*', 'py.typed']},
     python_requires=f">={s['min_python']}",
     install_requires=s['requirements'].split(),
     extras_require=extras | {'dev': [*s['dev_requirements'].split(), *(r for needed in extras.values() for r in needed)]},

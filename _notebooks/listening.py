@@ -21,7 +21,7 @@ from soundtag.dataset import mini_clip
 from soundtag.synthesis import INSTRUMENTS
 
 SITE = ROOT / '_notebooks/site/listen'
-BOX = ROOT / 'soundtag/box/sounds.onnx'
+BOX = ROOT / 'soundtag/bundled/sounds.onnx'
 SCRIPTS = 'listen.js', 'listen.css', 'worker.js', 'microphone.js', 'tagging.js', 'spectrogram.js', 'LICENSE.txt'
 KEPT = int(re.search(r'KEPT = (\d+)', (SITE / 'listen.js').read_text('utf-8'))[1])    # s of the microphone
 GUARD = "connect-src 'self' blob:; worker-src 'self'; media-src 'self' blob:; form-action 'none'; object-src 'none'"    # the browser sees to it that nothing is sent

@@ -1,1 +1,79 @@
+"""Tells what a sound is, and how far away, from a recording.
+
+>>> import soundtag
+>>> 'tag' in dir(soundtag)
+True
+
+Everything is imported when it is first asked for, so that `import soundtag` costs nothing.
+"""
+
 __version__ = "0.1.0"
+
+from importlib import import_module
+from sys import modules
+from types import ModuleType
+
+_HOMES = {
+    'DistanceEstimator': 'distance',
+    'LogMel': 'mfcc',
+    'MFCC': 'mfcc',
+    'Recipe': 'training',
+    'Tagger': 'tagging',
+    'Timeline': 'timeline',
+    'load_audio': 'audio',
+    'load_clips': 'dataset',
+    'load_run': 'results',
+    'mini': 'dataset',
+    'prepare_data': 'store',
+    'train_folds': 'training',
+}
+_CALLABLE = 'download', 'explain', 'export', 'timeline'  # Functions whose module has their name
+__all__ = sorted([*_HOMES, *_CALLABLE, 'tag'])
+
+
+def tag(audio, sr=None, *, model=None, top=3):
+    """Name a sound: the most probable labels with their probabilities, best first.
+
+    `audio` is a sound file, or samples of shape (n,) or (channels, n) at `sr` Hz; `model` the folder
+    of a run, an exported file, or None for the model that soundtag brings along. Raises AudioError
+    or ModelError. To name many sounds, load a `Tagger` once.
+
+    >>> import numpy as np
+    >>> import soundtag
+    >>> soundtag.tag(np.zeros(44100), 44100)
+    [('silence', 1.0)]
+    """
+    from soundtag.tagging import Tagger
+
+    return Tagger.load(model).tag(audio, sr, top=top)
+
+
+class _CallableModule(ModuleType):
+    "A module that is called like the function of the same name in it."
+
+    def __call__(self, *args, **kwargs):
+        return getattr(self, self.__name__.rpartition('.')[2])(*args, **kwargs)
+
+
+class _Package(ModuleType):
+    "Makes `soundtag.export(…)` a call also after `import soundtag.export` has put the module there."
+
+    def __setattr__(self, name, value):
+        if name in _CALLABLE and isinstance(value, ModuleType):
+            value.__class__ = _CallableModule
+        super().__setattr__(name, value)
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        return getattr(import_module(f'soundtag.{_HOMES[name]}'), name)
+    if name in _CALLABLE:
+        return import_module(f'soundtag.{name}')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__():
+    return [*__all__, '__version__']
+
+
+modules[__name__].__class__ = _Package

@@ -126,7 +126,7 @@ def add_data(
     )
 
 # %% ../nbs/11_cli.ipynb #57fd5c2e
-def load_data(
+def data_set(
     data: str | os.PathLike,  # Folder, CSV, or 'mini'
     allow_missing: bool = False,  # Go on without files that are listed and not there
 ) -> 'Clips':
@@ -155,7 +155,7 @@ def do_train(
     "Cross-validate a recipe, measure it, write the report."
     if args.task == 'distance':
         return train_distance_model(args)
-    clips = load_data(args.data, args.allow_missing)
+    clips = data_set(args.data, args.allow_missing)
     with silence_tensorflow():
         from soundtag.results import load_run, write_metrics
     from soundtag.report import write_report
@@ -335,7 +335,7 @@ def add_export(
         help='keep the weights of a .onnx file in 2 bytes instead of 4',
     )
 
-# %% ../nbs/11_cli.ipynb #6a2e759e
+# %% ../nbs/11_cli.ipynb #2d0165da
 PICTURES = '.png', '.svg', '.pdf'  # Endings of files that a picture can be written to
 
 def check_tag(
@@ -503,7 +503,7 @@ def _tag_each(files, tagger, estimator, writer, *, top):
         else:
             writer.write(rows, tag_line(rows))
 
-# %% ../nbs/11_cli.ipynb #3bc666c8
+# %% ../nbs/11_cli.ipynb #196ad6c0
 def add_tag(
     commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave
 ) -> None:

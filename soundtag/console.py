@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/10b_console.ipynb #3493486f
+# %% ../nbs/10b_console.ipynb #647e2bc6
 import csv
 import errno
 import glob
@@ -156,7 +156,7 @@ def sound_files(
                 shutil.copyfileobj(sys.stdin.buffer, f)
         yield [f for word in words for f in ([copy] if word == '-' else expand([word]))]
 
-# %% ../nbs/10b_console.ipynb #6a5848bd
+# %% ../nbs/10b_console.ipynb #2c8c9039
 def raw_blocks(
     stream: BinaryIO,  # 16-bit samples, least significant byte first, one channel
 ) -> Iterator['np.ndarray']:  # Samples, float32, shape (n,)
@@ -298,7 +298,7 @@ def csv_lines(
     writer.writerows([row[column] for column in columns] for row in rows)
     return text.getvalue()
 
-# %% ../nbs/10b_console.ipynb #2e13fc2e
+# %% ../nbs/10b_console.ipynb #8fdfc2ad
 class RowWriter:
     "Writes answers to stdout, as they come or at the end."
 

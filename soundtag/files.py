@@ -18,10 +18,18 @@ import numpy as np
 
 # %% ../nbs/00_files.ipynb #48aae246
 def write_file(
-    path: str | os.PathLike,  # Where the file shall be
-    data: str | bytes | Callable[[Path], object],  # Its content, or a function that writes it to the path it is given
+    path: str | os.PathLike,  # Where the file shall be; folders on the way are made
+    data: str | bytes | Callable[[Path], object],  # Content, or what writes it to a path
 ) -> Path:  # `path`
-    "Write a file whole or not at all: under another name first, then renamed."
+    """Write a file whole or not at all: under another name first, then renamed.
+
+    A function gets the other name, in the same folder and with the same ending. What it raises is
+    raised again, once the unfinished file is deleted.
+
+    >>> from soundtag.files import write_file
+    >>> write_file('notes/today.txt', 'a bark at noon').read_text()
+    'a bark at noon'
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'.part-{os.getpid()}-{threading.get_ident()}-{path.name}')
@@ -42,32 +50,52 @@ def write_npy(
     array: np.ndarray,  # Its content
 ) -> Path:  # `path`
     "`numpy.save`, whole or not at all."
-    np.save(buffer := BytesIO(), array, allow_pickle=False)
+    buffer = BytesIO()
+    np.save(buffer, array, allow_pickle=False)
     return write_file(path, buffer.getvalue())
 
 # %% ../nbs/00_files.ipynb #59a0de8f
 def read_json(
     path: str | os.PathLike,  # A JSON file
-    default: object = ...,  # What to return where there is no such file; without it that is an error
+    default: object = ...,  # What to return where there is no such file; left out, that is an error
 ) -> object:  # What the file holds
-    "The content of a JSON file."
+    """The content of a JSON file.
+
+    Raises FileNotFoundError where there is none and no default, ValueError where it is damaged.
+
+    >>> from soundtag.files import read_json, write_file
+    >>> read_json(write_file('labels.json', '["bark", "bell"]'))
+    ['bark', 'bell']
+    >>> read_json('missing.json', default=[])
+    []
+    """
     path = Path(path)
     if default is not ... and not path.exists():
         return default
     try:
         return json.loads(path.read_text('utf-8'))
     except ValueError as e:
-        raise ValueError(f'{path}: is damaged, it is no JSON ({e}); make it again') from None
+        raise ValueError(
+            f'{path}: is damaged, it is no JSON ({e}); make it again'
+        ) from None
 
 # %% ../nbs/00_files.ipynb #52d7c6b5
 @contextmanager
 def file_lock(
     path: str | os.PathLike,  # The lock's own file; its folder is made
     *,
-    wait: bool = True,  # Wait for another process; False: raise BlockingIOError
+    wait: bool = True,  # Wait while another process holds it; False: don't
     on_wait: Callable[[], object] | None = None,  # Called once before waiting
 ) -> Iterator[None]:  # A context that one process at a time is in
-    "Keep other processes out, by a lock that the system lets go of when its owner dies."
+    """Keep other processes out, by a lock that the system lets go of when its owner dies.
+
+    Raises BlockingIOError where it is taken and `wait` is False.
+
+    >>> from soundtag.files import file_lock
+    >>> with file_lock('run.lock'):
+    ...     print('alone here')
+    alone here
+    """
     from filelock import FileLock, Timeout
 
     path = Path(path)
@@ -87,8 +115,15 @@ def file_lock(
         lock.release()
 
 # %% ../nbs/00_files.ipynb #082c1701
-def cache_dir():  # A folder, which may not exist yet
-    "Where soundtag keeps what it makes: SOUNDTAG_CACHE, or the user's cache folder."
+def cache_dir() -> Path:  # A folder, which may not exist yet
+    """Where soundtag keeps what it makes: SOUNDTAG_CACHE, or the user's cache folder.
+
+    >>> from soundtag.files import cache_dir
+    >>> cache_dir().is_absolute()
+    True
+    """
     from platformdirs import user_cache_dir
 
-    return Path(os.environ.get('SOUNDTAG_CACHE') or user_cache_dir('soundtag', appauthor=False))
+    return Path(
+        os.environ.get('SOUNDTAG_CACHE') or user_cache_dir('soundtag', appauthor=False)
+    )

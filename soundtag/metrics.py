@@ -96,7 +96,11 @@ def mean_std(
     values = [float(v) for v in values]
     if len(values) < 2:
         raise ValueError(f'a spread needs two folds or more, got {len(values)}')
-    return {'mean': float(np.mean(values)), 'sd': float(np.std(values, ddof=1)), 'folds': values}
+    return {
+        'mean': float(np.mean(values)),
+        'sd': float(np.std(values, ddof=1)),
+        'folds': values,
+    }
 
 def format_percent(
     s,  # What `mean_std` returns

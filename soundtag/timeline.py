@@ -181,7 +181,7 @@ def cell_scores(
         silent,
     ]
 
-# %% ../nbs/09b_timeline.ipynb #28cf19c1
+# %% ../nbs/09b_timeline.ipynb #3f2ba5a9
 class BoundaryFinder:
     "The bands of the last few seconds, and where in them the sound changes most."
 
@@ -243,7 +243,7 @@ class BoundaryFinder:
         "The rows of `bands` where a cell's window begins and ends."
         return self._middle(cell) - self.reach, self._middle(cell) + self.reach
 
-# %% ../nbs/09b_timeline.ipynb #30391c8d
+# %% ../nbs/09b_timeline.ipynb #40dd69c6
 @dataclass
 class OpenEvent:
     "An event that has not ended yet."
@@ -450,10 +450,11 @@ class StreamTagger:
         bands = np.concatenate([cell_bands(cell, sr=self.tagger.sr) for cell in cells])
         loudest = np.array([frame_levels(cell, sr=self.tagger.sr).max() for cell in cells])
         self.spectrogram.feed(bands)
-        scores = cell_scores(p, levels, loudest < SILENCE_DB, self.tagger.unknown)
+        unknown = self.tagger.calibration.unknown
+        scores = cell_scores(p, levels, loudest < SILENCE_DB, unknown)
         return self.smooth.feed(scores), bands
 
-# %% ../nbs/09b_timeline.ipynb #72dd6c24
+# %% ../nbs/09b_timeline.ipynb #a30e2ded
 class Timeline:
     """Hears a sound of any length, in blocks of any size, and reports each event when it is over.
 
@@ -480,7 +481,10 @@ class Timeline:
         self.name = name
         self.stream_tagger = StreamTagger(tagger, window, hop)
         self.tracker = Tracker(
-            tagger.labels, tagger.thresholds, window=self.stream_tagger.window, hop=hop
+            tagger.labels,
+            tagger.calibration.thresholds,
+            window=self.stream_tagger.window,
+            hop=hop,
         )
         self.sr = None  # rate of the sound in Hz, once it is known
         self._resampler = None
@@ -550,13 +554,13 @@ class Timeline:
             event for rows, bands in batches for event in self.tracker.feed(rows, bands)
         ]
 
-# %% ../nbs/09b_timeline.ipynb #1526fd44
-Audio = str | os.PathLike | np.ndarray | Iterable[np.ndarray]
+# %% ../nbs/09b_timeline.ipynb #6b5df202
+AudioOrBlocks = str | os.PathLike | np.ndarray | Iterable[np.ndarray]
 
-# %% ../nbs/09b_timeline.ipynb #adad1f2a
+# %% ../nbs/09b_timeline.ipynb #b2067f26
 def listen(
     timeline: Timeline,  # A new one
-    audio: Audio,  # A sound file, an array of shape (n,) or (channels, n), or many of these arrays
+    audio: AudioOrBlocks,  # A sound file, an array of shape (n,) or (channels, n), or many of these arrays
     sr: int | None = None,  # Rate of arrays in Hz; a file states its own
 ) -> Iterator[Event]:  # Each when it has ended
     """Hear all of a sound, or a stream as long as it goes on.
@@ -586,7 +590,7 @@ def listen(
 
 def timeline(
     tagger: Tagger,  # What names the sounds
-    audio: Audio,  # A sound file, an array of shape (n,) or (channels, n), or many of these arrays
+    audio: AudioOrBlocks,  # A sound file, an array of shape (n,) or (channels, n), or many of these arrays
     sr: int | None = None,  # Rate of arrays in Hz; a file states its own
 ) -> list[Event]:  # By onset
     """What happens in a recording, from when to when.
@@ -657,7 +661,7 @@ def draw_events(
         ylim=(-0.6, max(1, len(labels)) - 0.4),
     )
 
-# %% ../nbs/09b_timeline.ipynb #f7b390a5
+# %% ../nbs/09b_timeline.ipynb #c8683235
 def draw_timeline(
     events: list[Event],  # What was heard
     spectrogram: RunningSpectrogram,  # That of the `Timeline` that heard it

@@ -18,11 +18,11 @@ import pandas as pd
 import pytest
 import soundfile as sf
 
-from soundtag.cli import main, parser
+from soundtag.cli import build_parser, main
 from soundtag.dataset import mini
 
 LABELS = ['Bass_drum', 'Hi-hat', 'Violin_or_fiddle']
-COMMANDS = ['data', 'train', 'report', 'tag', 'benchmark']
+COMMANDS = ['data', 'train', 'report', 'tag']
 IN_A_PROCESS = [sys.executable, '-c', 'import sys; from soundtag.cli import main; sys.exit(main())']
 
 
@@ -124,14 +124,14 @@ def test_help_comes_at_once_and_loads_nothing():
 def test_every_help_has_examples_and_defaults(words):
     code, out, err = cli(*words, '--help')
     assert code == 0 and 'examples:\n  soundtag ' in out and not err
-    if words and words[0] in ('data', 'train', 'tag', 'benchmark'):
+    if words and words[0] in ('data', 'train', 'tag'):
         assert '(default: ' in out
     for example in out.split('examples:')[1].split('exit codes')[0].strip().splitlines():
         typed = (
             example.split('  ' * 2)[0].split(' > ')[0].split()[1:]
         )  # without the remark and the redirection
         if 'COMMAND' not in typed:
-            assert parser().parse_args(typed).do, example
+            assert build_parser().parse_args(typed).do, example
 
 
 def test_version():
@@ -623,23 +623,3 @@ def test_a_damaged_model_is_one_line(run, clip, tmp_path):
 def test_stderr_is_quiet_when_all_is_well(run, clip):
     done = process('tag', clip, '--model', run)
     assert (done.returncode, done.stderr) == (0, '') and done.stdout.startswith(f'{clip}: ')
-
-
-# Benchmark
-
-
-@pytest.mark.parametrize(
-    'name, function',
-    [
-        ('features', 'soundtag.mfcc.benchmark_features'),
-        ('inputs', 'soundtag.model.benchmark_inputs'),
-        ('folds', 'soundtag.training.benchmark_folds'),
-        ('far', 'soundtag.distance.benchmark_far'),
-    ],
-)
-def test_benchmark_hands_over_what_was_measured(sounds, tmp_path, monkeypatch, name, function):
-    monkeypatch.setattr(function, lambda clips, *, out: {'what': name, 'clips': len(clips)})
-    code, out, _ = cli('benchmark', name, sounds)
-    assert code == 0 and json.loads(out) == {'what': name, 'clips': 24}
-    code, out, _ = cli('benchmark', name, sounds, '--out', tmp_path / 'b.json')
-    assert code == 0 and out == f"{tmp_path / 'b.json'}\n"

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -401,48 +400,7 @@ def test_phase_is_the_same_in_numpy_and_in_layers(drum):
     assert np.abs(told - layers).mean() < 1e-3 and np.abs(told - layers).max() < 0.05
 
 
-def test_a_clip_and_its_copies_in_rooms_stay_in_one_fold(tmp_path, drum, cache):
-    from soundtag.distance import with_rooms
-
-    for i in range(8):
-        (tmp_path / f'{i}.wav').write_bytes(wav_bytes(drum * (0.5 + i / 20), sr=SR))
-    pd.DataFrame(
-        {
-            'file': [f'{i}.wav' for i in range(8)],
-            'label': ['x', 'y'] * 4,
-            'group': [i // 2 for i in range(8)],
-        }
-    ).to_csv(tmp_path / 'list.csv', index=False)
-    clips, responses = load_clips(tmp_path), simulate_rooms(SMALL, cache=cache, progress=False)
-    both = with_rooms(clips, responses, tmp_path / 'far', copies=3, folds=2, progress=False)
-    origin = both.table.index.str.extract(r'(\d)\.wav$')[0].to_numpy()
-    assert (
-        len(both) == 32
-        and both.labels == clips.labels
-        and (both.table.groupby(origin).size() == 4).all()
-    )
-    assert (
-        both.table.groupby('group').fold.nunique().max() == 1
-        and both.table.groupby(origin).fold.nunique().max() == 1
-    )
-    assert len(set(both.paths)) == 32 and all(Path(p).exists() for p in both.paths)
-    again = with_rooms(clips, responses, tmp_path / 'far', copies=3, folds=2, progress=False)
-    assert again.fingerprint == both.fingerprint
-    fewer = with_rooms(
-        clips, responses, tmp_path / 'far', copies=1, folds=2, progress=False
-    )  # never the recordings of other settings
-    assert len(fewer) == 16 and fewer.table.groupby('group').fold.nunique().max() == 1
-
-
 # the model that comes along
-
-
-def test_its_card_says_what_was_measured(root):
-    from soundtag.distance import ranging_card
-
-    told = json.loads((root / 'nbs/results/distance.json').read_text('utf-8'))
-    assert (root / 'soundtag/box/DISTANCE.md').read_text('utf-8') == ranging_card(told)
-    assert (root / 'soundtag/box/distance.onnx').stat().st_size < 2e6
 
 
 def test_it_hears_no_level_and_takes_any_rate_and_length(drum):

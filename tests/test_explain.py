@@ -116,7 +116,7 @@ def test_files_and_rates(tmp_path):
 
 def test_a_tagger_that_leaves_silence_out_and_sounds_of_many_windows():
     y = np.concatenate([np.zeros(SR, 'float32'), noise(5.3), np.zeros(SR, 'float32')])
-    found = explain(listener(1500, 2500, silence=60, short='repeat'), y, SR, label='band', masks=60)
+    found = explain(listener(1500, 2500, trim_db=60, fill='repeat'), y, SR, label='band', masks=60)
     hz, s = places(found)
     assert (
         1500 <= hz[found.relevance.mean(1).argmax()] < 2500

@@ -31,7 +31,7 @@ DROP = '''([name, data]) => { const bytes = Uint8Array.from(atob(data), c => c.c
 @pytest.fixture(scope='module')
 def box(root):
     "The model in the box."
-    path = root / 'soundtag/box/sounds.onnx'
+    path = root / 'soundtag/bundled/sounds.onnx'
     if not path.exists():
         pytest.skip('there is no model in the box')
     return path

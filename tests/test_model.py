@@ -15,15 +15,7 @@ import pytest
 from soundtag.audio import AudioError, fix_length, load_audio
 from soundtag.dataset import load_clips, mini
 from soundtag.mfcc import MFCC, LogMel
-from soundtag.model import (
-    AudioSequence,
-    FeatureLayer,
-    benchmark_inputs,
-    post_cnn,
-    raw_cnn,
-    _dft_tables,
-    standardized,
-)
+from soundtag.model import AudioSequence, FeatureLayer, _dft_tables, post_cnn, raw_cnn, standardized
 
 POST = MFCC(sr=44100, n_mfcc=40, hop_length=512)
 SETTINGS = [
@@ -275,16 +267,3 @@ def test_errors_are_one_clear_line(call, word):
     with pytest.raises(ValueError) as e:
         call()
     assert word in str(e.value) and '\n' not in str(e.value)
-
-
-def test_benchmark_form(clips, tmp_path):
-    import json
-
-    few = clips.train.subset(clips.train.table.index[:24])
-    result = benchmark_inputs(few, out=tmp_path / 'inputs.json', seconds=0.5, rounds=1)
-    assert json.loads((tmp_path / 'inputs.json').read_text()) == result
-    assert {'what', 'data', 'recipe', 'seeds', 'versions', 'inputs', 'ratios'} <= set(result)
-    assert set(result['inputs']) == {'raw', 'raw_generator', 'log_mel', 'mfcc'}
-    assert all(set(r) == {'median', 'min', 'max'} for r in result['ratios'].values())
-    assert str(clips.root) not in json.dumps(result)
-    assert not list(tmp_path.glob('*.part'))

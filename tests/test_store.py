@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 from joblib import parallel_config
 
-import soundtag.mfcc
-from soundtag.audio import wav_bytes
+import soundtag.store
+from soundtag.audio import load_audio, wav_bytes
 from soundtag.dataset import Clips
 from soundtag.mfcc import MFCC, LogMel
 from soundtag.store import StoreError, prepare_data, stat_signature
@@ -25,7 +25,7 @@ from soundtag.store import StoreError, prepare_data, stat_signature
 SR = 8000
 FEATURES = MFCC(sr=SR, n_fft=256, hop_length=64, n_mels=20, n_mfcc=8)
 context = multiprocessing.get_context('forkserver')
-context.set_forkserver_preload(['soundtag.mfcc', 'joblib', 'filelock', 'tqdm', 'numba'])
+context.set_forkserver_preload(['soundtag.store', 'joblib', 'filelock', 'tqdm', 'numba'])
 
 
 def write_wav(path, seed, seconds=0.25):
@@ -64,7 +64,7 @@ def content(cache):
 
 def count_computed(monkeypatch):
     "A list that grows by a path for each file whose features are computed."
-    seen, compute = [], soundtag.mfcc.compute_clip
+    seen, compute = [], soundtag.store.compute_clip
 
     def counting(path, known, **settings):
         result = compute(path, known, **settings)
@@ -72,7 +72,7 @@ def count_computed(monkeypatch):
             seen.append(Path(path).name)
         return result
 
-    monkeypatch.setattr(soundtag.mfcc, 'compute_clip', counting)
+    monkeypatch.setattr(soundtag.store, 'compute_clip', counting)
     return seen
 
 
@@ -82,7 +82,7 @@ def clips(tmp_path):
 
 
 def run_in_child(clips, cache, ready):
-    soundtag.mfcc.COMMIT_EVERY = 0
+    soundtag.store.COMMIT_EVERY = 0
     FEATURES(np.zeros(SR, 'float32'))  # loads the compiled loops, so that kills fall into the work
     ready.set()
     prepare(clips, cache)
@@ -134,7 +134,7 @@ def test_whole_clips_are_ragged(tmp_path, clips):
     store = prepare(clips, tmp_path)
     assert len(store) == 12 and len(store.skipped) == 0
     for i, path in enumerate(clips.paths):
-        y, _ = soundtag.mfcc.load_audio(path)
+        y, _ = load_audio(path)
         np.testing.assert_array_equal(store.get(i), FEATURES(y))
         part = store.crop(i, 3, 5)
         np.testing.assert_array_equal(part, FEATURES(y)[:, 3:8])
@@ -169,7 +169,7 @@ def test_a_changed_file_is_computed_alone(tmp_path, clips, monkeypatch):
     assert path.stat().st_size == size
     store = prepare(clips, tmp_path / 'store')
     assert computed == ['0005.wav']
-    np.testing.assert_array_equal(store.get(5), FEATURES(soundtag.mfcc.load_audio(path)[0]))
+    np.testing.assert_array_equal(store.get(5), FEATURES(load_audio(path)[0]))
     fresh = prepare(clips, tmp_path / 'fresh')
     for i in range(12):
         np.testing.assert_array_equal(store.get(i), fresh.get(i))
@@ -300,11 +300,11 @@ def deadly(path, known, **settings):
     return COMPUTE(path, known, **settings)
 
 
-COMPUTE = soundtag.mfcc.compute_clip
+COMPUTE = soundtag.store.compute_clip
 
 
 def test_a_killed_worker_is_one_clear_error(tmp_path, clips, monkeypatch):
-    monkeypatch.setattr(soundtag.mfcc, 'compute_clip', deadly)
+    monkeypatch.setattr(soundtag.store, 'compute_clip', deadly)
     with (
         parallel_config(backend='loky'),
         pytest.raises(StoreError, match='worker process was killed.*n_jobs=1'),

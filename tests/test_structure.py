@@ -1,7 +1,9 @@
 "The structure of the house: what holds for every chapter, whatever it is about."
 
 import ast
+import doctest
 import filecmp
+import importlib
 import re
 import shutil
 import subprocess
@@ -12,34 +14,25 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import style
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / 'nbs').glob('[0-9]*.ipynb'))
-MODULES = {p.stem.split('_', 1)[1]: p for p in NOTEBOOKS}  # module name → chapter
+STUDIES_FROM = '20'  # Chapters with this number and above are the laboratory
 
 # Cells that a test run passes over, as (notebook, first line) → reason. Short, and every entry is used.
 SKIPPED_CELLS = {}
 
-# Libraries that a benchmark compares with where they are installed; nothing else uses them.
+# Libraries that a study compares with where they are installed; nothing else uses them.
 PEERS = {'essentia', 'kapre', 'torch', 'torchaudio', 'mkl', 'mkl_fft', 'ducc0', 'pyfftw'}
 
-TOP_LEVEL = {
-    'settings.ini',
-    'README.md',
-    'nbs',
-    'soundtag',
-    '_notebooks',
-    'tests',
-    'images',
-    'pyproject.toml',
-    'setup.py',
-    'LICENSE',
-    'CHANGELOG.md',
-    'Makefile',
-    '.ci',
-    '.github',
-    '.gitignore',
-}
+# Modules that may import Keras at once: whoever imports them is about to train, or reads what was trained.
+HEAVY = {'model', 'recipe', 'fitting', 'training', 'results'}
+
+TOP_LEVEL = set(
+    'settings.ini README.md nbs soundtag _notebooks tests images pyproject.toml setup.py LICENSE'
+    ' CHANGELOG.md Makefile .ci .github .gitignore'.split()
+)
 
 
 @cache
@@ -51,8 +44,18 @@ def code(path):
     return [c.source for c in cells(path) if c.cell_type == 'code']
 
 
+def module_of(path):
+    "The module that a chapter exports, like `audio` or `studies.speed`."
+    return next(m[1] for s in code(path) if (m := re.match(r'#\|\s*default_exp (\S+)', s)))
+
+
+MODULES = {module_of(p): p for p in NOTEBOOKS}  # module → chapter
+PRODUCT = [m for m, p in MODULES.items() if p.name < STUDIES_FROM]
+STUDIES = [m for m, p in MODULES.items() if p.name >= STUDIES_FROM]
+
+
 def is_exported(source):
-    return bool(re.match(r'#\|\s*exports?\b', source))
+    return bool(re.match(r'#\|\s*(export|exporti)\b', source))
 
 
 def parsed(source):
@@ -61,21 +64,18 @@ def parsed(source):
 
 
 def names_in(tree):
-    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {
-        n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)
-    }
+    names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    return names | {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+
+
+@cache
+def module_source(name):
+    return (ROOT / 'soundtag' / f'{name.replace(".", "/")}.py').read_text('utf-8')
 
 
 @cache
 def module_tree(name):
-    return ast.parse((ROOT / 'soundtag' / f'{name}.py').read_text('utf-8'))
-
-
-def exported(name):
-    for node in module_tree(name).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == '__all__':
-            return ast.literal_eval(node.value)
-    raise AssertionError(f'{name} has no __all__')
+    return ast.parse(module_source(name))
 
 
 def imports(tree):
@@ -85,6 +85,15 @@ def imports(tree):
             yield from (a.name for a in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield '.' * node.level + (node.module or '')
+
+
+def chapter_imports(tree):
+    "The chapters imported; nbdev writes soundtag.audio as .audio, and as ..audio in a study."
+    for name in imports(tree):
+        if re.match(r'soundtag\.|\.', name):
+            found = re.sub(r'^(soundtag\.|\.+)', '', name)
+            is_study = f'studies.{found}' in MODULES and found not in MODULES
+            yield f'studies.{found}' if is_study and not found.startswith('studies.') else found
 
 
 def tracked():
@@ -103,82 +112,69 @@ def test_top_level_is_as_the_user_fixed_it():
 
 def test_one_chapter_is_one_module():
     files = {p.stem for p in (ROOT / 'soundtag').glob('*.py')} - {'__init__', '_modidx'}
-    assert files == set(MODULES)
+    assert files == set(PRODUCT)
+    studies = {p.stem for p in (ROOT / 'soundtag/studies').glob('*.py')} - {'__init__', '__main__'}
+    assert {f'studies.{name}' for name in studies} == set(STUDIES)
 
 
 @pytest.mark.parametrize('name', MODULES)
 def test_a_chapter_imports_only_lower_chapters(name):
     order = list(MODULES)
-    for module in imports(module_tree(name)):
-        if re.match(r'soundtag\.|\.', module):  # nbdev writes soundtag.audio as .audio
-            assert order.index(module.split('.')[1]) < order.index(name), (
-                f'{name} looks up to {module}'
-            )
+    for module in chapter_imports(module_tree(name)):
+        assert order.index(module) < order.index(name), f'{name} looks up to {module}'
+
+
+def test_what_looks_up_is_found():
+    tree = ast.parse(
+        'def f():\n    from .studies.speed import benchmark\n    from .audio import play'
+    )
+    assert list(chapter_imports(tree)) == ['studies.speed', 'audio']
 
 
 @pytest.mark.parametrize('name', MODULES)
 def test_development_tools_and_code_from_data_stay_out(name):
     tree = module_tree(name)
-    assert not {m.split('.')[0] for m in imports(tree)} & {
-        'fastcore',
-        'nbdev',
-        'execnb',
-        'pickle',
-        'dill',
-        'marshal',
-        'shelve',
-    }
-    called = {
-        n.func.id
-        for n in ast.walk(tree)
-        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
-    }
+    used = {m.split('.')[0] for m in imports(tree)}
+    assert not used & {'fastcore', 'nbdev', 'execnb', 'pickle', 'dill', 'marshal', 'shelve'}
+    calls = [n.func for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    called = {f.id for f in calls if isinstance(f, ast.Name)}
     assert not called & {'eval', 'exec', 'compile', '__import__'}
     assert 'allow_pickle=True' not in ast.unparse(tree)
 
 
-@pytest.mark.parametrize('name', [n for n in MODULES if n not in ('model', 'training', 'results')])
+@pytest.mark.parametrize('name', [n for n in PRODUCT if n not in HEAVY])
 def test_slow_imports_wait_until_they_are_needed(name):
+    body = module_tree(name).body
     at_import = [
         m
-        for node in module_tree(name).body
+        for node in body
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for m in imports(ast.Module([node], []))
     ]
-    assert not {m.split('.')[0] for m in at_import} & {
-        'tensorflow',
-        'keras',
-        'matplotlib',
-        'librosa',
-        'IPython',
-    }
+    slow = {'tensorflow', 'keras', 'matplotlib', 'librosa', 'IPython'}
+    assert not {m.split('.')[0] for m in at_import} & slow
 
 
 def test_export_gives_what_is_committed(tmp_path):
     for part in ('settings.ini', 'pyproject.toml'):
         shutil.copy(ROOT / part, tmp_path)
     shutil.copytree(ROOT / 'nbs', tmp_path / 'nbs')
-    shutil.copytree(
-        ROOT / 'soundtag', tmp_path / 'soundtag', ignore=shutil.ignore_patterns('__pycache__')
-    )
-    subprocess.run(
-        [Path(sys.executable).parent / 'nbdev_export'],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-    )
-    names = sorted(p.name for p in (tmp_path / 'soundtag').glob('*.py'))
-    assert names == sorted(p.name for p in (ROOT / 'soundtag').glob('*.py'))
-    differ = filecmp.cmpfiles(tmp_path / 'soundtag', ROOT / 'soundtag', names, shallow=False)[1:]
-    assert differ == ([], []), 'run nbdev_export; modules are never edited by hand'
+    ignored = shutil.ignore_patterns('__pycache__')
+    shutil.copytree(ROOT / 'soundtag', tmp_path / 'soundtag', ignore=ignored)
+    nbdev_export = Path(sys.executable).parent / 'nbdev_export'
+    subprocess.run([nbdev_export], cwd=tmp_path, check=True, capture_output=True)
+    for folder in ('soundtag', 'soundtag/studies'):
+        names = sorted(p.name for p in (tmp_path / folder).glob('*.py'))
+        assert names == sorted(p.name for p in (ROOT / folder).glob('*.py'))
+        differ = filecmp.cmpfiles(tmp_path / folder, ROOT / folder, names, shallow=False)[1:]
+        assert differ == ([], []), 'run nbdev_export; modules are never edited by hand'
 
 
 def test_notebooks_are_clean(tmp_path):
     shutil.copy(ROOT / 'settings.ini', tmp_path)
     shutil.copytree(ROOT / 'nbs', tmp_path / 'nbs')
-    subprocess.run(
-        [Path(sys.executable).parent / 'nbdev_clean'], cwd=tmp_path, check=True, capture_output=True
-    )
+    nbdev_clean = Path(sys.executable).parent / 'nbdev_clean'
+    subprocess.run([nbdev_clean], cwd=tmp_path, check=True, capture_output=True)
     dirty = [
         p.name
         for p in (tmp_path / 'nbs').glob('*.ipynb')
@@ -193,53 +189,102 @@ def test_a_chapter_can_be_read_in_one_sitting(path):
     assert cells(path)[0].source.startswith('# ')
     for c in cells(path):
         assert not any(o.output_type == 'error' for o in c.get('outputs', [])), c.source
-        if c.cell_type == 'code' and is_exported(c.source):
-            for node in parsed(c.source).body:
-                assert node.end_lineno - node.lineno < 32, (
-                    f'{path.stem}: {c.source.splitlines()[1]} is too long to read'
-                )
+    prose = [c.source for c in cells(path) if c.cell_type == 'markdown']
+    words = sum(len(re.sub(r'<!--.*?-->', '', text).split()) for text in prose)
+    assert words < LONG_CHAPTERS.get(path.stem, (3000, 500))[0], f'{words} words'
+    lines = style.code_lines(module_source(module_of(path)))
+    assert lines < LONG_CHAPTERS.get(path.stem, (3000, 500))[1], f'{lines} exported lines'
+
+
+# Chapters that are longer than one sitting: words and exported lines allowed.
+LONG_CHAPTERS = {}
+
+
+@pytest.mark.parametrize('rule', style.RULES)
+@pytest.mark.parametrize('name', PRODUCT)
+def test_the_product_is_written_by_the_rules(name, rule):
+    assert not style.RULES[rule](module_source(name))
+
+
+STUDY_RULES = ('wide lines', 'long functions', 'two statements on a line', 'named lambdas')
+
+
+@pytest.mark.parametrize('rule', STUDY_RULES)
+@pytest.mark.parametrize('name', STUDIES)
+def test_the_laboratory_is_readable_too(name, rule):
+    assert not style.RULES[rule](module_source(name))
+
+
+PLANTED = {
+    'wide lines': 'x = ' + '1 + ' * 30 + '1\n',
+    'long functions': 'def f():\n' + '    x = 1\n' * 31,
+    'two statements on a line': 'if x: y = 1\n',
+    'unrelated tuple assignments': 'a, b = 1, 2\n',
+    'comprehensions for their effect': '[print(x) for x in y]\n',
+    'named lambdas': 'class A:\n    size = property(lambda self: 1)\n',
+    'no type hints': "__all__ = ['f']\ndef f(x):\n    return x\n",
+    'no example': "__all__ = ['f']\ndef f() -> int:\n    'One.'\n    return 1\n",
+    'no docment': "__all__ = ['f']\ndef f(\n    x: int,\n) -> int:  # Text\n    return x\n",
+    'no docstring': 'def f():\n    return 1\n',
+}
+FINE = '''__all__ = ['f']
+def f(
+    x: int,  # A number
+) -> int:  # The next
+    """The number after `x`.
+
+    >>> f(1)
+    2
+    """
+    a, b = b, a
+    return x + 1
+'''
+
+
+def test_each_rule_finds_what_breaks_it():
+    assert PLANTED.keys() == style.RULES.keys()
+    for name, rule in style.RULES.items():
+        assert rule(PLANTED[name]), name
+        assert not rule(FINE), name
+
+
+def test_lines_and_names_are_as_few_as_the_field_has():
+    head, rows = style.table()
+    total = dict(zip(head, rows[-1]))
+    assert total['public'] <= style.PUBLIC_NAMES
+    assert total['p95'] <= style.P95_WIDTH
+    assert total['tokens'] <= style.MEAN_TOKENS
+
+
+@pytest.mark.parametrize('name', PRODUCT)
+def test_the_examples_of_the_docstrings_hold(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(f'soundtag.{name}')
+    options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    failed, tried = doctest.testmod(module, optionflags=options)
+    assert not failed and tried
+
+
+def test_the_front_door_opens(tmp_path, monkeypatch):
+    import soundtag
+
+    monkeypatch.chdir(tmp_path)
+    assert doctest.testmod(soundtag) == (0, 5)
+    assert all(callable(getattr(soundtag, name)) for name in soundtag.__all__)
+    assert (ROOT / 'soundtag/py.typed').exists()
 
 
 @pytest.mark.parametrize('name', MODULES)
-def test_every_exported_symbol_is_asserted_on(name):
+def test_every_public_name_is_asserted_on(name):
     proved = set()
     for source in code(MODULES[name]):
         if is_exported(source):
             continue
         tree = parsed(source)
-        checks = any(isinstance(n, ast.Assert) for n in ast.walk(tree)) or re.search(
-            r'np\.testing\.assert_', source
-        )
-        if checks:
+        asserts = any(isinstance(n, ast.Assert) for n in ast.walk(tree))
+        if asserts or re.search(r'np\.testing\.assert_', source):
             proved |= names_in(tree)
-    assert not set(exported(name)) - proved
-
-
-@pytest.mark.parametrize('name', MODULES)
-def test_every_exported_function_says_what_goes_in_and_comes_out(name):
-    lines = (ROOT / 'soundtag' / f'{name}.py').read_text('utf-8').splitlines()
-    for node in module_tree(name).body:
-        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith('_'):
-            continue
-        doc = ast.get_docstring(node)
-        assert doc and '\n' not in doc, f'{name}.{node.name}: one line of docstring'
-        if isinstance(node, ast.FunctionDef):
-            a = node.args
-            silent = [
-                x.arg
-                for x in [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg]
-                if x and '#' not in lines[x.lineno - 1]
-            ]
-            end = max(node.lineno, node.body[0].lineno - 1)  # the line that closes the signature
-            assert not silent and ('#' in lines[end - 1] or not returns(node)), (
-                f'{name}.{node.name}: no docment for {silent or "what it returns"}'
-            )
-
-
-def returns(node):
-    return any(
-        isinstance(n, (ast.Return, ast.Yield)) and n.value is not None for n in ast.walk(node)
-    )
+    assert not set(style.public_names(module_source(name))) - proved
 
 
 def test_skipped_cells_are_on_the_list():
@@ -250,68 +295,49 @@ def test_skipped_cells_are_on_the_list():
                 found.add((path.name, source.splitlines()[0]))
         assert 'skip_exec: true' not in cells(path)[0].source
     assert found == set(SKIPPED_CELLS)
-    assert not [p.name for p in (ROOT / 'nbs').glob('_*.ipynb')], (
-        'nbdev passes over notebooks whose name starts with _'
-    )
+    passed_over = [p.name for p in (ROOT / 'nbs').glob('_*.ipynb')]
+    assert not passed_over, 'nbdev passes over notebooks whose name starts with _'
 
 
 @pytest.mark.parametrize('path', [*NOTEBOOKS, ROOT / 'nbs/index.ipynb'], ids=lambda p: p.stem)
 def test_every_figure_has_a_text_for_those_who_cannot_see_it(path):
     for c in cells(path):
         if c.cell_type == 'code' and any('image/png' in o.get('data', {}) for o in c.outputs):
-            assert re.search(r'^#\|\s*fig-alt:', c.source, re.M), (
-                f'{path.stem}: no fig-alt on:\n{c.source[:200]}'
-            )
+            has_text = re.search(r'^#\|\s*fig-alt:', c.source, re.M)
+            assert has_text, f'{path.stem}: no fig-alt on:\n{c.source[:200]}'
 
 
 def test_readme_is_what_index_gives():
-    assert (
-        subprocess.run(
-            [sys.executable, ROOT / '_notebooks/build.py', 'readme', '--check']
-        ).returncode
-        == 0
-    ), 'run make readme'
+    command = [sys.executable, ROOT / '_notebooks/build.py', 'readme', '--check']
+    assert subprocess.run(command).returncode == 0, 'run make readme'
 
 
 def test_settings_are_the_one_source():
     cfg = ConfigParser(delimiters=['='])
     cfg.read(ROOT / 'settings.ini')
-    assert (
-        f'__version__ = "{cfg["DEFAULT"]["version"]}"'
-        in (ROOT / 'soundtag/__init__.py').read_text()
-    )
-    assert cfg['DEFAULT']['version'] in (ROOT / 'CHANGELOG.md').read_text('utf-8')
+    version = cfg['DEFAULT']['version']
+    assert f'__version__ = "{version}"' in (ROOT / 'soundtag/__init__.py').read_text()
+    assert version in (ROOT / 'CHANGELOG.md').read_text('utf-8')
     declared = {
         re.split(r'[<>=!~]', r)[0]
-        for n, told in cfg['DEFAULT'].items()
+        for n, listed in cfg['DEFAULT'].items()
         if n.endswith('requirements') and n != 'dev_requirements'
-        for r in told.split()
+        for r in listed.split()
     }
     as_installed = {'sklearn': 'scikit-learn', 'ai_edge_litert': 'ai-edge-litert'}
-    stdlib = sys.stdlib_module_names
+    ours = PEERS | sys.stdlib_module_names | {'', 'soundtag', 'IPython'}
     for name in MODULES:
-        for module in (
-            {m.split('.')[0] for m in imports(module_tree(name))}
-            - stdlib
-            - PEERS
-            - {'', 'soundtag', 'IPython'}
-        ):
-            assert as_installed.get(module, module) in declared, (
+        for module in {m.split('.')[0] for m in imports(module_tree(name))} - ours:
+            needed = as_installed.get(module, module)
+            assert needed in declared, (
                 f'{name} imports {module}, which settings.ini does not require'
             )
 
 
 def test_no_path_of_one_machine():
+    pattern = '(^|[^a-z])/(home|root|tmp|work|Users)/'
     out = subprocess.run(
-        [
-            'git',
-            'grep',
-            '-nIE',
-            '(^|[^a-z])/(home|root|tmp|work|Users)/',
-            '--',
-            '.',
-            ':!tests/test_structure.py',
-        ],
+        ['git', 'grep', '-nIE', pattern, '--', '.', ':!tests/test_structure.py'],
         cwd=ROOT,
         capture_output=True,
         text=True,

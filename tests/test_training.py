@@ -24,7 +24,18 @@ from soundtag.dataset import DataError, load_clips
 from soundtag.mfcc import LogMel, MFCC
 from soundtag.tagging import Tagger
 from soundtag.metrics import geometric_mean
-from soundtag.training import RECIPES, ClipWindows, RunError, benchmark_folds, build_model, fit_fold, predict_clips, split_rows, top3_csv, train_folds, training_batches
+from soundtag.augmentation import ClipWindows
+from soundtag.training import (
+    RECIPES,
+    RunError,
+    build_model,
+    fit_fold,
+    predict_clips,
+    split_rows,
+    top3_csv,
+    train_folds,
+    training_batches,
+)
 
 SR = 8000
 TINY = replace(
@@ -335,7 +346,7 @@ def test_a_fixed_schedule_goes_on_in_mid_fold(home, fixed):
 def test_windows_in_training_are_windows_in_tagging(fixed, clips):
     "A sound shorter than the window is repeated, as training does; a longer one is heard in windows."
     tagger = Tagger.load(fixed)
-    assert tagger.short == 'repeat' and tagger.labels == sorted(LABELS)
+    assert tagger.fill == 'repeat' and tagger.labels == sorted(LABELS)
     brief, long = sound('buzz', 0)[: SR // 10], sound('buzz', 0)
     window = round(FIXED.window * SR)
     np.testing.assert_allclose(
@@ -680,28 +691,6 @@ def test_watching_does_not_change_what_is_learned(tmp_path):
     assert losses[0].loss.equals(losses[1].loss) and not losses[0].val_loss.equals(
         losses[1].val_loss
     )
-
-
-@at_once()
-def test_benchmark_goes_on_where_it_stopped(tmp_path, clips, monkeypatch):
-    out, recipe = tmp_path / 'folds.json', replace(TINY, epochs=1)
-
-    def run(kinds):
-        return benchmark_folds(
-            clips, out=out, kinds=kinds, recipe=recipe, cache=tmp_path / 'cache', progress=False
-        )
-
-    first, asked = run(['sorted by label'])['metrics']['sorted by label'], []
-    monkeypatch.setattr(training, 'cross_validate', lambda *a: asked.append(a) or first)
-    result = run(['sorted by label', 'unshuffled'])
-    assert len(asked) == 1
-    monkeypatch.setattr(training, 'cross_validate', lambda *a: pytest.fail('trained again'))
-    assert run(['sorted by label', 'unshuffled']) == result == json.loads(out.read_text())['clips']
-    assert set(result) == {'what', 'data', 'recipe', 'seeds', 'versions', 'metrics'} and list(
-        result['metrics']
-    ) == ['sorted by label', 'unshuffled']
-    for m in result['metrics'].values():
-        assert all(set(v) == {'mean', 'sd', 'folds'} and len(v['folds']) == 2 for v in m.values())
 
 
 @pytest.mark.slow

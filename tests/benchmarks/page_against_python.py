@@ -62,7 +62,7 @@ def main():
         ]
     )
     tagger, http = (
-        load_tagger(ROOT / 'soundtag/box/sounds.onnx'),
+        load_tagger(ROOT / 'soundtag/bundled/sounds.onnx'),
         ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=args.docs)),
     )
     threading.Thread(target=http.serve_forever, daemon=True).start()

@@ -22,7 +22,8 @@ import pandas as pd
 
 from soundtag.audio import fix_length, load_audio, wav_bytes
 from soundtag.dataset import Clips, load_clips
-from soundtag.mfcc import MFCC, ratio
+from soundtag.mfcc import MFCC
+from soundtag.studies.study import ratio
 from soundtag.store import prepare_data
 
 SMALL = 300

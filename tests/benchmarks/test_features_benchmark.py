@@ -11,7 +11,8 @@ from threadpoolctl import threadpool_limits
 
 from soundtag.audio import fix_length, load_audio
 from soundtag.dataset import load_clips, mini
-from soundtag.mfcc import MFCC, PEERS, bare_ffts, _jit, feature_peers, frame_window, windowed_frames
+from soundtag.mfcc import MFCC, _jit, frame_window, windowed_frames
+from soundtag.studies.speed import PEERS, bare_ffts, feature_peers
 
 FEATURES = MFCC(sr=44100, n_mfcc=40, hop_length=512)
 
