@@ -194,7 +194,7 @@ def train_distance_model(
     if args.epochs:
         recipe = replace(recipe, epochs=args.epochs)
     out = Path(args.out or f'runs/{Path(args.data).stem}-distance')
-    result = train_distance(args.data, out=out, ranging=recipe)
+    result = train_distance(args.data, out=out, recipe=recipe)
     rows = {'learned': result['metrics'], 'always the mean': result['baselines']['mean']}
     for name, metrics in rows.items():
         error = metrics['mae']
@@ -480,9 +480,9 @@ def _load_estimator(distance):
     "The distance model: that which comes along where True, that of a file, or none."
     if not distance:
         return None
-    from soundtag.distance import load_ranger
+    from soundtag.distance import DistanceEstimator
 
-    return load_ranger(None if distance is True else distance)
+    return DistanceEstimator.load(None if distance is True else distance)
 
 def _tag_each(files, tagger, estimator, writer, *, top):
     "Tag file after file and write each answer as it comes."
