@@ -22,12 +22,10 @@ from ..model import count_macs
 from ..results import fold_scores, load_run, write_metrics
 from .folds import fit_and_predict
 from .study import load_results
+from ..recipe import NETWORKS, RECIPES, get_recipe
 from soundtag.training import (
-    NETWORKS,
-    RECIPES,
     assign_folds,
     data_of,
-    get_recipe,
     load_run_data,
     split_rows,
     train_folds,
@@ -190,7 +188,7 @@ def model_cost(
         n_labels,
         input_shape=(
             recipe.features.n_coef,
-            recipe.frames_of(recipe.window or recipe.seconds),
+            recipe.frames,
             1,
         ),
     )

@@ -23,22 +23,25 @@ from ..mfcc import LogMel
 from ..model import check_labels, raw_cnn
 from ..normalization import audio_norm
 from .study import load_results
-from soundtag.training import (
-    NETWORKS,
-    RECIPES,
+from ..recipe import NETWORKS, RECIPES, Recipe
+from soundtag.fitting import (
     FeatureRows,
-    Recipe,
-    assign_folds,
+    FoldTask,
+    TrainingData,
     build_model,
-    data_of,
     deterministic,
-    fold_seed,
-    load_run_data,
     mixed_precision,
     predict_clips,
     recalibrate_batch_norm,
-    split_rows,
     training_batches,
+    unchanged_batches,
+)
+from soundtag.training import (
+    assign_folds,
+    data_of,
+    fold_seed,
+    load_run_data,
+    split_rows,
     versions,
 )
 
@@ -363,10 +366,9 @@ def build_training(
             SampleRows(rival, data, train, targets, seed),
             lambda rows: predict_samples(model, rival, data, rows),
         )
-    model = build_model(replace(rival, cosine=False), targets.shape[1], data.X, train)
-    still = training_batches(
-        replace(rival, augment=Augment(), shorter=()), data.X, train, targets, seed
-    )
+    task = FoldTask(TrainingData(data.X, targets), rival, train, train[:1], seed, '.')
+    model = build_model(replace(task, recipe=replace(rival, cosine=False)))
+    still = unchanged_batches(task)
 
     def answer(rows):
         return predict_clips(
@@ -376,7 +378,7 @@ def build_training(
             rival,
         )
 
-    return model, training_batches(rival, data.X, train, targets, seed), answer
+    return model, training_batches(task), answer
 
 def timed_fold(
     rival,  # `Recipe` or `RawRecipe`

@@ -90,7 +90,8 @@ def train_without(
     temperature,  # As `temperature_scale`
 ):  # Largest probability of each known and unknown clip; accuracy on the known
     "Train without some labels and a fold, and ask about both."
-    from soundtag.training import fit_fold, fold_seed, predict_rows
+    from soundtag.fitting import FoldTask, fit_fold, predict_rows
+    from soundtag.training import fold_seed
 
     y, labels = data.targets.argmax(1), np.array(data.clips.labels)
     strange, has = np.isin(labels[y], names), ~np.isin(labels, names)
@@ -99,16 +100,8 @@ def train_without(
         np.flatnonzero(strange | (fold == k)),
     )
     with tempfile.TemporaryDirectory() as folder:
-        model = fit_fold(
-            data.X,
-            data.targets,
-            train,
-            train[:1],
-            recipe=recipe,
-            seed=fold_seed(seed, fold, k),
-            folder=folder,
-            unverified=data.unverified,
-        )
+        seed = fold_seed(seed, fold, k)
+        model = fit_fold(FoldTask(data, recipe, train, train[:1], seed, folder))
     views = [
         predict_rows(model, data.X.at(u), asked, batch_size=recipe.batch_size)
         for u in np.linspace(0, 1, recipe.crops)
@@ -138,7 +131,8 @@ def benchmark_unknown(
 ):  # Results; `groups` has an entry a group
     "Leave some labels out of training after the other, and see whether they are taken for unknown."
     from soundtag.files import write_file
-    from soundtag.training import assign_folds, data_of, get_recipe, load_run_data, versions
+    from soundtag.recipe import get_recipe
+    from soundtag.training import assign_folds, data_of, load_run_data, versions
     from soundtag.studies.study import load_results
 
     recipe, clips = get_recipe(recipe, epochs), clips.train
@@ -266,16 +260,9 @@ def train_whole(
     "Train one network on every clip."
     from tqdm import tqdm
     from soundtag.files import write_file
-    from soundtag.training import (
-        FoldBar,
-        RunError,
-        check_folder,
-        fit_fold,
-        load_run_data,
-        run_config,
-        run_lock,
-        steps_of,
-    )
+    from soundtag.recipe import RunError
+    from soundtag.fitting import FoldTask, fit_fold
+    from soundtag.training import FoldBar, check_folder, load_run_data, run_config, run_lock
 
     if recipe.watch != 'none':
         raise RunError(
@@ -290,22 +277,10 @@ def train_whole(
         write_file(out / 'labels.json', json.dumps(data.clips.labels, indent=1))
         work = out / '.whole'
         work.mkdir(exist_ok=True)
-        with tqdm(
-            total=steps_of(recipe, data.train, data.unverified),
-            unit='batch',
-            disable=None if progress else True,
-        ) as bar:
-            model = fit_fold(
-                data.X,
-                data.targets,
-                data.train,
-                data.train[:1],
-                recipe=recipe,
-                seed=seed,
-                folder=work,
-                unverified=data.unverified,
-                more=[FoldBar(bar, 'all')],
-            )
+        task = FoldTask(data, recipe, data.train, data.train[:1], seed, work)
+        hidden = None if progress else True
+        with tqdm(total=task.total_steps, unit='batch', disable=hidden) as bar:
+            model = fit_fold(task, callbacks=[FoldBar(bar, 'all')])
         model.save(work / 'model.keras')
         os.replace(work / 'model.keras', out / 'best_0.keras')
         shutil.rmtree(work)
@@ -522,7 +497,7 @@ def benchmark_box(
     "Examine a recipe, train it on everything, and pack it with its card."
     from soundtag.studies.ablation import fold_run
     from soundtag.files import write_file
-    from soundtag.training import get_recipe
+    from soundtag.recipe import get_recipe
 
     named, runs, kept = (
         get_recipe(recipe, epochs),

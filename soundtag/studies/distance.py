@@ -53,7 +53,8 @@ from soundtag.rooms import (
 )
 from .study import load_results
 from ..tagging import keras_ensemble, read_model, read_run, read_run_json
-from ..training import data_of, get_recipe, train_folds, versions
+from ..recipe import get_recipe
+from ..training import data_of, train_folds, versions
 
 # %% ../../nbs/29_distance.ipynb #69689c89
 @dataclass(frozen=True, eq=False)

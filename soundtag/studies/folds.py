@@ -18,16 +18,9 @@ import pandas as pd
 from ..dataset import make_folds
 from ..files import write_file
 from .study import load_results
-from soundtag.training import (
-    data_of,
-    fit_fold,
-    fold_seed,
-    get_recipe,
-    load_run_data,
-    predict_clips,
-    split_rows,
-    versions,
-)
+from ..recipe import get_recipe
+from ..fitting import FoldTask, fit_fold, predict_clips
+from ..training import data_of, fold_seed, load_run_data, split_rows, versions
 
 # %% ../../nbs/23_folds.ipynb #be7ad9c7
 KINDS = {
@@ -74,43 +67,41 @@ def fit_and_predict(
     fold,  # Fold of each clip
     k,  # The one to score
     recipe,  # A `Recipe`
-    watch,  # As `split_rows`
+    watch,  # As `split_rows`, or 'hindsight': train as 'inner' does, pick as 'scored' does
     seed,  # The run's
     leave=(),  # Rows to learn nothing from, whatever their fold
 ):  # Its probabilities for all clips, float32, shape (clips, labels); epoch of its lowest watched loss; s of training
     "Train one network, and keep nothing but what it answers."
-    train, watched, _ = split_rows(fold, k, watch)
-    train = np.setdiff1d(train, leave)
+    train, validation, scored = split_rows(
+        fold, k, 'inner' if watch == 'hindsight' else watch
+    )
     with tempfile.TemporaryDirectory() as folder:
-        begun = time.perf_counter()
-        model = fit_fold(
-            data.X,
-            data.targets,
-            train,
-            watched,
+        task = FoldTask(
+            data=data,
             recipe=recipe,
+            train=np.setdiff1d(train, leave),
+            validation=scored if watch == 'hindsight' else validation,
             seed=fold_seed(seed, fold, k),
             folder=folder,
-            unverified=data.unverified,
         )
-        seconds, losses = (
-            time.perf_counter() - begun,
-            pd.read_csv(Path(folder) / 'history.csv').val_loss,
-        )
+        start = time.perf_counter()
+        model = fit_fold(task)
+        seconds = time.perf_counter() - start
+        losses = pd.read_csv(Path(folder) / 'history.csv').val_loss
     return predict_clips(model, data.X, data.train, recipe), losses.argmin() + 1, seconds
 
 def cross_validate(
     data,  # `RunData`, training clips alone
     fold,  # Fold of each clip
     recipe,  # A `Recipe`
-    watch,  # As `split_rows`
+    watch,  # As `split_rows`, or 'hindsight': train as 'inner' does, pick as 'scored' does
     seed,  # The run's
 ):  # Measure → {'mean', 'sd', 'folds'}
     "Train and score each fold, and tell what the scored clips had in common with those trained on."
     y, group, rows = data.targets.argmax(1), data.clips.table.group.to_numpy(), []
     takes = pd.Series(group).duplicated(keep=False).to_numpy()
     for k in sorted(set(fold)):
-        train, _, scored = split_rows(fold, k, watch)
+        train, _, scored = split_rows(fold, k, 'inner' if watch == 'hindsight' else watch)
         p, epoch, _ = fit_and_predict(data, fold, k, recipe, watch, seed)
         hit = p.argmax(1) == y
         heard, taught, several = (

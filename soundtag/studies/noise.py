@@ -16,14 +16,8 @@ from ..files import write_file
 from ..metrics import accuracy
 from .folds import fit_and_predict
 from .study import load_results
-from soundtag.training import (
-    assign_folds,
-    data_of,
-    get_recipe,
-    load_run_data,
-    split_rows,
-    versions,
-)
+from ..recipe import get_recipe
+from ..training import assign_folds, data_of, load_run_data, split_rows, versions
 
 # %% ../../nbs/25_noise.ipynb #304ccf42
 def add_label_noise(
