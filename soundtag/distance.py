@@ -264,7 +264,7 @@ def distance_batches(X: np.ndarray, truth: np.ndarray, recipe: DistanceRecipe):
     `X` are features, float16, shape (recordings, bands, frames, channels); `truth` what
     `regression_targets` gives, a row a recording.
     """
-    from soundtag.training import AugmentedRows
+    from soundtag.fitting import AugmentedRows
 
     bands = X.shape[1]
 
@@ -297,17 +297,14 @@ def fit_distance(
 ):  # Uncompiled `keras.Model` with two outputs: log distance, and log of its deviation
     "Train a network for a fixed number of epochs: no epoch is selected."
     import keras
-    from soundtag.training import deterministic
+    from soundtag.fitting import deterministic, warmup_cosine
 
     bands, _, channels = X.shape[1:]
     with deterministic(recipe.seed):
         model = distance_cnn((bands, None, channels), 4)
         bare = distance_cnn((bands, None, channels), 2)
         steps = recipe.epochs * -(-len(X) // recipe.batch_size)
-        rise = max(1, steps // 20)
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0, max(1, steps - rise), warmup_target=recipe.learning_rate, warmup_steps=rise
-        )
+        rate = warmup_cosine(recipe.learning_rate, steps)
         optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
         model.compile(optimizer, distance_loss)
         batches = distance_batches(X, truth, recipe)
