@@ -531,14 +531,12 @@ def train_folds(
 
     >>> from soundtag.audio import wav_bytes
     >>> from soundtag.dataset import load_clips
-    >>> for i in range(8):
-    ...     tone = np.sin(np.arange(4000) * (0.1 + 0.3 * (i % 2)))
-    ...     pitch = "high" if i % 2 else "low"
-    ...     path = write_file(f"tones/{pitch}/{i}.wav", wav_bytes(tone, sr=8000))
-    >>> quick = Recipe('quick', seconds=0.5, epochs=1)
-    >>> out = train_folds(load_clips('tones'), quick, 2, 'run', cache='cache', progress=False)
-    >>> sorted(path.name for path in out.glob('*.keras'))
-    ['best_0.keras', 'best_1.keras']
+    >>> for name in ('high/1', 'high/2', 'low/1', 'low/2'):
+    ...     path = write_file(f'tones/{name}.wav', wav_bytes(np.sin(np.arange(4000)), sr=8000))
+    >>> train_folds(load_clips('tones'), 'post', folds=2, out='runs/tones', seed=-1)
+    Traceback (most recent call last):
+    ...
+    soundtag.recipe.RunError: seed=-1: give 0 or more
     """
     recipe = get_recipe(recipe, epochs)
     out = Path(out)
