@@ -670,7 +670,7 @@ def train_distance(
     >>> size = Path('few.csv').write_text('file,distance_m\\na.wav,1\\nb.wav,2\\n')
     >>> train_distance('few.csv', out='run')
     Traceback (most recent call last):
-    soundtag.dataset.DataError: few.csv: 2 files are too few to train, ...; give 5 or more
+    soundtag.tables.DataError: few.csv: 2 files are too few to train, ...; give 5 or more
     """
     from soundtag.training import versions
 
