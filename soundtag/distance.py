@@ -178,13 +178,6 @@ def load_distance_windows(path: str | os.PathLike, recipe: DistanceRecipe) -> tu
     return stack_features(X), rows, failed
 
 # %% ../nbs/10a_distance.ipynb #c0ea6248
-def _conv_block(x, width, size, strides=1):
-    "Convolution, batch normalisation, ReLU."
-    from keras import layers
-
-    x = layers.Conv2D(width, size, strides=strides, padding='same', use_bias=False)(x)
-    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
-
 def distance_cnn(input_shape: tuple, outputs: int = 2):
     """A small network that hears no level: it takes the mean away first.
 
@@ -194,13 +187,15 @@ def distance_cnn(input_shape: tuple, outputs: int = 2):
     import keras
     from keras import layers
 
+    from soundtag.model import conv_norm_relu
+
     inputs = keras.Input(input_shape, name='features')
     level = inputs[..., :1]
     level = layers.Subtract()([level, layers.GlobalAveragePooling2D(keepdims=True)(level)])
     x = layers.Concatenate()([level, inputs[..., 1:]])
-    x = _conv_block(layers.Rescaling(1 / 20)(x), 24, 5, strides=2)
+    x = conv_norm_relu(layers.Rescaling(1 / 20)(x), 24, 5, strides=2)
     for width in (32, 48, 64):
-        x = _conv_block(layers.MaxPooling2D(2)(x), width, 3)
+        x = conv_norm_relu(layers.MaxPooling2D(2)(x), width, 3)
     x = layers.AveragePooling2D((x.shape[1], 1))(x)
     pooled = [layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)]
     x = layers.Concatenate()(pooled)
@@ -297,17 +292,14 @@ def fit_distance(
 ):  # Uncompiled `keras.Model` with two outputs: log distance, and log of its deviation
     "Train a network for a fixed number of epochs: no epoch is selected."
     import keras
-    from soundtag.fitting import deterministic
+    from soundtag.fitting import deterministic, warmup_cosine
 
     bands, _, channels = X.shape[1:]
     with deterministic(recipe.seed):
         model = distance_cnn((bands, None, channels), 4)
         bare = distance_cnn((bands, None, channels), 2)
         steps = recipe.epochs * -(-len(X) // recipe.batch_size)
-        rise = max(1, steps // 20)
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0, max(1, steps - rise), warmup_target=recipe.learning_rate, warmup_steps=rise
-        )
+        rate = warmup_cosine(recipe.learning_rate, steps)
         optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
         model.compile(optimizer, distance_loss)
         batches = distance_batches(X, truth, recipe)
@@ -542,6 +534,15 @@ def _dft_layers(y, features):
     im = _fixed_dense((window * -np.sin(angle)).astype('float32'), frames)
     return re, im
 
+def _turn(pair, axis):
+    "Each value times the conjugate of the one before along an axis; pairs of real and imaginary."
+    re, im = pair
+    after = (slice(None),) * axis + (slice(1, None),)
+    before = (slice(None),) * axis + (slice(None, -1),)
+    real = re[after] * re[before] + im[after] * im[before]
+    imag = im[after] * re[before] - re[after] * im[before]
+    return real, imag
+
 def phase_layers(y, features: LogMel):
     """The phase of `phase_features` once more, of layers that every backend and format knows.
 
@@ -552,16 +553,9 @@ def phase_layers(y, features: LogMel):
     re, im = _dft_layers(y, features)
     size = ops.sqrt(re * re + im * im)
     size = ops.maximum(size, 1e-4 * ops.max(size, axis=-1, keepdims=True) + 1e-12)
-    re = re / size
-    im = im / size
-    # turn: the product with the conjugate of the frame before, as real and imaginary part
-    turn_re = re[:, 1:] * re[:, :-1] + im[:, 1:] * im[:, :-1]
-    turn_im = im[:, 1:] * re[:, :-1] - re[:, 1:] * im[:, :-1]
-    # and of two turns the real part of the same product, between neighbouring bins and frames
-    across_bins = (
-        turn_re[..., 1:] * turn_re[..., :-1] + turn_im[..., 1:] * turn_im[..., :-1]
-    )
-    across_frames = turn_re[:, 1:] * turn_re[:, :-1] + turn_im[:, 1:] * turn_im[:, :-1]
+    turn = _turn((re / size, im / size), axis=1)  # from each frame to the next
+    across_bins, _ = _turn(turn, axis=2)
+    across_frames, _ = _turn(turn, axis=1)
     weights = phase_weights(features).T
     bins = ops.pad(_fixed_dense(weights, across_bins), [[0, 0], [1, 0], [0, 0]])
     frames = ops.pad(
@@ -671,7 +665,7 @@ def train_distance(
     >>> size = Path('few.csv').write_text('file,distance_m\\na.wav,1\\nb.wav,2\\n')
     >>> train_distance('few.csv', out='run')
     Traceback (most recent call last):
-    soundtag.dataset.DataError: few.csv: 2 files are too few to train, ...; give 5 or more
+    soundtag.tables.DataError: few.csv: 2 files are too few to train, ...; give 5 or more
     """
     from soundtag.training import versions
 

@@ -329,20 +329,17 @@ def ask_yamnet(
     from joblib import cpu_count
     from soundtag.mfcc import LogMel
     from soundtag.stream import audio_blocks
+    from soundtag.tagging import litert_session
 
     features = LogMel(sr=16000, n_mels=64, n_fft=512, win_length=400, hop_length=160)
-    from ai_edge_litert.interpreter import Interpreter
-
-    lite, patches = Interpreter(str(path), num_threads=cpu_count()), 0
+    predict, _ = litert_session(path, threads=cpu_count())
+    patches = 0
     for file in files:
         X = features(np.concatenate(list(audio_blocks(file, target_sr=16000)))).T
         X = np.resize(X, (max(96, len(X)), 64))
         n = 1 + (len(X) - 96) // 48
         X = np.stack([X[48 * i : 48 * i + 96] for i in range(n)])[..., None]
-        lite.resize_tensor_input(lite.get_input_details()[0]['index'], X.shape)
-        lite.allocate_tensors()
-        lite.set_tensor(lite.get_input_details()[0]['index'], X)
-        lite.invoke()
+        predict(X)
         patches += n
     return patches
 
