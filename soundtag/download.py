@@ -16,7 +16,7 @@ import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -36,6 +36,16 @@ class Remote:
     url: str  # Its address
     size: int | None = None  # Bytes; None when the server doesn't say
     md5: str | None = None  # 32 hexadecimal digits; None when the server doesn't say
+    sha256: str | None = None  # 64 hexadecimal digits, where we know them beforehand
+
+@dataclass(frozen=True)
+class Patience:
+    "How long a server is waited for."
+
+    tries: int = 5  # Attempts in a row without progress
+    connect: float = 10  # Seconds until it answers
+    read: float = 60  # Seconds until more comes
+    rate: float = 0  # Bytes a second that must have come after `read` seconds
 
 def continues(
     answer: requests.Response,  # What the server sent
@@ -54,13 +64,16 @@ def continues(
 def receive(
     remote: Remote,  # The file
     part: Path,  # File that holds what has arrived; the rest is appended
+    patience: Patience = Patience(),  # How long to wait for it
 ) -> None:
     "One attempt to get the rest of a file."
-    have = part.stat().st_size if part.exists() and remote.md5 else 0
+    known = remote.md5 or remote.sha256
+    have = part.stat().st_size if part.exists() and known else 0
     headers = {'Accept-Encoding': 'identity'}
     if have:
         headers['Range'] = f'bytes={have}-'
-    with requests.get(remote.url, headers=headers, stream=True, timeout=(10, 60)) as answer:
+    timeout = (patience.connect, patience.read)
+    with requests.get(remote.url, headers=headers, stream=True, timeout=timeout) as answer:
         check_status(answer)
         try:
             goes_on = continues(answer, have)
@@ -69,15 +82,43 @@ def receive(
                 part.unlink(missing_ok=True)  # what is here is of no use to this server
             raise
         start = have if goes_on else 0
-        total = remote.size or start + int(answer.headers.get('Content-Length', 0))
+        announced = start + int(answer.headers.get('Content-Length', 0))
+        check_length(remote, announced)
+        total = remote.size or announced
         bar = tqdm(
             desc=remote.key, total=total or None, initial=start, unit='B', unit_scale=True
         )
         with open(part, 'ab' if goes_on else 'wb') as f, bar:
-            for chunk in answer.iter_content(1 << 15):
+            for chunk in chunks(answer, patience):
                 bar.update(f.write(chunk))
+                if bar.n > (total or bar.n):
+                    raise DataError(f'{remote.url}: sends more than it should')
     if part.stat().st_size < total:
         raise requests.ConnectionError('the line broke')
+
+def check_length(
+    remote: Remote,  # The file
+    announced: int,  # Bytes it will have, by what the server says; 0: it doesn't say
+) -> None:  # Raises DataError
+    "Refuse at once what can't be a file of known content, like the page of a hotel's network."
+    if remote.sha256 and announced and announced != remote.size:
+        raise DataError(
+            f'{remote.url}: sends {announced:,} bytes, and the file has {remote.size:,}'
+        )
+
+def chunks(
+    answer: requests.Response,  # What the server sends
+    patience: Patience,  # How slowly it may do so
+) -> Iterator[bytes]:  # What has arrived, piece by piece
+    "The body of an answer; DataError where it drips."
+    begin = time.monotonic()
+    received = 0
+    for chunk in answer.iter_content(1 << (12 if patience.rate else 15)):
+        received += len(chunk)
+        seconds = time.monotonic() - begin
+        if seconds > patience.read and received < patience.rate * seconds:
+            raise DataError(f'{answer.url}: sends {received / seconds:.0f} bytes a second')
+        yield chunk
 
 # %% ../nbs/02a_download.ipynb #711d3225
 def check_status(
@@ -91,29 +132,28 @@ def check_status(
         raise DataError(f'{answer.url}: the server says {said}')
 
 # %% ../nbs/02a_download.ipynb #9d4b68a5
-TRIES = 5  # Attempts in a row without progress
-
 def retry(
     attempt: Callable[[], object],  # What to try
     *,
     wait: float,  # First pause in s
+    tries: int = Patience.tries,  # Attempts in a row without progress
     arrived: Callable[[], int] = lambda: (
         0
     ),  # Tells how much there is; more resets the count
 ) -> object:  # What `attempt` returns
     "Call until it gets through, with growing pauses."
-    left = TRIES
+    left = tries
     have = arrived()
     while True:
         try:
             return attempt()
         except requests.RequestException as e:
             now = arrived()
-            left = TRIES if now > have else left - 1
+            left = tries if now > have else left - 1
             have = max(have, now)
             if not left:
                 raise
-            pause = min(60, wait * 2 ** (TRIES - left))
+            pause = min(60, wait * 2 ** (tries - left))
             print(f'{short_reason(e)}; trying again in {pause:.0f} s', file=sys.stderr)
             time.sleep(pause)
 
@@ -124,20 +164,32 @@ def short_reason(
     return str(e) if len(str(e)) < 60 else type(e).__name__
 
 # %% ../nbs/02a_download.ipynb #725e7fec
-def file_md5(
-    path: Path,  # A file
-) -> str:  # 32 hexadecimal digits
-    "MD5 of a file's content, against accidents, not against forgers."
-    with open(path, 'rb') as f:
-        return hashlib.file_digest(
-            f, lambda: hashlib.md5(usedforsecurity=False)
-        ).hexdigest()
+def check_content(
+    remote: Remote,  # The file
+    path: Path,  # What has arrived of it
+) -> None:  # Raises DataError, once what arrived is deleted
+    "Compare a file with its checksums: MD5 against accidents, SHA-256 against forgers, too."
+    for name, known in {'MD5': remote.md5, 'SHA-256': remote.sha256}.items():
+        if not known:
+            continue
+        with open(path, 'rb') as f:
+            kind = name.replace('-', '').lower()
+            actual = hashlib.file_digest(
+                f, lambda: hashlib.new(kind, usedforsecurity=False)
+            ).hexdigest()
+        if actual != known:
+            path.unlink()
+            raise DataError(
+                f'{remote.url}: arrived damaged ({name} {actual}, announced {known}) '
+                'and was deleted; call again to get it again'
+            )
 
 def fetch(
     remote: Remote,  # The file
     folder: str | os.PathLike,  # Folder for it
     *,
     wait: float = 1.0,  # First pause after a break, in s
+    patience: Patience = Patience(),  # How long to wait for the server
 ) -> Path:  # The file, complete and checked
     "A file, going on where a broken download stopped."
     path = Path(folder) / remote.key
@@ -156,14 +208,12 @@ def fetch(
             f'and {free / 1e9:.1f} GB are free; make room'
         )
     if remote.size is None or arrived() < remote.size:
-        retry(lambda: receive(remote, part), wait=wait, arrived=arrived)
-    md5 = remote.md5 and file_md5(part)
-    if md5 != remote.md5:
-        part.unlink()
-        raise DataError(
-            f'{remote.url}: arrived damaged (MD5 {md5}, announced {remote.md5}) and was deleted; '
-            'call again to get it again'
-        )
+
+        def attempt():
+            receive(remote, part, patience)
+
+        retry(attempt, wait=wait, tries=patience.tries, arrived=arrived)
+    check_content(remote, part)
     os.replace(part, path)
     return path
 
