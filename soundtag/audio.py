@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'seconds_to_samples', 'samples_to_seconds', 'use_style', 'wav_bytes', 'play', 'plot_waveform', 'resample',
-           'to_mono', 'wav_header', 'ogg_has_end', 'cut_short', 'AudioError', 'check_file', 'check_samples',
-           'plain_wav', 'open_sound', 'check_complete', 'decode', 'audio_seconds', 'load_audio', 'fix_length']
+           'to_mono', 'AudioError', 'audio_seconds', 'load_audio', 'fix_length']
 
 # %% ../nbs/01_audio.ipynb #f830cdb1
 import io
@@ -14,26 +13,41 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import soundfile as sf
 import soxr
 
+if TYPE_CHECKING:
+    from IPython.display import Audio
+    from matplotlib.axes import Axes
+
 # %% ../nbs/01_audio.ipynb #0b1fef51
 def seconds_to_samples(
-    seconds,  # Duration or time in s
+    seconds: float,  # Duration or time in s
     *,
-    sr,  # Sampling rate in Hz
-):  # Nearest whole number of samples
-    "How many samples `seconds` take at rate `sr`."
+    sr: float,  # Sampling rate in Hz
+) -> int:  # Nearest whole number of samples
+    """How many samples `seconds` take at rate `sr`.
+
+    >>> from soundtag.audio import seconds_to_samples
+    >>> seconds_to_samples(0.5, sr=44100)
+    22050
+    """
     return int(round(seconds * sr))
 
 def samples_to_seconds(
-    samples,  # Number of samples
+    samples: int,  # Number of samples
     *,
-    sr,  # Sampling rate in Hz
-):  # Duration in s
-    "How long `samples` last at rate `sr`."
+    sr: float,  # Sampling rate in Hz
+) -> float:  # Duration in s
+    """How long `samples` last at rate `sr`.
+
+    >>> from soundtag.audio import samples_to_seconds
+    >>> samples_to_seconds(22050, sr=44100)
+    0.5
+    """
     return float(samples / sr)
 
 # %% ../nbs/01_audio.ipynb #d427dcc8
@@ -48,8 +62,16 @@ PALETTE = [
     '#000000',
 ]
 
-def use_style():
-    "Make matplotlib draw every figure of this book alike: one size, one palette, readable on any page."
+def use_style() -> None:
+    """Make matplotlib draw every figure of this book alike, readable on any page.
+
+    >>> import matplotlib.pyplot as plt
+    >>> from soundtag.audio import use_style
+    >>> with plt.rc_context():
+    ...     use_style()
+    ...     plt.rcParams['figure.facecolor']
+    'white'
+    """
     import matplotlib as mpl
 
     mpl.rcParams.update(
@@ -72,34 +94,52 @@ def use_style():
 
 # %% ../nbs/01_audio.ipynb #e1e28b60
 def wav_bytes(
-    y,  # Samples in -1…1, shape (n,) or (channels, n); what lies beyond is clipped
+    y: np.ndarray,  # Samples in -1…1, shape (n,) or (channels, n); what lies beyond is clipped
     *,
-    sr,  # Sampling rate in Hz
-):  # A whole wav file with 16 bits a sample
-    "The samples as the bytes of a wav file."
+    sr: int,  # Sampling rate in Hz
+) -> bytes:  # A whole wav file with 16 bits a sample
+    """The samples as the bytes of a wav file.
+
+    >>> import numpy as np
+    >>> from soundtag.audio import wav_bytes
+    >>> wav_bytes(np.zeros(4), sr=8000)[:4]
+    b'RIFF'
+    """
     buffer = io.BytesIO()
     pcm = np.clip(np.round(np.asarray(y) * 32768), -32768, 32767).astype('int16')
     sf.write(buffer, pcm.T, int(sr), format='WAV', subtype='PCM_16')
     return buffer.getvalue()
 
 def play(
-    y,  # Samples in -1…1, shape (n,) or (channels, n)
+    y: np.ndarray,  # Samples in -1…1, shape (n,) or (channels, n)
     *,
-    sr,  # Sampling rate in Hz
-):  # A player for the notebook
-    "Play samples at their own level."
+    sr: int,  # Sampling rate in Hz
+) -> 'Audio':  # A player for the notebook
+    """Play samples at their own level.
+
+    >>> import numpy as np
+    >>> from soundtag.audio import play, wav_bytes
+    >>> play(np.zeros(4), sr=8000).data == wav_bytes(np.zeros(4), sr=8000)
+    True
+    """
     from IPython.display import Audio
 
     return Audio(data=wav_bytes(y, sr=sr))
 
 # %% ../nbs/01_audio.ipynb #a26fc264
 def plot_waveform(
-    y,  # Samples, shape (n,) or (channels, n)
+    y: np.ndarray,  # Samples, shape (n,) or (channels, n)
     *,
-    sr,  # Sampling rate in Hz
-    ax=None,  # Axes to draw on; new ones when None
-):  # The axes
-    "Draw amplitude over time in seconds, a line a channel."
+    sr: float,  # Sampling rate in Hz
+    ax: 'Axes | None' = None,  # Axes to draw on; new ones when None
+) -> 'Axes':  # The axes
+    """Draw amplitude over time in seconds, a line a channel.
+
+    >>> import numpy as np
+    >>> from soundtag.audio import plot_waveform
+    >>> plot_waveform(np.zeros(8000), sr=8000).get_xlabel()
+    'time [s]'
+    """
     import matplotlib.pyplot as plt
 
     ax = ax or plt.subplots()[1]
@@ -110,12 +150,18 @@ def plot_waveform(
 
 # %% ../nbs/01_audio.ipynb #5eff95e7
 def resample(
-    y,  # Samples, shape (..., n)
+    y: np.ndarray,  # Samples, shape (..., n)
     *,
-    orig_sr,  # Rate of `y` in Hz
-    target_sr,  # Wanted rate in Hz
-):  # Samples, float32, shape (..., ceil(n · target_sr / orig_sr))
-    "The same sound at another sampling rate, by soxr's HQ filter."
+    orig_sr: float,  # Rate of `y` in Hz
+    target_sr: float,  # Wanted rate in Hz
+) -> np.ndarray:  # Samples, float32, shape (..., ceil(n · target_sr / orig_sr))
+    """The same sound at another sampling rate, by soxr's HQ filter.
+
+    >>> import numpy as np
+    >>> from soundtag.audio import resample
+    >>> resample(np.zeros((2, 8000)), orig_sr=8000, target_sr=11025).shape
+    (2, 11025)
+    """
     y = np.asarray(y, dtype='float32')
     if not (orig_sr > 0 and target_sr > 0):
         raise ValueError(f'a sampling rate is above 0 Hz, got {orig_sr} and {target_sr}')
@@ -123,18 +169,23 @@ def resample(
         return y
     size = math.ceil(y.shape[-1] * target_sr / orig_sr)
     channels = y.reshape(math.prod(y.shape[:-1]), y.shape[-1]).T
-    out = np.ascontiguousarray(
-        soxr.resample(channels, orig_sr, target_sr, quality='HQ').T[:, :size]
-    )
+    resampled = soxr.resample(channels, orig_sr, target_sr, quality='HQ')
+    out = np.ascontiguousarray(resampled.T[:, :size])
     if out.shape[-1] < size:
         out = np.pad(out, ((0, 0), (0, size - out.shape[-1])))
     return out.reshape(*y.shape[:-1], size)
 
 # %% ../nbs/01_audio.ipynb #96b100ce
 def to_mono(
-    y,  # Samples, shape (n,) or (channels, n)
-):  # Samples, shape (n,)
-    "The mean over the channels."
+    y: np.ndarray,  # Samples, shape (n,) or (channels, n)
+) -> np.ndarray:  # Samples, shape (n,)
+    """The mean over the channels.
+
+    >>> import numpy as np
+    >>> from soundtag.audio import to_mono
+    >>> to_mono(np.array([[1, 2, 3], [3, 2, 1]])).tolist()
+    [2.0, 2.0, 2.0]
+    """
     y = np.asarray(y)
     if y.ndim == 1:
         return y
@@ -142,9 +193,9 @@ def to_mono(
 
 # %% ../nbs/01_audio.ipynb #81fe6bf0
 def wav_header(
-    f,  # File opened for reading bytes, at its start
-):  # dict: code, channels, sr, block, bits, start, size (bytes, None when unknown); None when not a wav
-    "Walk the chunks of a wav file up to its samples."
+    f: BinaryIO,  # File opened for reading, at its start
+) -> dict | None:  # code, channels, sr, block, bits, start, size; None: no wav
+    "Walk the chunks of a wav file up to its samples; the size is None when it is unknown."
     kind, length, form = struct.unpack('<4sI4s', f.read(12).ljust(12))
     if kind not in (b'RIFF', b'RF64') or form != b'WAVE':
         return None
@@ -171,8 +222,8 @@ def wav_header(
 
 # %% ../nbs/01_audio.ipynb #f6640d6d
 def ogg_has_end(
-    tail,  # Last 64 KiB of an Ogg file, or all of it when shorter
-):  # bool
+    tail: bytes,  # Last 64 KiB of an Ogg file, or all of it when shorter
+) -> bool:
     "Whether the last page of an Ogg file is complete and marked as the last."
     page = tail[max(0, tail.rfind(b'OggS')) :]
     if not page.startswith(b'OggS'):
@@ -183,17 +234,17 @@ def ogg_has_end(
     return bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(segments)
 
 def cut_short(
-    path,  # A sound file
-):  # What is missing, in words; '' when nothing is, or when the format can't tell
+    path: str | os.PathLike,  # A sound file
+) -> str:  # What is missing, in words; '' when nothing is, or when the format can't tell
     "What a wav, aiff or ogg file lacks at its end."
     with open(path, 'rb') as f:
         there = os.fstat(f.fileno()).st_size
-        if header := wav_header(f):
-            missing = header['start'] + (header['size'] or 0) - there
+        header = wav_header(f)
+        if header:
+            size = header['size'] or 0
+            missing = header['start'] + size - there
             return (
-                f"{missing} of the {header['size']} bytes of sound are missing"
-                if missing > 0
-                else ''
+                f'{missing} of the {size} bytes of sound are missing' if missing > 0 else ''
             )
         f.seek(0)
         kind, size = struct.unpack('>4sI', f.read(8).ljust(8))
@@ -207,14 +258,22 @@ def cut_short(
 
 # %% ../nbs/01_audio.ipynb #57c1237f
 class AudioError(ValueError):
-    "A sound that can't be used: which file, what is wrong with it, and the cure."
+    """A sound that can't be used: which file, what is wrong with it, and the cure.
 
+    >>> from soundtag.audio import load_audio
+    >>> load_audio('absent.wav')
+    Traceback (most recent call last):
+    soundtag.audio.AudioError: absent.wav: there is no such file; check the path
+    """
+
+# %% ../nbs/01_audio.ipynb #a19f57ec
 def check_file(
-    path,  # A sound file
-):  # None
+    path: str | os.PathLike,  # A sound file
+) -> None:
     "Raise AudioError unless there is a file, it may be read, and all of it is there."
     try:
-        missing, size = cut_short(path), os.path.getsize(path)
+        missing = cut_short(path)
+        size = os.path.getsize(path)
     except FileNotFoundError:
         raise AudioError(f'{path}: there is no such file; check the path') from None
     except IsADirectoryError:
@@ -230,13 +289,14 @@ def check_file(
 
 # %% ../nbs/01_audio.ipynb #2a04a112
 def check_samples(
-    y,  # Samples, any shape
-    name,  # What to call them in the error: the file
-):  # None
+    y: np.ndarray,  # Samples, any shape
+    name: str | os.PathLike,  # What to call them in the error: the file
+) -> None:
     "Raise AudioError when there is nothing to hear: no samples, NaN or infinity, silence."
     if not y.size:
         raise AudioError(f'{name}: holds no samples; record it again')
-    low, high = float(y.min()), float(y.max())
+    low = float(y.min())
+    high = float(y.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise AudioError(f'{name}: holds samples that are NaN or infinite; export it again')
     if low == high:
@@ -246,20 +306,20 @@ def check_samples(
 
 # %% ../nbs/01_audio.ipynb #d730c970
 def plain_wav(
-    path,  # A sound file
-):  # Its `wav_header`, the size always a number, when it is a wav of 16-bit PCM; else None
+    path: str | os.PathLike,  # A sound file
+) -> dict | None:  # Its `wav_header`, with a size, where it is 16-bit PCM; else None
     "The header of a wav file that we can read by hand."
     with open(path, 'rb') as f:
-        h = wav_header(f)
-        if (
-            not h
-            or (h['code'], h['bits']) != (1, 16)
-            or not 0 < 2 * h['channels'] == h['block']
-            or not h['sr']
-        ):
+        header = wav_header(f)
+        if not header or (header['code'], header['bits']) != (1, 16) or not header['sr']:
             return None
-        size = os.fstat(f.fileno()).st_size - h['start'] if h['size'] is None else h['size']
-    return {**h, 'size': size // h['block'] * h['block']}
+        block = header['block']
+        if not 0 < 2 * header['channels'] == block:
+            return None
+        size = header['size']
+        if size is None:
+            size = os.fstat(f.fileno()).st_size - header['start']
+    return {**header, 'size': size // block * block}
 
 @contextmanager
 def open_sound(
@@ -306,40 +366,74 @@ def decode(
 
 # %% ../nbs/01_audio.ipynb #334e8ed1
 def audio_seconds(
-    path,  # A sound file
-):  # Duration in s
-    "How long a file lasts, from its header alone."
+    path: str | os.PathLike,  # A sound file
+) -> float:  # Duration in s
+    """How long a file lasts, from its header alone.
+
+    Raises AudioError where there is no file, or no sound in it.
+
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from soundtag.audio import audio_seconds, wav_bytes
+    >>> size = Path('pause.wav').write_bytes(wav_bytes(np.zeros(4000), sr=8000))
+    >>> audio_seconds('pause.wav')
+    0.5
+    """
     check_file(path)
-    if h := plain_wav(path):
-        return h['size'] / h['block'] / h['sr']
+    header = plain_wav(path)
+    if header:
+        return header['size'] / header['block'] / header['sr']
     with open_sound(path) as f:
         return f.frames / f.samplerate
 
 def load_audio(
-    path,  # A sound file: wav, flac, ogg, mp3, aiff …
+    path: str | os.PathLike,  # A sound file: wav, flac, ogg, mp3, aiff …
     *,
-    sr=None,  # Wanted sampling rate in Hz; None keeps the file's own
-    mono=True,  # Mix the channels into one
-):  # Samples, float32, shape (n,), or (channels, n) when not mono; their rate in Hz
-    "The samples of a sound file, and their sampling rate."
+    sr: int | None = None,  # Wanted sampling rate in Hz; None keeps the file's own
+    mono: bool = True,  # Mix the channels into one
+) -> tuple[np.ndarray, int]:  # Samples, float32, (n,) or (channels, n); their rate in Hz
+    """The samples of a sound file, and their sampling rate.
+
+    Raises AudioError for what is no sound, damaged, cut short, silent, or holds NaN.
+
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from soundtag.audio import load_audio, wav_bytes
+    >>> size = Path('tone.wav').write_bytes(wav_bytes(np.sin(np.arange(8000)), sr=8000))
+    >>> y, sr = load_audio('tone.wav', sr=4000)
+    >>> y.shape, y.dtype, sr
+    ((4000,), dtype('float32'), 4000)
+    """
     check_file(path)
     y, orig_sr = decode(path)
     check_samples(y, path)
-    mixed, y = mono and y.shape[1] > 1, to_mono(y.T) if mono else np.ascontiguousarray(y.T)
-    if mixed and y.min() == y.max():
-        raise AudioError(
-            f'{path}: its channels cancel each other when mixed; load it with mono=False'
-        )
-    return (y, orig_sr) if sr is None else (resample(y, orig_sr=orig_sr, target_sr=sr), sr)
+    if mono:
+        channels = y.shape[1]
+        y = to_mono(y.T)
+        if channels > 1 and y.min() == y.max():
+            raise AudioError(
+                f'{path}: its channels cancel each other when mixed; load it with mono=False'
+            )
+    else:
+        y = np.ascontiguousarray(y.T)
+    if sr is None:
+        return y, orig_sr
+    return resample(y, orig_sr=orig_sr, target_sr=sr), sr
 
 # %% ../nbs/01_audio.ipynb #15648210
 def fix_length(
-    y,  # Samples, shape (..., n)
-    size,  # Wanted number of samples
+    y: np.ndarray,  # Samples, shape (..., n)
+    size: int,  # Wanted number of samples
     *,
-    rng=None,  # numpy Generator for a random offset; None keeps the sound centred
-):  # Samples, shape (..., size)
-    "Cut, or pad with zeros, to exactly `size` samples."
+    rng: np.random.Generator | None = None,  # Of a random offset; None: centred
+) -> np.ndarray:  # Samples, shape (..., size)
+    """Cut, or pad with zeros, to exactly `size` samples.
+
+    >>> import numpy as np
+    >>> from soundtag.audio import fix_length
+    >>> fix_length(np.array([1, 2]), 4).tolist(), fix_length(np.arange(5), 3).tolist()
+    ([0, 1, 2, 0], [1, 2, 3])
+    """
     if size < 1:
         raise ValueError(f'a length is 1 sample or more, got {size}')
     y = np.asarray(y)

@@ -247,11 +247,11 @@ def do_ranging(
     distance_table(args.data)
     with silence_tensorflow():
         from soundtag.distance import DistanceRecipe, train_distance
-    ranging = replace(
+    recipe = replace(
         DistanceRecipe(), seed=args.seed, **({'epochs': args.epochs} if args.epochs else {})
     )
     out = Path(args.out or f'runs/{Path(args.data).stem}-distance')
-    told = train_distance(args.data, out=out, ranging=ranging)
+    told = train_distance(args.data, out=out, recipe=recipe)
     for name, m in {
         'learned': told['metrics'],
         'always the mean': told['baselines']['mean'],
@@ -682,9 +682,9 @@ def do_tag(
         tagger, rows = Tagger.load(args.model), []
         estimator = None
         if args.distance:
-            from soundtag.distance import load_ranger
+            from soundtag.distance import DistanceEstimator
 
-            estimator = load_ranger(None if args.distance is True else args.distance)
+            estimator = DistanceEstimator.load(None if args.distance is True else args.distance)
     if args.timeline:
         return do_timeline(args, tagger, estimator)
     with sound_files(args.audio) as files:

@@ -19,9 +19,7 @@ import numpy as np
 # %% ../nbs/00_files.ipynb #48aae246
 def write_file(
     path: str | os.PathLike,  # Where the file shall be; folders on the way are made
-    data: str
-    | bytes
-    | Callable[[Path], object],  # Its content, or a function that writes to a path
+    data: str | bytes | Callable[[Path], object],  # Content, or what writes it to a path
 ) -> Path:  # `path`
     """Write a file whole or not at all: under another name first, then renamed.
 

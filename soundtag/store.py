@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from io import RawIOBase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ import pandas as pd
 from .audio import fix_length, load_audio, seconds_to_samples
 from .dataset import Clips
 from .files import cache_dir, file_lock, write_file
+from .mfcc import STFT
 
 # %% ../nbs/04a_store.ipynb #c7b4a2f4
 class StoreError(OSError):
@@ -47,7 +48,7 @@ def compute_clip(
     path: str,  # A sound file
     known: str | None,  # Hash of its content when last seen
     *,
-    features: Any,  # A feature object of chapter 04
+    features: STFT,  # A feature object of chapter 04
     seconds: float | None,  # Length to cut or pad to in s; None: as it is
     seed: int,  # Of the random offset
 ) -> (
@@ -279,7 +280,7 @@ class FeatureStore:
     def __init__(
         self,
         folder: Path,  # Folder of the store
-        features: Any,  # The feature object it was made with
+        features: STFT,  # The feature object it was made with
         clips: Clips,  # Clips, in the order of the rows
         skipped: pd.DataFrame,  # fname, path and reason of those left out
         places: list[tuple[int, int]],  # First row and number of rows of each clip
@@ -313,7 +314,7 @@ class FeatureStore:
         return self.rows[self.start[i] + start : self.start[i] + start + frames].T
 
     def array(self) -> np.ndarray:
-        "All clips, shape (n, n_coef, frames, 1): a view where they lie one after the other, else a copy."
+        "All clips, shape (n, n_coef, frames, 1): a view where they lie side by side, else a copy."
         lengths = sorted(set(self.frames.tolist()))
         if len(lengths) != 1:
             raise ValueError(
@@ -329,7 +330,7 @@ class FeatureStore:
 # %% ../nbs/04a_store.ipynb #60d28840
 def _update_store(
     clips: Clips,  # Clips of a data set
-    features: Any,  # A feature object of chapter 04
+    features: STFT,  # A feature object of chapter 04
     folder: Path,  # Folder of the store
     *,
     n_jobs: int | None,  # As `prepare_data`
@@ -364,14 +365,14 @@ def _update_store(
 # %% ../nbs/04a_store.ipynb #5a0e0006
 def prepare_data(
     clips: Clips,  # Clips of a data set
-    features: Any,  # A feature object of chapter 04: `MFCC`, `LogMel`, …
+    features: STFT,  # A feature object of chapter 04: `MFCC`, `LogMel`, …
     *,
     seconds: float
-    | None = None,  # Cut or pad each clip to this many s at a random offset; None: whole clips
+    | None = None,  # Cut or pad each clip to this, at a random offset; None: whole
     seed: int = 0,  # Of the random offsets
     cache: str
     | os.PathLike
-    | None = None,  # Folder of the stores; None: SOUNDTAG_CACHE, else the user's cache
+    | None = None,  # Folder of the stores; None: that of `cache_dir`
     n_jobs: int | None = None,  # Workers; None: every core
     progress: bool = True,  # Show a bar while computing
 ) -> FeatureStore:  # Of the clips that could be read; its `skipped` lists the others

@@ -28,9 +28,7 @@ def file_blocks(
     path: str | os.PathLike,  # A sound file
     *,
     seconds: int = 6,  # Length of a block in s
-) -> Iterator[
-    tuple[np.ndarray, int]
-]:  # Yields (samples, float32, shape (channels, n); rate in Hz)
+) -> Iterator[tuple[np.ndarray, int]]:  # Samples, float32, (channels, n); rate in Hz
     "Decode a file block by block."
     check_file(path)
     with open_sound(path) as f:
@@ -47,9 +45,7 @@ def array_blocks(
     sr: float,  # Their rate in Hz
     *,
     seconds: float = 6,  # Length of a block in s
-) -> Iterator[
-    tuple[np.ndarray, float]
-]:  # Yields (samples, float32, shape (channels, n); rate in Hz)
+) -> Iterator[tuple[np.ndarray, float]]:  # Samples, float32, (channels, n); rate in Hz
     "Hand over an array block by block, once it is clear what it means."
     y = np.asarray(y)
     if sr is None:
@@ -72,9 +68,7 @@ def array_blocks(
 
 # %% ../nbs/01b_stream.ipynb #381385a1
 def audio_blocks(
-    audio: str
-    | os.PathLike
-    | np.ndarray,  # A sound file, or an array, shape (n,) or (channels, n)
+    audio: str | os.PathLike | np.ndarray,  # A file, or an array, (n,) or (channels, n)
     sr: float | None = None,  # Rate of an array in Hz; a file states its own
     *,
     target_sr: float,  # Wanted rate in Hz
@@ -125,9 +119,7 @@ def windows(
     blocks: Iterable[np.ndarray],  # Samples, each of shape (n,)
     size: int,  # Samples in a window
     hop: int,  # Samples from the start of a window to the start of the next
-) -> Iterator[
-    np.ndarray
-]:  # Yields samples, shape (size,), or all there are where they are fewer
+) -> Iterator[np.ndarray]:  # Samples, shape (size,), or all where they are fewer
     """Cut a stream into overlapping windows; the last ends where the sound ends.
 
     >>> import numpy as np

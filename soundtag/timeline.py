@@ -466,7 +466,7 @@ class StreamTagger:
             [frame_levels(c, sr=self.tagger.sr).max() < SILENCE_DB for c in cells]
         )
         self.columns.feed(bands)
-        return self.smooth.feed(cell_scores(p, levels, silent, self.tagger.unknown)), bands
+        return self.smooth.feed(cell_scores(p, levels, silent, self.tagger.calibration.unknown)), bands
 
 class Timeline:
     "Hears a sound of any length, in blocks of any size, and tells what happened when it is over."
@@ -482,7 +482,7 @@ class Timeline:
             None,
         )
         self.tracker = Tracker(
-            tagger.labels, tagger.thresholds, window=self.ears.window, hop=hop
+            tagger.labels, tagger.calibration.thresholds, window=self.ears.window, hop=hop
         )
 
     @property

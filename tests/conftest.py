@@ -6,9 +6,12 @@ import subprocess
 import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import PathDistribution, distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 if 'PYTEST_XDIST_WORKER' in os.environ:
@@ -67,23 +70,62 @@ def pytest_collection_modifyitems(items):
     items.sort(key=place)
 
 
+def needed_by(*requirements):
+    "The installed distributions that requirements ask for, directly or by way of others."
+    found = {}
+    waiting = [Requirement(r) for r in requirements]
+    while waiting:
+        r = waiting.pop()
+        key = canonicalize_name(r.name)
+        if r.marker and not r.marker.evaluate({'extra': ''}) or key in found:
+            continue
+        found[key] = distribution(r.name)
+        assert r.specifier.contains(found[key].version, prereleases=True), (
+            f'{r}: {found[key].version}'
+        )
+        waiting += [Requirement(text) for text in found[key].requires or ()]
+        waiting += [Requirement(t) for e in r.extras for t in extra_of(found[key], e)]
+    return list(found.values())
+
+
+def extra_of(found, extra):
+    "What one of the extras of a distribution asks for, without the marker that says so."
+    wanted = [Requirement(text) for text in found.requires or ()]
+    named = [r for r in wanted if r.marker and r.marker.evaluate({'extra': extra})]
+    return [str(r).split(';')[0] for r in named if not r.marker.evaluate({'extra': ''})]
+
+
+def link(distributions, site):
+    "Make distributions importable from another environment, in a second and without a copy."
+    for d in distributions:
+        for name in {f.parts[0] for f in d.files if f.parts[0] not in ('..', '__pycache__')}:
+            if not (site / name).exists():
+                (site / name).symlink_to(d.locate_file(name))
+
+
+def site_packages(env):
+    return next((env / 'lib').glob('python3*/site-packages'))
+
+
 @pytest.fixture(scope='session')
 def environment(tmp_path_factory):
-    "A folder with a fresh environment in it, `env`, that holds the built wheel and what it requires."
+    """A folder with a fresh environment in it, `env`, that holds the built wheel and what it requires.
+
+    What it requires was installed once, with the development tools; here it is linked. What is not
+    required, by the wheel or by what it requires, can't be imported.
+    """
     folder = tmp_path_factory.mktemp('user')
-    pip = [folder / 'env/bin/python', '-m', 'pip', '--quiet', '--disable-pip-version-check']
-    where = {
-        'cwd': folder,
-        'env': {k: v for k, v in os.environ.items() if not k.startswith('PYTHON')},
-    }
+    pip = [sys.executable, '-m', 'pip', '--quiet', '--disable-pip-version-check']
+    clean = {k: v for k, v in os.environ.items() if not k.startswith('PYTHON')}
+    where = {'cwd': folder, 'env': clean, 'check': True}
     subprocess.run([sys.executable, '-m', 'venv', folder / 'env'], check=True)
-    subprocess.run(
-        [*pip, 'wheel', '--no-deps', '--wheel-dir', folder, str(ROOT)], check=True, **where
-    )
+    subprocess.run([*pip, 'wheel', '--no-deps', '--wheel-dir', folder, str(ROOT)], **where)
     (wheel,) = folder.glob('*.whl')
-    subprocess.run(
-        [*pip, 'install', '--no-compile', wheel], check=True, **where
-    )  # Python compiles what is imported
+    mine = [*pip, '--python', folder / 'env/bin/python']
+    subprocess.run([*mine, 'install', '--no-deps', '--no-compile', wheel], **where)
+    (about,) = site_packages(folder / 'env').glob('soundtag-*.dist-info')
+    requires = PathDistribution(about).requires
+    link(needed_by(*requires), site_packages(folder / 'env'))
     return folder
 
 

@@ -182,18 +182,19 @@ def without_example(source):
 
 def without_docments(source):
     "Public functions with a parameter, or a return value, of which no comment tells."
-    behind, found = comments(source), []
+    behind = comments(source)
+    found = []
     for name, node in public_definitions(source):
         if '.' in name or isinstance(node, ast.ClassDef):
             continue
-        silent = [p.arg for p in parameters(node) if p.lineno not in behind]
-        if node.args.args or node.args.kwonlyargs:
-            end = max(node.lineno, node.body[0].lineno - 1)
-            returns = any(
-                isinstance(n, (ast.Return, ast.Yield)) and n.value for n in ast.walk(node)
-            )
-            if returns and not any(n in behind for n in range(end, end + 1)):
-                silent.append('return')
+        end = max(node.lineno, node.body[0].lineno - 1)
+        every = sorted(parameters(node), key=lambda p: p.lineno)
+        ends = [p.lineno for p in every[1:]] + [max(end, every[-1].lineno + 1)] if every else []
+        told = [any(n in behind for n in range(p.lineno, e)) for p, e in zip(every, ends)]
+        silent = [p.arg for p, has in zip(every, told) if not has]
+        returns = any(isinstance(n, (ast.Return, ast.Yield)) and n.value for n in ast.walk(node))
+        if every and returns and end not in behind:
+            silent.append('return')
         if silent:
             found.append(f'{name}: {", ".join(silent)}')
     return found

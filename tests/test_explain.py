@@ -8,21 +8,21 @@ from hypothesis import strategies as st
 from soundtag.audio import AudioError, wav_bytes
 from soundtag.explain import (
     DEPTH,
-    stft,
-    frame_size,
     apply_mask,
-    plot_explanation,
-    random_mask,
+    bins_and_frames,
     explain,
     istft,
+    plot_explanation,
     predict_masked,
+    random_mask,
+    stft,
 )
 from soundtag.tagging import Tagger
 
 SR = 16000
 
 
-def listener(low, high, **how):
+def listener(low, high, **options):
     "A tagger that hears one band only."
 
     def answer(X):
@@ -31,24 +31,22 @@ def listener(low, high, **how):
         p = 1 / (1 + np.exp(-(loud - 20) / 10))
         return np.stack([p, 1 - p], 1)
 
-    return Tagger(answer, ['band', 'other'], SR, 2.0, **how)
+    return Tagger(answer, ['band', 'other'], SR, 2.0, **options)
 
 
 def noise(seconds=2.0, seed=0):
     return np.random.default_rng(seed).normal(0, 0.05, int(seconds * SR)).astype('float32')
 
 
-def places(found):
-    return np.linspace(0, SR / 2, len(found.S)), np.arange(found.S.shape[1]) * frame_size(
-        SR
-    ) / 4 / SR
+def axes(explanation):
+    return bins_and_frames(explanation.S, sr=SR)
 
 
 @pytest.mark.parametrize('low, high', [(300, 700), (1500, 2500), (4000, 6000)])
 def test_the_map_finds_the_band_that_a_tagger_listens_to(low, high):
-    found = explain(listener(low, high), noise(), SR, label='band', masks=150)
-    hz, _ = places(found)
-    rows = found.relevance.mean(1)
+    explanation = explain(listener(low, high), noise(), SR, label='band', masks=150)
+    hz, _ = axes(explanation)
+    rows = explanation.relevance.mean(1)
     assert low <= hz[rows.argmax()] < high
     inside = (hz >= low) & (hz < high)
     assert rows[inside].mean() > 5 * np.abs(rows[~inside]).mean()
@@ -57,15 +55,14 @@ def test_the_map_finds_the_band_that_a_tagger_listens_to(low, high):
 def test_the_map_finds_the_moment():
     y = noise() * 0.01
     y[int(1.4 * SR) : int(1.5 * SR)] += noise(0.1)
-    found = explain(listener(0, 8000), y, SR, label='band', masks=150)
-    _, s = places(found)
-    assert abs(s[found.relevance.mean(0).argmax()] - 1.45) < 0.2
+    explanation = explain(listener(0, 8000), y, SR, label='band', masks=150)
+    _, s = axes(explanation)
+    assert abs(s[explanation.relevance.mean(0).argmax()] - 1.45) < 0.2
 
 
 def test_for_one_of_two_labels_is_against_the_other():
-    one, two = (
-        explain(listener(1500, 2500), noise(), SR, label=l, masks=20) for l in ('band', 'other')
-    )
+    tagger = listener(1500, 2500)
+    one, two = (explain(tagger, noise(), SR, label=l, masks=20) for l in ('band', 'other'))
     np.testing.assert_allclose(one.relevance, -two.relevance, atol=1e-9)
 
 
@@ -81,8 +78,8 @@ def test_seed_and_label():
 
 
 def test_what_matters_alone_is_the_band():
-    found = explain(listener(1500, 2500), noise(), SR, label='band', masks=150)
-    most, least = found.alone(0.1), found.alone(0.1, least=True)
+    explanation = explain(listener(1500, 2500), noise(), SR, label='band', masks=150)
+    most, least = explanation.alone(0.1), explanation.alone(0.1, least=True)
     assert most.shape == least.shape == (2 * SR,)
     power, hz = np.abs(np.fft.rfft(most)) ** 2, np.fft.rfftfreq(len(most), 1 / SR)
     assert power[(hz > 1200) & (hz < 2900)].sum() > 0.8 * power.sum()
@@ -109,18 +106,20 @@ def test_any_length_comes_back_as_it_was(n, sr, seed):
 
 def test_files_and_rates(tmp_path):
     (tmp_path / 'a.wav').write_bytes(wav_bytes(np.stack([noise(), noise(seed=1)]), sr=SR))
-    found = explain(listener(1500, 2500), tmp_path / 'a.wav', masks=3)
-    assert found.n == 2 * SR
+    explanation = explain(listener(1500, 2500), tmp_path / 'a.wav', masks=3)
+    assert explanation.n == 2 * SR
     assert explain(listener(1500, 2500), noise(), 2 * SR, masks=3).n == SR
 
 
 def test_a_tagger_that_leaves_silence_out_and_sounds_of_many_windows():
     y = np.concatenate([np.zeros(SR, 'float32'), noise(5.3), np.zeros(SR, 'float32')])
-    found = explain(listener(1500, 2500, silence=60, short='repeat'), y, SR, label='band', masks=60)
-    hz, s = places(found)
+    explanation = explain(
+        listener(1500, 2500, trim_db=60, fill='repeat'), y, SR, label='band', masks=60
+    )
+    hz, s = axes(explanation)
     assert (
-        1500 <= hz[found.relevance.mean(1).argmax()] < 2500
-        and 1 < s[found.relevance.mean(0).argmax()] < 6.3
+        1500 <= hz[explanation.relevance.mean(1).argmax()] < 2500
+        and 1 < s[explanation.relevance.mean(0).argmax()] < 6.3
     )
 
 
@@ -132,9 +131,12 @@ def test_errors(tmp_path):
         explain(listener(0, 500), noise(), SR, label='dog')
 
 
-def test_through_masks_gives_a_row_a_mask():
+def test_a_mask_gives_a_probability_a_label_and_zeros_for_silence():
     S = stft(noise(), sr=SR)
-    assert predict_masked(listener(0, 500), S, 2 * SR, [np.ones(S.shape)] * 3).shape == (3, 2)
+    p = predict_masked(listener(0, 500), S, 2 * SR, np.ones(S.shape))
+    np.testing.assert_allclose(p, listener(0, 500).probabilities(noise(), SR), atol=1e-4)
+    silence = predict_masked(listener(0, 500), S * 1e-4, 2 * SR, np.zeros(S.shape))
+    assert silence.tolist() == [0, 0]
 
 
 def test_the_figure_has_units():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import link, needed_by
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,6 +169,8 @@ socket.socket.connect = refuse(socket.socket.connect)
 socket.socket.connect_ex = refuse(socket.socket.connect_ex)
 '''
 
+EXECUTE = 'from nbclient.cli import main; main()'  # what jupyter-execute does
+
 
 def test_it_runs_with_the_wheel_and_jupyter_alone(environment, tmp_path):
     "A second environment sees the first one's packages, so that TensorFlow is installed once, and adds Jupyter."
@@ -183,20 +186,7 @@ def test_it_runs_with_the_wheel_and_jupyter_alone(environment, tmp_path):
         for k, v in os.environ.items()
         if not k.startswith(('PYTHON', 'VIRTUAL_ENV', 'SOUNDTAG', 'JUPYTER'))
     }
-    subprocess.run(
-        [
-            env / 'bin/python',
-            '-m',
-            'pip',
-            'install',
-            '--quiet',
-            '--disable-pip-version-check',
-            'nbclient',
-            'ipykernel',
-        ],
-        env=clean,
-        check=True,
-    )
+    link(needed_by('nbclient', 'ipykernel'), packages[0])
     (packages[0] / 'sitecustomize.py').write_text(OFFLINE)
     post = tmp_path / 'post.ipynb'
     post.write_bytes(weave.POST.read_bytes())
@@ -207,7 +197,7 @@ def test_it_runs_with_the_wheel_and_jupyter_alone(environment, tmp_path):
     }
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [env / 'bin/jupyter-execute', '--inplace', '--timeout=600', post],
+        [env / 'bin/python', '-c', EXECUTE, '--inplace', '--timeout=600', post],
         cwd=tmp_path,
         env=clean,
         capture_output=True,

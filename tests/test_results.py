@@ -1,4 +1,4 @@
-"""Chapters 08 and 08a on finished runs made of arrays: measures against independent definitions, metrics.json, the report, and bad input."""
+"""Chapters 06b, 08 and 08a on finished runs made of arrays: measures against independent definitions, metrics.json, the report, and bad input."""
 
 import json
 import re
@@ -12,9 +12,29 @@ from sklearn.metrics import average_precision_score, label_ranking_average_preci
 
 from soundtag import results
 from soundtag.dataset import load_clips
-from soundtag.report import fold_rows, summary_paragraphs, report_figures, write_report
-from soundtag.metrics import MEASURES, accuracy, format_percent, label_ap, lwlrap, map_at_3, mean_std, top3_accuracy, true_label_rank
-from soundtag.results import evaluate, load_run, run_clips, top_confusions, worst_mistakes, write_metrics
+from soundtag.metrics import (
+    MEASURES,
+    accuracy,
+    average_precision,
+    format_percent,
+    geometric_mean,
+    lwlrap,
+    map_at_3,
+    mean_std,
+    top3_accuracy,
+    true_label_rank,
+)
+from soundtag.report import fold_rows, report_figures, summary_paragraphs, write_report
+from soundtag.results import (
+    evaluate,
+    fold_clips,
+    load_run,
+    run_clips,
+    top_confusions,
+    true_labels,
+    worst_mistakes,
+    write_metrics,
+)
 from soundtag.training import RunError
 
 SR = 16000
@@ -166,7 +186,7 @@ def test_measures_agree_with_plain_definitions(labels, ties):
     )
     if not ties:
         assert lwlrap(y, p) == pytest.approx((1 / true_label_rank(y, p)).mean())
-    for j, ap in enumerate(label_ap(y, p)):
+    for j, ap in enumerate(average_precision(y, p)):
         if (y == j).any():
             assert ap == pytest.approx(average_precision_score(y == j, p[:, j]))
 
@@ -192,7 +212,7 @@ def test_measures_on_extremes():
     ],
 )
 def test_measures_refuse(y, p, words):
-    for f in (*MEASURES.values(), label_ap):
+    for f in (*MEASURES.values(), average_precision):
         with pytest.raises(ValueError, match=words):
             f(y, p)
 
@@ -203,8 +223,23 @@ def test_spread_is_the_sample_deviation():
         s == {'mean': 0.5, 'sd': pytest.approx(0.25), 'folds': [0.25, 0.5, 0.75]}
         and format_percent(s) == '50.0 ± 25.0 %'
     )
-    with pytest.raises(ValueError, match='two folds'):
-        mean_std([1])
+
+
+def test_one_value_has_no_spread():
+    assert mean_std([1]) == {'mean': 1, 'sd': None, 'folds': [1]}
+    assert format_percent(mean_std([0.5])) == '50.0 %'
+    with pytest.raises(ValueError, match='no values'):
+        mean_std([])
+
+
+def test_the_ensemble_answers_with_probabilities():
+    p = np.random.default_rng(0).dirichlet(np.ones(4), (3, 50))
+    together = geometric_mean(p)
+    np.testing.assert_allclose(together.sum(axis=1), 1)
+    np.testing.assert_allclose(geometric_mean([p[0], p[0]]), p[0])
+    np.testing.assert_allclose(
+        together, np.prod(p, 0) ** (1 / 3) / (np.prod(p, 0) ** (1 / 3)).sum(1)[:, None]
+    )
 
 
 # metrics.json
@@ -231,6 +266,12 @@ def test_metrics_have_the_agreed_form(run, metrics):
         metrics
     )  # the file can be published: no folder of this machine in it
     assert not list(run.out.glob('.*.part'))
+
+
+def test_true_labels_come_in_the_order_of_the_predictions(run, clips):
+    names = clips.table['label'][run.folds.index]
+    assert [run.labels[j] for j in true_labels(run, clips)] == names.tolist()
+    assert fold_clips(run, clips).table.index.equals(run.folds.index)
 
 
 def test_metrics_score_each_fold_by_its_own_clips(run, clips, metrics):
@@ -520,10 +561,10 @@ def test_hostile_names_stay_text(tmp_path):
         page.open == [] and not {'script', 'img', 'b'} & set(page.tags) and '49' not in page.texts
     )
     assert not any(n.startswith('on') for _, a in page.attrs for n in a)
-    told = ' '.join(page.texts)
+    text = ' '.join(page.texts)
     for label in labels:
-        assert label.replace('_', ' ') in told
-    assert odd in told and '1 clip was left out' in told
+        assert label.replace('_', ' ') in text
+    assert odd in text and '1 clip was left out' in text
 
 
 @pytest.mark.parametrize('n', [2, 10, 41])

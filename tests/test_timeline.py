@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from soundtag.audio import AudioError
 from soundtag.cli import main
-from soundtag.tagging import Tagger
+from soundtag.tagging import Calibration, Tagger
 from soundtag.timeline import Timeline, listen, timeline
 
 SR = 16000
@@ -29,7 +29,8 @@ def high_or_low(X):
     return np.c_[high, 1 - high]
 
 
-TAGGER = Tagger(high_or_low, ['high', 'low'], SR, 1.0, thresholds={'high': 0.6, 'low': 0.6})
+CALIBRATION = Calibration(thresholds={'high': 0.6, 'low': 0.6})
+TAGGER = Tagger(high_or_low, ['high', 'low'], SR, 1.0, calibration=CALIBRATION)
 
 
 def tone(hz, seconds, sr=SR):

@@ -346,7 +346,7 @@ def test_a_fixed_schedule_goes_on_in_mid_fold(home, fixed):
 def test_windows_in_training_are_windows_in_tagging(fixed, clips):
     "A sound shorter than the window is repeated, as training does; a longer one is heard in windows."
     tagger = Tagger.load(fixed)
-    assert tagger.short == 'repeat' and tagger.labels == sorted(LABELS)
+    assert tagger.fill == 'repeat' and tagger.labels == sorted(LABELS)
     brief, long = sound('buzz', 0)[: SR // 10], sound('buzz', 0)
     window = round(FIXED.window * SR)
     np.testing.assert_allclose(

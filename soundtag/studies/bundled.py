@@ -29,6 +29,7 @@ from soundtag.calibration import (
 from ..export import export
 from ..mfcc import from_settings
 from soundtag.tagging import (
+    Calibration,
     keras_ensemble,
     load_tagger,
     read_model,
@@ -380,7 +381,7 @@ def model_card(
 def compare_formats(
     run,  # Folder of a run
     clips,  # `Clips`
-    **how,  # As `export`: calibration
+    calibration=Calibration(),  # As `export`
 ):  # Format → largest difference of a probability, and share of clips with the same first three labels
     "Whether all runtimes say the same."
     import tempfile
@@ -389,7 +390,7 @@ def compare_formats(
         p = np.stack([tagger.probabilities(f) for f in clips.paths])
         return p, np.argsort(-p, axis=1, kind='stable')[:, :3]
 
-    p, first = asked(replace(read_run(run), **how.get('calibration', {})))
+    p, first = asked(replace(read_run(run), calibration=calibration))
     with tempfile.TemporaryDirectory() as folder:
         files = {
             'ONNX': 'a.onnx',
@@ -400,7 +401,12 @@ def compare_formats(
         others = {
             name: asked(
                 load_tagger(
-                    export(run, Path(folder) / file, half=file == 'half.onnx', **how)[0]
+                    export(
+                        run,
+                        Path(folder) / file,
+                        half=file == 'half.onnx',
+                        calibration=calibration,
+                    )[0]
                 )
             )
             for name, file in files.items()
@@ -437,7 +443,7 @@ def scene_thresholds(
     some, _, asked = fold_taggers(run, clips)
     parts = [
         (
-            replace(tagger, temperature=temperature),
+            replace(tagger, calibration=Calibration(temperature=temperature)),
             some.subset(np.isin(np.arange(len(some)), rows)),
         )
         for tagger, rows in asked
@@ -535,14 +541,12 @@ def benchmark_box(
         seed=seed,
     )
     whole = train_whole(clips, named, runs / 'whole', **kept)
-    how = {
-        'calibration': {
-            'temperature': result['temperature'],
-            'unknown': result['unknown']['together']['threshold'],
-            'thresholds': result['thresholds'],
-        }
-    }
-    result['agreement'] = compare_formats(whole, clips, **how)
+    calibration = Calibration(
+        temperature=result['temperature'],
+        unknown=result['unknown']['together']['threshold'],
+        thresholds=result['thresholds'],
+    )
+    result['agreement'] = compare_formats(whole, clips, calibration=calibration)
     if out:
         write_file(out, json.dumps(result, indent=1) + '\n')
     if box:
@@ -551,7 +555,7 @@ def benchmark_box(
             Path(box) / 'sounds.onnx',
             half=True,
             license='weights: Apache-2.0; recordings: sources.csv',
-            **how,
+            calibration=calibration,
         )
         write_file(Path(box) / 'README.md', model_card(result))
         write_file(Path(box) / 'sources.csv', sources(clips))

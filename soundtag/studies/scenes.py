@@ -246,7 +246,7 @@ def benchmark_hour(
 
     code = """
 import sys
-from soundtag.tagging import Tagger
+from soundtag.tagging import Calibration, Tagger
 from soundtag.timeline import Timeline, listen, peak_memory
 print(sum(1 for _ in listen(Timeline(Tagger.load(sys.argv[1])), sys.argv[2])), peak_memory())
 """
