@@ -1,4 +1,4 @@
-"""The page that listens: the model in the box, ONNX Runtime Web and synthetic examples, put beside the other pages.
+"""The page that listens: the bundled model, ONNX Runtime Web and synthetic examples, put beside the other pages.
 
 What is large is named by its content, so that a browser may keep it; `offline.js` lists all that the page consists of.
 """
@@ -17,11 +17,12 @@ import soundfile as sf
 import yaml
 from weave import ROOT
 
-from soundtag.dataset import mini_clip
+from soundtag.miniset import mini_clip
 from soundtag.synthesis import INSTRUMENTS
+from soundtag.tagging import current_names
 
 SITE = ROOT / '_notebooks/site/listen'
-BOX = ROOT / 'soundtag/bundled/sounds.onnx'
+MODEL = ROOT / 'soundtag/bundled/sounds.onnx'
 SCRIPTS = 'listen.js', 'listen.css', 'worker.js', 'microphone.js', 'tagging.js', 'spectrogram.js', 'LICENSE.txt'
 KEPT = int(re.search(r'KEPT = (\d+)', (SITE / 'listen.js').read_text('utf-8'))[1])    # s of the microphone
 GUARD = "connect-src 'self' blob:; worker-src 'self'; media-src 'self' blob:; form-action 'none'; object-src 'none'"    # the browser sees to it that nothing is sent
@@ -48,10 +49,12 @@ def runtime(folder, archive):
 
 
 def model(folder):
-    "The model in the box, and what it tells about itself as JSON beside it."
-    data = BOX.read_bytes()
-    about = onnxruntime.InferenceSession(data, providers=['CPUExecutionProvider']).get_modelmeta().custom_metadata_map['soundtag']
-    return {'model': stamped(folder, 'sounds.onnx', data), 'about': stamped(folder, 'sounds.json', about.encode())}, json.loads(about)
+    "The bundled model, and its metadata as JSON beside it, under the names of today."
+    data = MODEL.read_bytes()
+    session = onnxruntime.InferenceSession(data, providers=['CPUExecutionProvider'])
+    about = current_names(json.loads(session.get_modelmeta().custom_metadata_map['soundtag']))
+    text = json.dumps(about).encode()
+    return {'model': stamped(folder, 'sounds.onnx', data), 'about': stamped(folder, 'sounds.json', text)}, about
 
 
 def examples(folder, labels):

@@ -20,7 +20,7 @@ import pandas as pd
 
 from .audio import AudioError, fix_length, load_audio, seconds_to_samples
 from .augmentation import Augment, Ragged
-from .dataset import DataError, shorten
+from .tables import DataError, shorten
 from .export import TOLERANCE, write_keras, write_onnx
 from .files import read_json, write_file
 from .mfcc import STFT, LogMel
@@ -264,7 +264,7 @@ def distance_batches(X: np.ndarray, truth: np.ndarray, recipe: DistanceRecipe):
     `X` are features, float16, shape (recordings, bands, frames, channels); `truth` what
     `regression_targets` gives, a row a recording.
     """
-    from soundtag.training import AugmentedRows
+    from soundtag.fitting import AugmentedRows
 
     bands = X.shape[1]
 
@@ -297,7 +297,7 @@ def fit_distance(
 ):  # Uncompiled `keras.Model` with two outputs: log distance, and log of its deviation
     "Train a network for a fixed number of epochs: no epoch is selected."
     import keras
-    from soundtag.training import deterministic
+    from soundtag.fitting import deterministic
 
     bands, _, channels = X.shape[1:]
     with deterministic(recipe.seed):

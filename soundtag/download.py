@@ -24,7 +24,8 @@ import requests
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from .dataset import DataError, load_clips
+from .tables import DataError
+from .dataset import load_clips
 from .files import cache_dir
 
 # %% ../nbs/02a_download.ipynb #30d948bc

@@ -26,7 +26,8 @@ from .dataset import Clips, load_clips
 from .files import write_file
 from .metrics import MEASURES, accuracy, average_precision, geometric_mean, mean_std
 from .store import prepare_data
-from .training import RECIPES, RunError, split_rows
+from .recipe import RECIPES, RunError
+from .training import split_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

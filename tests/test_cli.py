@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import soundfile as sf
 
-from soundtag.cli import main, parser
+from soundtag.cli import build_parser, main
 from soundtag.dataset import mini
 
 LABELS = ['Bass_drum', 'Hi-hat', 'Violin_or_fiddle']
@@ -131,7 +131,7 @@ def test_every_help_has_examples_and_defaults(words):
             example.split('  ' * 2)[0].split(' > ')[0].split()[1:]
         )  # without the remark and the redirection
         if 'COMMAND' not in typed:
-            assert parser().parse_args(typed).do, example
+            assert build_parser().parse_args(typed).do, example
 
 
 def test_version():

@@ -16,19 +16,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from sklearn.model_selection import StratifiedKFold
 
-from soundtag import dataset
+from soundtag import dataset, miniset
 from soundtag.audio import wav_bytes
-from soundtag.dataset import (
-    Clips,
-    DataError,
-    load_clips,
-    make_folds,
-    make_table,
-    mini,
-    mini_plan,
-    record_counts,
-    write_mini,
-)
+from soundtag.tables import DataError
+from soundtag.dataset import Clips, load_clips, make_folds, mini, record_counts
+from soundtag.miniset import mini_plan, write_mini
+from soundtag.tables import make_table
 
 TRAIN = 'fname,label,manually_verified,freesound_id,license\n' + ''.join(
     f'{k:02}.wav,{"Oboe" if k % 3 else "Flute"},{k % 2},{k},Attribution\n' for k in range(12)
@@ -364,7 +357,7 @@ def test_mini_is_the_same_bytes_in_every_process(tmp_path, few):
     )  # the global generator is left alone
     names = list(few.fname)
     code = (
-        f'import numpy, sys; numpy.random.seed(7)\nfrom pathlib import Path\nfrom soundtag.dataset import mini_plan, write_mini\n'
+        f'import numpy, sys; numpy.random.seed(7)\nfrom pathlib import Path\nfrom soundtag.miniset import mini_plan, write_mini\n'
         f'p = mini_plan(0); b = Path(sys.argv[1]); b.mkdir(); write_mini(b, p[p.fname.isin({names})], seed=0)'
     )
     subprocess.run([sys.executable, '-c', code, tmp_path / 'b'], check=True)
@@ -402,13 +395,13 @@ def test_mini_spares_what_is_there(tmp_path, few):
 
 def test_mini_appears_whole_or_not_at_all(tmp_path, few, monkeypatch):
     made = iter(range(4))
-    real = dataset.mini_clip
+    real = miniset.mini_clip
 
     def dies(*args, **kw):
         next(made)
         return real(*args, **kw)
 
-    monkeypatch.setattr(dataset, 'mini_clip', dies)
+    monkeypatch.setattr(miniset, 'mini_clip', dies)
     with pytest.raises((StopIteration, RuntimeError)):
         mini(tmp_path / 'set')
     assert not list(tmp_path.iterdir())

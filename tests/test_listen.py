@@ -14,8 +14,9 @@ import pytest
 import soundfile as sf
 
 from soundtag.audio import wav_bytes
-from soundtag.dataset import mini_clip
-from soundtag.tagging import Tagger, load_tagger
+from soundtag.miniset import mini_clip
+from soundtag.export import metadata_json
+from soundtag.tagging import Calibration, Tagger, load_tagger
 
 CLOSE = 1e-3  # largest difference of a probability
 NOTE = '''window.heard = {answers: [], timelines: []};
@@ -29,17 +30,17 @@ DROP = '''([name, data]) => { const bytes = Uint8Array.from(atob(data), c => c.c
 
 
 @pytest.fixture(scope='module')
-def box(root):
-    "The model in the box."
+def model(root):
+    "The model that soundtag brings along."
     path = root / 'soundtag/bundled/sounds.onnx'
     if not path.exists():
-        pytest.skip('there is no model in the box')
+        pytest.skip('there is no bundled model')
     return path
 
 
 @pytest.fixture(scope='module')
-def tagger(box):
-    return load_tagger(box)
+def tagger(model):
+    return load_tagger(model)
 
 
 @pytest.fixture(scope='module')
@@ -84,7 +85,7 @@ def browser(chromium, spoken):
 
 
 @pytest.fixture(scope='module')
-def visit(box, browser, server):
+def visit(model, browser, server):
     "Opens the page that listens, and notes what goes wrong and whatever leaves for elsewhere."
     contexts = []
 
@@ -202,46 +203,42 @@ def test_another_rate_is_brought_to_the_models(tab, tagger, clips, tmp_path):
     assert answer['best'][0][0] == tagger.tag(tmp_path / 'other.wav')[0][0]
 
 
-SCRIPT = '''async ([sounds, told]) => { const t = await import(new URL("listen/tagging.js", location));
-  const model = {...told, answer: async ys => Float32Array.from(ys.flatMap(y => {
+SCRIPT = '''async ([sounds, metadata]) => { const t = await import(new URL("listen/tagging.js", location));
+  const model = {...metadata, answer: async ys => Float32Array.from(ys.flatMap(y => {
     const e = [0, 1, 2].map(k => y.reduce((sum, v, i) => sum + (i % 3 === k ? v * v : 0), 1e-3)), sum = e.reduce((a, b) => a + b);
     return e.map(v => v / sum) }))};
   const out = [];
   for (const y of sounds) { const heard = [];
-    for await (const some of t.byWindow(model, Float32Array.from(y))) heard.push(...some);
-    const p = t.meanOver(heard, model.silence); out.push([p, t.tag(p, model)]); }
+    for await (const some of t.predictWindows(model, Float32Array.from(y))) heard.push(...some);
+    const p = t.soundingMean(heard, model.trim_db); out.push([p, t.tag(p, model)]); }
   return out }'''
 
 
 @pytest.mark.parametrize(
-    'how',
+    'fill, trim_db, temperature, unknown',
     [
-        {'short': 'pad', 'silence': None, 'temperature': 1.0, 'unknown': 0.0},
-        {'short': 'repeat', 'silence': 60, 'temperature': 1.7, 'unknown': 0.4},
-        {'short': 'repeat', 'silence': 20, 'temperature': 0.6, 'unknown': 0.9},
-        {'short': 'pad', 'silence': 40, 'temperature': 2.5, 'unknown': 0.34},
+        ('pad', None, 1.0, 0.0),
+        ('repeat', 60, 1.7, 0.4),
+        ('repeat', 20, 0.6, 0.9),
+        ('pad', 40, 2.5, 0.34),
     ],
-    ids=json.dumps,
 )
-def test_what_surrounds_the_model_is_the_same(tab, how):
+def test_what_surrounds_the_model_is_the_same(tab, fill, trim_db, temperature, unknown):
     def answer(X):
         e = np.stack([np.square(X[:, k::3], dtype=float).sum(1) for k in range(3)], 1) + 1e-3
         return e / e.sum(1, keepdims=True)
 
-    other, rng, sounds = (
-        Tagger(answer, ['a', 'b', 'c'], 8000, 0.3, **how),
-        np.random.default_rng(1),
-        [],
-    )
+    calibration = Calibration(temperature, unknown)
+    other = Tagger(answer, ['a', 'b', 'c'], 8000, 0.3, fill, trim_db, calibration)
+    rng = np.random.default_rng(1)
+    sounds = []
     for n in (1, 159, 160, 161, 2399, 2400, 2401, 3600, 3601, 9000, 24000):
         y = rng.normal(0, 0.1, n) * np.exp(rng.uniform(-9, 0, math.ceil(n / 500)).repeat(500)[:n])
         y[: rng.integers(0, n)] *= rng.choice([0.0, 1.0])
         sounds.append(y.astype('float32'))
-    told = {
-        n: getattr(other, n)
-        for n in ('labels', 'sr', 'seconds', 'short', 'silence', 'temperature', 'unknown')
-    }
-    for y, (p, best) in zip(sounds, tab.evaluate(SCRIPT, [[y.tolist() for y in sounds], told])):
+    metadata = json.loads(metadata_json(other))
+    answers = tab.evaluate(SCRIPT, [[y.tolist() for y in sounds], metadata])
+    for y, (p, best) in zip(sounds, answers):
         wanted = other.probabilities(y, 8000)
         assert (p is None) == (wanted is None)
         if p is not None:

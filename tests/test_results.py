@@ -35,7 +35,7 @@ from soundtag.results import (
     worst_mistakes,
     write_metrics,
 )
-from soundtag.training import RunError
+from soundtag.recipe import RunError
 
 SR = 16000
 

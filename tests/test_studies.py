@@ -25,7 +25,7 @@ from soundtag.studies.scenes import benchmark_timeline, match_onsets, split_by_r
 from soundtag.studies.study import STUDIES, main
 from soundtag.synthesis import Voice, perform
 from soundtag.tagging import TAGGING_MODEL, Tagger
-from soundtag.training import RECIPES
+from soundtag.recipe import RECIPES
 
 SR = 8000
 TINY = replace(

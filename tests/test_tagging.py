@@ -1,5 +1,6 @@
-"The model in the box: what it answers without TensorFlow, and what hostile files do to it."
+"The bundled model: what it answers without TensorFlow, and what hostile files do to it."
 
+import json
 import os
 import resource
 import subprocess
@@ -12,7 +13,15 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from soundtag.tagging import TAGGING_MODEL, ModelError, Tagger
+from soundtag.tagging import (
+    OLD_NAMES,
+    TAGGING_MODEL,
+    Calibration,
+    ModelError,
+    Tagger,
+    make_tagger,
+    temperature_scale,
+)
 
 HEAVY = 'tensorflow', 'keras', 'librosa', 'sklearn', 'numba'
 
@@ -24,7 +33,7 @@ def tagger():
 
 @pytest.fixture(scope='module')
 def clip(tmp_path_factory):
-    from soundtag.dataset import mini_clip
+    from soundtag.miniset import mini_clip
 
     path = tmp_path_factory.mktemp('clip') / 'hat.wav'
     sf.write(path, mini_clip('Hi-hat', 1, 0, seed=0), 44100)
@@ -37,7 +46,7 @@ def soundtag(*words, limit=60):
     def limits():
         resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
 
-    begun = time.perf_counter()
+    start = time.perf_counter()
     done = subprocess.run(
         [Path(sys.executable).parent / 'soundtag', *map(str, words)],
         capture_output=True,
@@ -45,16 +54,17 @@ def soundtag(*words, limit=60):
         timeout=limit,
         preexec_fn=limits,
     )
-    return done.returncode, done.stdout, done.stderr, time.perf_counter() - begun
+    return done.returncode, done.stdout, done.stderr, time.perf_counter() - start
 
 
-def test_the_box_is_small_and_comes_with_its_card():
-    box = Path(TAGGING_MODEL).parent
+def test_the_bundled_model_is_small_and_comes_with_its_card():
+    folder = Path(TAGGING_MODEL).parent
     assert Path(TAGGING_MODEL).stat().st_size < 3e6
-    names = {p.name for p in box.iterdir() if not p.name.startswith('.')}
+    names = {p.name for p in folder.iterdir() if not p.name.startswith('.')}
     assert {'sounds.onnx', 'README.md', 'sources.csv'} <= names
     licences = {
-        line.rsplit(',', 1)[1] for line in (box / 'sources.csv').read_text('utf-8').splitlines()[1:]
+        line.rsplit(',', 1)[1]
+        for line in (folder / 'sources.csv').read_text('utf-8').splitlines()[1:]
     }
     assert licences <= {'CC-BY', 'CC0', 'Attribution', 'Creative Commons 0'}
 
@@ -67,7 +77,7 @@ def test_tagging_needs_nothing_heavy(clip):
 
 def test_silence_around_a_short_sound_changes_nothing(tagger):
     "The sound is as long as whole frames, and starts with one, so that the same samples are left."
-    from soundtag.dataset import mini_clip
+    from soundtag.miniset import mini_clip
 
     frame = 882
     sound = mini_clip('Hi-hat', 1, 0, seed=0)[: 12 * frame]
@@ -172,12 +182,12 @@ for n in range(int(sys.argv[2])):
     form, data = originals[n % 5]
     path = folder / f'x.{form}'
     path.write_bytes(mutated(data, rng))
-    begun = time.perf_counter()
+    start = time.perf_counter()
     try: outcomes['answered'] += bool(tagger.tag(path))
     except AudioError as e:
         outcomes['refused'] += 1
         assert str(path) in str(e) and chr(10) not in str(e)
-    longest = max(longest, time.perf_counter() - begun)
+    longest = max(longest, time.perf_counter() - start)
 print(*outcomes.values(), longest, re.search('VmHWM: *(.*) kB', Path('/proc/self/status').read_text().replace(chr(9), ' '))[1])
 """
 
@@ -254,3 +264,77 @@ def test_a_model_of_another_make_is_refused(tmp_path):
     onnx.save(proto, tmp_path / 'x.onnx')
     with pytest.raises(ModelError, match='soundtag export'):
         Tagger.load(tmp_path / 'x.onnx')
+
+
+OLD = {
+    'labels': ['loud', 'soft'],
+    'sr': 8000,
+    'seconds': 1.0,
+    'short': 'repeat',
+    'silence': 60,
+    'temperature': 1.5,
+    'unknown': 0.4,
+    'thresholds': {'loud': 0.5, 'soft': 0.3},
+}
+
+
+def loud_or_soft(X):
+    return np.where(np.abs(X).max(1, keepdims=True) > 0.5, [[0.9, 0.1]], [[0.2, 0.8]])
+
+
+def test_metadata_is_read_under_old_and_new_names():
+    new = {OLD_NAMES.get(name, name): value for name, value in OLD.items()}
+    assert 'fill' in new and 'trim_db' in new and len(new) == len(OLD)
+    by_old, by_new = (make_tagger('x', loud_or_soft, json.dumps(m)) for m in (OLD, new))
+    assert by_old == by_new
+    assert (by_old.fill, by_old.trim_db) == ('repeat', 60)
+    assert by_old.calibration == Calibration(1.5, 0.4, {'loud': 0.5, 'soft': 0.3})
+
+
+def test_what_is_exported_is_what_is_read():
+    from soundtag.export import metadata_json
+
+    tagger = Tagger.load()
+    text = metadata_json(tagger)
+    assert not OLD_NAMES.keys() & json.loads(text).keys()
+    assert make_tagger('x', tagger.predict, text) == tagger
+
+
+@pytest.mark.parametrize(
+    'change, problem',
+    [
+        ({'labels': ['loud']}, 'labels: not 2 to 10,000'),
+        ({'labels': ['loud', None]}, 'labels: not all are text'),
+        ({'labels': ['a', 'b', 'c'], 'thresholds': None}, 'the model gives other labels'),
+        ({'sr': float('nan')}, 'sr: not a number'),
+        ({'seconds': '1'}, 'seconds: not a number'),
+        ({'temperature': 0}, 'temperature: not a number from 0.05 to 20'),
+        ({'unknown': -1}, 'unknown: not a number from 0 to 1'),
+        ({'short': 'exec'}, 'fill: neither pad nor repeat'),
+        ({'silence': 0}, 'trim_db: not a number from 1 to 200'),
+        ({'thresholds': {'loud': 0.5}}, 'thresholds: not of all labels'),
+        ({'thresholds': {'loud': 0.5, 'soft': 2}}, 'thresholds: not numbers from 0 to 1'),
+    ],
+    ids=lambda x: x if isinstance(x, str) else '',
+)
+def test_metadata_that_cannot_be_meant_is_refused_by_name(change, problem):
+    with pytest.raises(ModelError, match=f'x.onnx: .*{problem}.*soundtag export'):
+        make_tagger('x.onnx', loud_or_soft, json.dumps(OLD | change))
+    with pytest.raises(ModelError, match='it has no metadata'):
+        make_tagger('x.onnx', loud_or_soft, None)
+
+
+def test_a_model_that_gives_no_numbers_is_refused():
+    metadata = json.dumps(OLD)
+    with pytest.raises(ModelError, match='gives no numbers'):
+        make_tagger('x.onnx', lambda X: np.full((len(X), 2), np.nan), metadata)
+
+
+def test_a_temperature_leaves_the_order_and_one_changes_nothing():
+    p = np.random.default_rng(0).dirichlet(np.ones(5), 20)
+    np.testing.assert_allclose(temperature_scale(p, 1), p)
+    for temperature in (0.1, 0.7, 3):
+        q = temperature_scale(p, temperature)
+        np.testing.assert_allclose(q.sum(-1), 1)
+        np.testing.assert_array_equal(q.argsort(-1), p.argsort(-1))
+    assert (temperature_scale(p, 3).max(-1) <= p.max(-1)).all()

@@ -17,25 +17,28 @@ import pandas as pd
 import pytest
 from scipy.stats import gmean
 
+import soundtag.files as files
+import soundtag.fitting as fitting
 import soundtag.training as training
 from soundtag.audio import wav_bytes
-from soundtag.augmentation import Ragged
-from soundtag.dataset import DataError, load_clips
-from soundtag.mfcc import LogMel, MFCC
-from soundtag.tagging import Tagger
-from soundtag.metrics import geometric_mean
-from soundtag.augmentation import ClipWindows
-from soundtag.training import (
-    RECIPES,
-    RunError,
+from soundtag.augmentation import Augment, ClipWindows, Ragged
+from soundtag.tables import DataError
+from soundtag.dataset import load_clips
+from soundtag.fitting import (
+    FoldTask,
+    TrainingData,
     build_model,
     fit_fold,
     predict_clips,
-    split_rows,
-    top3_csv,
-    train_folds,
+    predict_rows,
+    relabel,
     training_batches,
 )
+from soundtag.metrics import geometric_mean
+from soundtag.mfcc import LogMel, MFCC
+from soundtag.recipe import RECIPES, RunError
+from soundtag.tagging import Tagger
+from soundtag.training import split_rows, top3_csv, train_folds
 
 SR = 8000
 TINY = replace(
@@ -126,7 +129,7 @@ def finished_at_once(home, clips):
         return train(clips, home / 'finished_at_once')
 
 
-def files(out):
+def files_in(out):
     return {p.relative_to(out).as_posix() for p in Path(out).rglob('*') if p.is_file()}
 
 
@@ -134,7 +137,7 @@ def numbers(out):
     "Every number of a run, byte by byte."
     return {
         name: (Path(out) / name).read_bytes()
-        for name in files(out)
+        for name in files_in(out)
         if name.endswith(('.npy', '.csv'))
     }
 
@@ -163,7 +166,7 @@ def expected(ks):
 
 
 def test_a_run_writes_exactly_its_files(finished, home):
-    found = files(finished)
+    found = files_in(finished)
     assert {f for f in found if not f.startswith('logs/')} == expected(range(2))
     logs = {str(Path(f).parent) for f in found if f.startswith('logs/')}
     assert logs == {f'logs/fold_{k}/{part}' for k in range(2) for part in ('train', 'validation')}
@@ -234,7 +237,7 @@ def test_without_test_clips_there_is_nothing_to_submit(odd):
 
 
 def test_own_folds_keep_their_numbers(odd):
-    assert files(odd) >= expected((4, 5)) and set(pd.read_csv(odd / 'folds.csv').fold) == {4, 5}
+    assert files_in(odd) >= expected((4, 5)) and set(pd.read_csv(odd / 'folds.csv').fold) == {4, 5}
 
 
 def test_one_bad_clip_is_left_out_and_told(odd):
@@ -303,7 +306,7 @@ def test_killed_at_any_moment_and_started_again(home, finished):
     assert process.returncode == 0, err
     assert (out / 'best_0.keras').stat().st_mtime_ns == first, 'a finished fold was trained again'
     assert numbers(out) == numbers(finished)
-    assert {f for f in files(out) if not f.startswith('logs/')} == expected(range(2))
+    assert {f for f in files_in(out) if not f.startswith('logs/')} == expected(range(2))
     assert not [p for p in out.rglob('.*')] and not list(home.glob('.killed*'))
 
 
@@ -375,18 +378,10 @@ def test_what_is_scored_changes_no_weight_of_a_fixed_schedule(tmp_path):
     ):
         (tmp_path / str(i)).mkdir()
         X = ClipWindows(Ragged.of(sounds), FIXED.frames)
-        weights.append(
-            fit_fold(
-                X,
-                targets,
-                np.arange(20),
-                held,
-                recipe=replace(FIXED, network='pooled_cnn', shorter=(), epochs=2),
-                seed=0,
-                folder=tmp_path / str(i),
-                unverified=np.arange(10, 40),
-            ).get_weights()
-        )
+        data = TrainingData(X, targets, unverified=np.arange(10, 40))
+        recipe = replace(FIXED, network='pooled_cnn', shorter=(), epochs=2)
+        task = FoldTask(data, recipe, np.arange(20), held, 0, tmp_path / str(i))
+        weights.append(fit_fold(task).get_weights())
     for a, b in zip(*weights, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -408,15 +403,9 @@ def test_wrong_labels_are_found_and_replaced(tmp_path):
     wrong, rows = rng.choice(120, 36, replace=False), np.arange(90)
     targets = np.eye(3, dtype='float32')[np.where(np.isin(np.arange(120), wrong), (y + 1) % 3, y)]
     unverified = np.setdiff1d(np.arange(120), wrong[:6])  # these pass for verified
-    learned = training.relabel(
-        X,
-        targets,
-        rows,
-        unverified,
-        recipe=replace(FIXED, epochs=16, batch_size=16),
-        seed=0,
-        folder=tmp_path,
-    )
+    recipe = replace(FIXED, epochs=16, batch_size=16)
+    data = TrainingData(X, targets, unverified)
+    learned = relabel(FoldTask(data, recipe, rows, rows[:1], 0, tmp_path)).data.targets
     found = np.flatnonzero((learned != targets).any(axis=1))
     assert set(found) <= set(unverified) & set(rows) and np.isin(found, wrong).mean() > 0.8
     assert np.isin(found, wrong).sum() > 0.8 * np.intersect1d(wrong[6:], rows).size
@@ -430,7 +419,7 @@ def test_doubting_can_be_killed_at_any_moment(tmp_path):
     targets = np.eye(3, dtype='float32')[np.where(np.arange(24) % 2, y, (y + 1) % 3)]
     recipe = replace(FIXED, network='pooled_cnn', shorter=())
 
-    class Kill(training.keras.callbacks.Callback):
+    class Kill(fitting.keras.callbacks.Callback):
         begun = 0
 
         def on_epoch_begin(self, epoch, logs=None):
@@ -439,21 +428,13 @@ def test_doubting_can_be_killed_at_any_moment(tmp_path):
                 raise KeyboardInterrupt
 
     kill, weights = Kill(), []
-    for name, more in (('whole', []), ('killed', [kill])):
+    data = TrainingData(X, targets, unverified=np.arange(6, 24))
+    for name, callbacks in (('whole', []), ('killed', [kill])):
         (tmp_path / name).mkdir()
+        task = FoldTask(data, recipe, np.arange(18), np.arange(18, 24), 0, tmp_path / name)
         for _ in range(5):
             try:
-                model = fit_fold(
-                    X,
-                    targets,
-                    np.arange(18),
-                    np.arange(18, 24),
-                    recipe=recipe,
-                    seed=0,
-                    folder=tmp_path / name,
-                    unverified=np.arange(6, 24),
-                    more=more,
-                )
+                model = fit_fold(task, callbacks=callbacks)
             except KeyboardInterrupt:
                 continue
             break
@@ -466,7 +447,7 @@ def test_doubting_can_be_killed_at_any_moment(tmp_path):
 @at_once()
 def test_stopped_between_two_files(home, clips, finished_at_once, monkeypatch):
     "Stop while the files of start, fold and end are written, as a kill between two system calls would; the numbers stay the same, whatever this process trained before."
-    whole = training.write_file
+    whole = files.write_file
     out, written, last = home / 'many_stops', 0, 0
 
     def dies(path, data):
@@ -476,8 +457,9 @@ def test_stopped_between_two_files(home, clips, finished_at_once, monkeypatch):
             raise KeyboardInterrupt
         return whole(path, data)
 
-    monkeypatch.setattr(training, 'write_file', dies)
-    for last in (3, 6, 8, 13):  # four files at the start, four a fold, two at the end
+    for module in (files, training):
+        monkeypatch.setattr(module, 'write_file', dies)
+    for last in (3, 6, 8, 13, 11):  # four files at the start, five a fold, two at the end
         written = 0
         with pytest.raises(KeyboardInterrupt):
             train(clips, out)
@@ -518,7 +500,7 @@ def test_a_folder_of_another_run_says_what_differs(finished, home, clips, no_wor
     (home / 'holiday').mkdir()
     (home / 'holiday/photo.jpg').write_bytes(b'')
     refused('holds no run; name another folder with --out', train, clips, home / 'holiday')
-    assert files(home / 'holiday') == {'photo.jpg'}
+    assert files_in(home / 'holiday') == {'photo.jpg'}
 
 
 def test_other_versions_are_refused(finished, clips, no_work, monkeypatch):
@@ -565,7 +547,7 @@ def test_no_clip_left(tmp_path):
 @at_once()
 def test_a_full_disk_loses_nothing(clips, finished_at_once, home, monkeypatch):
     "Neither at the start nor while the second fold is written."
-    whole, out = training.write_file, home / 'full'
+    whole, out = files.write_file, home / 'full'
     for name in ('config.json', 'train_predictions_1.npy'):
 
         def full(path, data):
@@ -573,9 +555,10 @@ def test_a_full_disk_loses_nothing(clips, finished_at_once, home, monkeypatch):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             return whole(path, data)
 
-        monkeypatch.setattr(training, 'write_file', full)
+        for module in (files, training):
+            monkeypatch.setattr(module, 'write_file', full)
         refused('the disk is full .*finished folds are kept', train, clips, out)
-    monkeypatch.setattr(training, 'write_file', whole)
+    monkeypatch.undo()
     first = (out / 'best_0.keras').stat().st_mtime_ns
     train(clips, out)
     assert numbers(out) == numbers(finished_at_once)
@@ -585,12 +568,19 @@ def test_a_full_disk_loses_nothing(clips, finished_at_once, home, monkeypatch):
 # ── no leak ──────────────────────────────────────────────────────────────────
 
 
+def still(X):
+    "Pictures of one length, shape (clips, n_coef, frames, 1), as windows that are the whole clip."
+    return ClipWindows(Ragged.of(X[..., 0]), X.shape[2])
+
+
 def test_statistics_know_nothing_of_the_scored_fold():
     X = np.random.default_rng(0).normal(size=(30, 20, 17, 1)).astype('float32')
     train = np.arange(20)
 
     def inside(X):
-        return build_model(TINY, 3, X, train).get_layer('standardize').get_weights()
+        data = TrainingData(still(X), np.zeros((30, 3)))
+        task = FoldTask(data, TINY, train, train[:1], 0, 'nowhere')
+        return build_model(task).get_layer('standardize').get_weights()
 
     other, taught = X.copy(), X.copy()
     other[20:] = 1e6
@@ -610,18 +600,10 @@ def test_labels_drawn_by_lot_give_chance(tmp_path):
     right = {}
     for name, labels in (('true', y), ('lot', lot)):
         (tmp_path / name).mkdir()
-        model = fit_fold(
-            X,
-            np.eye(3, dtype='float32')[labels],
-            train,
-            train,
-            recipe=replace(TINY, epochs=16),
-            seed=0,
-            folder=tmp_path / name,
-        )
-        right[name] = (
-            training.predict_rows(model, X, held, batch_size=64).argmax(1) == y[held]
-        ).mean()
+        data = TrainingData(still(X), np.eye(3, dtype='float32')[labels])
+        recipe = replace(TINY, epochs=16)
+        model = fit_fold(FoldTask(data, recipe, train, train, 0, tmp_path / name))
+        right[name] = (predict_rows(model, X, held, batch_size=64).argmax(1) == y[held]).mean()
     assert right['true'] > 0.9 and abs(right['lot'] - 1 / 3) < 0.2
 
 
@@ -644,15 +626,8 @@ def test_labels_drawn_by_lot_give_chance_with_augmented_windows(tmp_path):
     right, recipe = {}, replace(FIXED, batch_size=16, epochs=15)
     for name, labels in (('true', y), ('lot', lot)):
         (tmp_path / name).mkdir()
-        model = fit_fold(
-            X,
-            np.eye(10, dtype='float32')[labels],
-            train,
-            held,
-            recipe=recipe,
-            seed=0,
-            folder=tmp_path / name,
-        )
+        data = TrainingData(X, np.eye(10, dtype='float32')[labels])
+        model = fit_fold(FoldTask(data, recipe, train, held, 0, tmp_path / name))
         right[name] = (predict_clips(model, X, held, recipe).argmax(1) == y[held]).mean()
     assert right['true'] > 0.9 and abs(right['lot'] - 1 / 10) < 0.1
 
@@ -666,14 +641,9 @@ def test_no_window_of_a_clip_lies_on_both_sides():
     for k in range(5):
         train, _, scored = split_rows(fold, k, 'none')
         levels = {float(store.rows[store.start[i], 0]) for i in train}
-        for recipe in (replace(FIXED, augment=training.Augment()), FIXED):
-            batches = training_batches(
-                recipe,
-                ClipWindows(store, recipe.frames),
-                train,
-                np.eye(60, dtype='float32'),
-                seed=k,
-            )
+        for recipe in (replace(FIXED, augment=Augment()), FIXED):
+            data = TrainingData(ClipWindows(store, recipe.frames), np.eye(60, dtype='float32'))
+            batches = training_batches(FoldTask(data, recipe, train, scored, k, 'nowhere'))
             for epoch in range(3):
                 for X, y in (batches.batch(epoch, i) for i in range(len(batches))):
                     assert not y[:, scored].any() and np.allclose(y[:, train].sum(1), 1, atol=1e-5)
@@ -684,9 +654,10 @@ def test_watching_does_not_change_what_is_learned(tmp_path):
     X = np.random.default_rng(0).normal(size=(40, 20, 17, 1)).astype('float32')
     targets = np.eye(2, dtype='float32')[np.arange(40) % 2]
     losses = []
-    for name, watched in (('a', np.arange(20, 30)), ('b', np.arange(30, 40))):
+    data = TrainingData(still(X), targets)
+    for name, validation in (('a', np.arange(20, 30)), ('b', np.arange(30, 40))):
         (tmp_path / name).mkdir()
-        fit_fold(X, targets, np.arange(20), watched, recipe=TINY, seed=0, folder=tmp_path / name)
+        fit_fold(FoldTask(data, TINY, np.arange(20), validation, 0, tmp_path / name))
         losses.append(pd.read_csv(tmp_path / name / 'history.csv'))
     assert losses[0].loss.equals(losses[1].loss) and not losses[0].val_loss.equals(
         losses[1].val_loss

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['build_steps', 'ablation_steps', 'score_fold', 'benchmark_steps', 'step_scores', 'plot_steps', 'draw_walk',
-           'model_cost', 'true_labels', 'over_seeds', 'with_folds', 'benchmark_accuracy', 'clips_for', 'fold_run',
-           'benchmark_curve']
+           'model_cost', 'over_seeds', 'with_folds', 'benchmark_accuracy', 'clips_for', 'fold_run', 'benchmark_curve']
 
 # %% ../../nbs/24_ablation.ipynb #5a9e7d2f
 import json
@@ -20,19 +19,11 @@ from ..dataset import make_folds
 from ..files import write_file
 from ..metrics import accuracy, format_percent, geometric_mean, map_at_3, mean_std
 from ..model import count_macs
-from ..results import fold_scores, load_run, write_metrics
+from ..recipe import NETWORKS, RECIPES, get_recipe
+from ..results import fold_scores, load_run, true_labels, write_metrics
 from .folds import fit_and_predict
 from .study import Study, as_json
-from soundtag.training import (
-    NETWORKS,
-    RECIPES,
-    assign_folds,
-    data_of,
-    get_recipe,
-    load_run_data,
-    split_rows,
-    train_folds,
-)
+from ..training import assign_folds, load_run_data, split_rows, train_folds
 
 # %% ../../nbs/24_ablation.ipynb #325d618a
 def build_steps(
@@ -227,18 +218,9 @@ def model_cost(
     n_labels,  # Labels to tell apart
 ):  # {'parameters', 'multiply_adds'}
     "What one prediction of a recipe's network costs, about all that it hears at once."
-    frames = recipe.frames_of(recipe.window or recipe.seconds)
     build = NETWORKS[recipe.network]
-    network = build(n_labels, input_shape=(recipe.features.n_coef, frames, 1))
+    network = build(n_labels, input_shape=(recipe.features.n_coef, recipe.frames, 1))
     return {'parameters': network.count_params(), 'multiply_adds': count_macs(network)}
-
-def true_labels(
-    run,  # A `Run`
-    clips,  # The `Clips` it was trained on
-):  # True label index of each training clip, in the order of the run's predictions
-    "What its predictions are compared with."
-    table = clips.subset(list(run.folds.index)).table
-    return table['label'].map(run.labels.index).to_numpy(int)
 
 def over_seeds(
     runs,  # Finished `Run`s, which differ in their seed alone
@@ -284,7 +266,7 @@ def benchmark_accuracy(
 ):  # metrics.json of the first seed, and the seeds beside each other
     "Train a recipe with several seeds, and measure every run."
     recipe = get_recipe(recipe)
-    data = data_of(clips)
+    data = clips.summary
     clips = with_folds(clips, seeds[0])
     done = []
     results = []

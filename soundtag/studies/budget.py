@@ -22,22 +22,20 @@ from ..mfcc import LogMel
 from ..model import check_labels, raw_cnn
 from ..normalization import audio_norm
 from .study import Study
-from soundtag.training import (
-    NETWORKS,
-    RECIPES,
+from soundtag.fitting import (
     FeatureRows,
-    Recipe,
-    assign_folds,
+    FoldTask,
+    TrainingData,
     build_model,
     deterministic,
-    fold_seed,
-    load_run_data,
     mixed_precision,
     predict_clips,
     recalibrate_batch_norm,
-    split_rows,
     training_batches,
+    unchanged_batches,
 )
+from ..recipe import NETWORKS, RECIPES, Recipe
+from ..training import assign_folds, fold_seed, load_run_data, split_rows
 
 # isort: split
 import keras  # after soundtag.model, which tells TensorFlow to use oneDNN
@@ -358,9 +356,9 @@ def build_training(
         model = samples_model(rival, targets.shape[1])
         batches = SampleRows(rival, data, train, targets, seed)
         return model, batches, lambda rows: predict_samples(model, rival, data, rows)
-    model = build_model(replace(rival, cosine=False), targets.shape[1], data.X, train)
-    plain = replace(rival, augment=Augment(), shorter=())
-    still = training_batches(plain, data.X, train, targets, seed)
+    task = FoldTask(TrainingData(data.X, targets), rival, train, train[:1], seed, '.')
+    model = build_model(replace(task, recipe=replace(rival, cosine=False)))
+    still = unchanged_batches(task)
 
     def predict(rows):
         settled = (
@@ -368,7 +366,7 @@ def build_training(
         )
         return predict_clips(settled, data.X, rows, rival)
 
-    return model, training_batches(rival, data.X, train, targets, seed), predict
+    return model, training_batches(task), predict
 
 def timed_fold(
     rival,  # `Recipe` or `RawRecipe`

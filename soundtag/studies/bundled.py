@@ -46,19 +46,16 @@ from soundtag.studies.scenes import (
 )
 from .study import Study
 from ..tagging import TAGGING_MODEL, Calibration, load_tagger, read_run
+from ..fitting import FoldTask, fit_fold, predict_rows
+from ..recipe import RunError, get_recipe
 from soundtag.training import (
     FoldBar,
-    RunError,
     assign_folds,
     check_folder,
-    fit_fold,
     fold_seed,
-    get_recipe,
     load_run_data,
-    predict_rows,
     run_config,
     run_lock,
-    steps_of,
 )
 
 # %% ../../nbs/28_bundled.ipynb #088c48ad
@@ -150,17 +147,9 @@ def train_without(
     left_out = np.isin(np.array(data.clips.labels)[y], names)
     train = np.flatnonzero(~left_out & (fold != k))
     rows = np.flatnonzero(left_out | (fold == k))
+    seed = fold_seed(seed, fold, k)
     with tempfile.TemporaryDirectory() as folder:
-        model = fit_fold(
-            data.X,
-            data.targets,
-            train,
-            train[:1],
-            recipe=recipe,
-            seed=fold_seed(seed, fold, k),
-            folder=folder,
-            unverified=data.unverified,
-        )
+        model = fit_fold(FoldTask(data, recipe, train, train[:1], seed, folder))
     views = [
         predict_rows(model, data.X.at(u), rows, batch_size=recipe.batch_size)
         for u in np.linspace(0, 1, recipe.crops)
@@ -277,19 +266,10 @@ def train_whole(
         write_file(out / 'labels.json', json.dumps(data.clips.labels, indent=1))
         work = out / '.whole'
         work.mkdir(exist_ok=True)
-        steps = steps_of(recipe, data.train, data.unverified)
-        with tqdm(total=steps, unit='batch', disable=None if progress else True) as bar:
-            model = fit_fold(
-                data.X,
-                data.targets,
-                data.train,
-                data.train[:1],
-                recipe=recipe,
-                seed=seed,
-                folder=work,
-                unverified=data.unverified,
-                more=[FoldBar(bar, 'all')],
-            )
+        task = FoldTask(data, recipe, data.train, data.train[:1], seed, work)
+        hidden = None if progress else True  # None: where nobody looks
+        with tqdm(total=task.total_steps, unit='batch', disable=hidden) as bar:
+            model = fit_fold(task, callbacks=[FoldBar(bar, 'all')])
         model.save(work / 'model.keras')
         os.replace(work / 'model.keras', out / 'best_0.keras')
         shutil.rmtree(work)
@@ -405,7 +385,7 @@ def compare_formats(
             }
     return agreement
 
-# %% ../../nbs/28_bundled.ipynb #cc77fb3c
+# %% ../../nbs/28_bundled.ipynb #0e29e35d
 NOTE = """window.heard = [];
 addEventListener("DOMContentLoaded", () => document.getElementById("listen").addEventListener(
   "answer", e => heard.push({...e.detail, at: performance.now()})));

@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 from ..audio import AudioError, load_audio, seconds_to_samples
-from ..dataset import Clips, DataError, load_clips, make_folds, merge, shorten
+from ..tables import DataError, shorten
+from ..dataset import Clips, load_clips, make_folds, merge
 from soundtag.distance import (
     PARTS,
     Z80,
@@ -53,7 +54,8 @@ from soundtag.rooms import (
 )
 from .study import load_results
 from ..tagging import keras_ensemble, read_model, read_run, read_run_json
-from ..training import data_of, get_recipe, train_folds, versions
+from ..recipe import get_recipe
+from ..training import data_of, train_folds, versions
 
 # %% ../../nbs/29_distance.ipynb #69689c89
 @dataclass(frozen=True, eq=False)

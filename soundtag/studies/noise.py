@@ -14,7 +14,8 @@ import numpy as np
 from ..metrics import accuracy
 from .folds import fit_and_predict
 from .study import Study
-from ..training import assign_folds, get_recipe, load_run_data, split_rows
+from ..recipe import get_recipe
+from ..training import assign_folds, load_run_data, split_rows
 
 # %% ../../nbs/25_noise.ipynb #304ccf42
 def add_label_noise(

@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ..audio import load_audio, seconds_to_samples
-from ..dataset import mini_clip
-from ..mfcc import from_settings
+from ..miniset import mini_clip
 from ..stream import frame_levels
 from .ablation import fold_run
 from .study import Study
@@ -33,7 +32,7 @@ from soundtag.tagging import (
     keras_ensemble,
     read_model,
     read_run,
-    read_run_json,
+    run_features,
 )
 from soundtag.timeline import (
     AFTER,
@@ -48,7 +47,7 @@ from soundtag.timeline import (
     StreamTagger,
     Tracker,
 )
-from ..training import get_recipe
+from ..recipe import get_recipe
 
 # %% ../../nbs/27_scenes.ipynb #c0297db5
 def excerpt(
@@ -412,7 +411,7 @@ def benchmark_hour(
             'took': round(time.perf_counter() - started, 1),
         }
 
-# %% ../../nbs/27_scenes.ipynb #8993c9c4
+# %% ../../nbs/27_scenes.ipynb #c40012b6
 def tagger_fingerprint(
     tagger,  # `Tagger`
 ):  # Text
@@ -500,7 +499,7 @@ def benchmark_timeline(
     study.write()
     return result
 
-# %% ../../nbs/27_scenes.ipynb #9ba73c78
+# %% ../../nbs/27_scenes.ipynb #a8ebaa7d
 def fold_taggers(
     run,  # Folder of a run
     clips,  # The `Clips` it was trained on, among others perhaps
@@ -509,7 +508,7 @@ def fold_taggers(
     import pandas as pd
 
     run = Path(run)
-    features = from_settings(read_run_json(run, 'config.json')['recipe']['features'])
+    features = run_features(run)
     tagger = read_run(run)
     fold = pd.read_csv(run / 'folds.csv', index_col='fname').fold
     fold = fold[fold.index.isin(clips.table.index)]

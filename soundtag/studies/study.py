@@ -18,11 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cli import data_set, silence_tensorflow
-from ..dataset import Clips, DataError, load_clips, merge, read_table
+from ..cli import data_set
+from ..console import silence_tensorflow
+from ..tables import DataError, read_table
+from ..dataset import Clips, load_clips, merge
 from ..files import read_json, write_file
 
-# %% ../../nbs/20_studies.ipynb #bcf0aced
+# %% ../../nbs/20_studies.ipynb #3a5b69a4
 def as_json(value):  # The same as a JSON file gives it back
     "Tuples as lists, keys as text: what two results are compared by."
     return json.loads(json.dumps(value))
@@ -101,15 +103,13 @@ class Study:
         self.say(f'{stage}: {now - self.started:.0f} s')
         self.started = time.perf_counter()
 
-# %% ../../nbs/20_studies.ipynb #fe6a14f3
+# %% ../../nbs/20_studies.ipynb #5dc507d5
 def describe_data(
     data,  # As `Study`
 ):  # Name, fingerprint and size; a list where there are several sets
     "What a result says of its data."
-    from soundtag.training import data_of
-
     if isinstance(data, Clips):
-        return data_of(data)
+        return data.summary
     return data if isinstance(data, dict) else [describe_data(part) for part in data]
 
 def resume(

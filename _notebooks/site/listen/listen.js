@@ -1,5 +1,5 @@
 // The page that listens: takes a sound from a file, an example or the microphone, and draws what the worker makes of it.
-import { QUIET, tag } from "./tagging.js";
+import { SILENCE_DB, tag } from "./tagging.js";
 import { columns, HIGH, LOW, ROWS, SIZE } from "./spectrogram.js";
 
 const SECONDS = 1, EVERY = .25;       // of the timeline: window and hop in s
@@ -103,7 +103,7 @@ function drawTimeline() {
     seen.forEach((m, k) => {
       const from = m === sound.moments[0] ? 0 : k ? place(seen[k - 1])[1] : place(m)[0];
       const to = m === sound.moments.at(-1) && sound.ended ? sound.seconds : Math.min(place(m)[1], sound.seconds);
-      ctx.globalAlpha = m.level < QUIET ? 0 : m.p[i];
+      ctx.globalAlpha = m.level < SILENCE_DB ? 0 : m.p[i];
       ctx.fillRect(x(from), row * line + 1, x(to) - x(from), line - 2);
     });
     ctx.globalAlpha = 1;
@@ -120,7 +120,7 @@ function tellTimeline() {
   const parts = [];
   for (const m of sound.moments) {
     const i = m.p.indexOf(Math.max(...m.p)), least = Math.max(model.thresholds?.[model.labels[i]] ?? LIKELY, model.unknown);
-    const label = m.level < QUIET ? "silence" : m.p[i] >= least ? nice(model.labels[i]) : "unclear";
+    const label = m.level < SILENCE_DB ? "silence" : m.p[i] >= least ? nice(model.labels[i]) : "unclear";
     const [from, to] = place(m), last = parts.at(-1);
     if (last?.label === label) last.to = to;
     else parts.push({ label, from: parts.length ? from : 0, to });
@@ -147,7 +147,7 @@ function follow() {
   const m = sound.moments.find((one) => place(one)[1] > at) ?? sound.moments.at(-1);
   if (m && !player.paused) {
     const i = m.p.indexOf(Math.max(...m.p));
-    put($("moment"), m.level < QUIET ? "now: silence" : `now: ${nice(model.labels[i])}, ${percent(m.p[i])}`);
+    put($("moment"), m.level < SILENCE_DB ? "now: silence" : `now: ${nice(model.labels[i])}, ${percent(m.p[i])}`);
   }
   if (!player.paused) requestAnimationFrame(follow);
 }

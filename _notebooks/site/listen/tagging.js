@@ -1,6 +1,6 @@
 // What soundtag.tagging does with samples, in the order of that module, so that page and package say the same.
 
-export const QUIET = -80;    // dB re full scale; what never rises above it is silence
+export const SILENCE_DB = -80;    // dB re full scale; what never rises above it is silence
 
 export const toSamples = (seconds, sr) => Math.round(seconds * sr);
 
@@ -25,24 +25,24 @@ export function frameLevels(y, sr) {
 }
 
 /** A sound of n samples made as long as a window: padded with zeros on both sides, or repeated, such that it begins with the window or, the last time, ends with it. */
-export function lengthened(y, size, short, last = false) {
+export function padOrRepeat(y, size, fill, last = false) {
   const out = new Float32Array(size), n = y.length;
-  if (short !== "repeat") out.set(y, Math.floor((size - n) / 2));
+  if (fill !== "repeat") out.set(y, Math.floor((size - n) / 2));
   else if (last) for (let i = 1; i <= size; i++) out[size - i] = y[n - 1 - (i - 1) % n];
   else for (let i = 0; i < size; i++) out[i] = y[i % n];
   return out;
 }
 
 /** A window, or a shorter sound, without the silence at its ends, filled up again, and how loud it is in dB re full scale. */
-export function sounding(y, { sr, silence, short }, size, last = false) {
+export function trimAndFill(y, { sr, trim_db, fill }, size, last = false) {
   const levels = frameLevels(y, sr), hop = toSamples(.02, sr), level = levels.reduce((a, b) => Math.max(a, b));
-  const loud = (l) => silence === null || l >= level - silence;
+  const loud = (l) => trim_db === null || l >= level - trim_db;
   const first = levels.findIndex(loud), end = levels.findLastIndex(loud);
-  return [lengthened(y.subarray(first * hop, (end + 1) * hop), size, short, last), level];
+  return [padOrRepeat(y.subarray(first * hop, (end + 1) * hop), size, fill, last), level];
 }
 
 /** What the model says about each window; a short sound that is repeated is heard twice. Yields [{start, level, p}] for up to `batch` of them. */
-export async function* ask(model, heard, size, batch = 8) {
+export async function* predictBatches(model, heard, size, batch = 8) {
   const labels = model.labels.length;
   const answers = async (some) => {
     const p = await model.answer(some.map(([, y]) => y));
@@ -54,8 +54,8 @@ export async function* ask(model, heard, size, batch = 8) {
   };
   let some = [];
   for (const [start, window] of heard) {
-    for (const last of window.length < size && model.short === "repeat" ? [false, true] : [false]) {
-      some.push([start, ...sounding(window, model, size, last)]);
+    for (const last of window.length < size && model.fill === "repeat" ? [false, true] : [false]) {
+      some.push([start, ...trimAndFill(window, model, size, last)]);
       if (some.length === batch) { yield await answers(some); some = []; }
     }
   }
@@ -63,22 +63,22 @@ export async function* ask(model, heard, size, batch = 8) {
 }
 
 /** Window after window, as the sound goes by; window and hop in s, the model's own where left out. */
-export function byWindow(model, y, seconds = model.seconds, hop = seconds / 2) {
+export function predictWindows(model, y, seconds = model.seconds, hop = seconds / 2) {
   const size = toSamples(seconds, model.sr);
-  return ask(model, windows(y, size, toSamples(hop, model.sr)), size);
+  return predictBatches(model, windows(y, size, toSamples(hop, model.sr)), size);
 }
 
 /** The mean over all windows that are not silent; null when all are. */
-export function meanOver(heard, silence) {
-  const least = Math.max(QUIET, heard.reduce((a, { level }) => Math.max(a, level), -Infinity) - (silence ?? Infinity));
+export function soundingMean(heard, trimDb) {
+  const least = Math.max(SILENCE_DB, heard.reduce((a, { level }) => Math.max(a, level), -Infinity) - (trimDb ?? Infinity));
   const loud = heard.filter(({ level }) => level >= least);
   return loud.length ? loud[0].p.map((_, i) => loud.reduce((sum, { p }) => sum + p[i], 0) / loud.length) : null;
 }
 
-/** As `byWindow`, with one answer a place: of a short sound that is heard twice, the mean. */
-export async function* byPlace(model, y, seconds, hop) {
-  for await (const some of byWindow(model, y, seconds, hop)) {
-    yield y.length < toSamples(seconds, model.sr) ? [{ ...some[0], p: meanOver(some, model.silence) ?? some[0].p }] : some;
+/** As `predictWindows`, with one answer a place: of a short sound that is heard twice, the mean. */
+export async function* predictPlaces(model, y, seconds, hop) {
+  for await (const some of predictWindows(model, y, seconds, hop)) {
+    yield y.length < toSamples(seconds, model.sr) ? [{ ...some[0], p: soundingMean(some, model.trim_db) ?? some[0].p }] : some;
   }
 }
 

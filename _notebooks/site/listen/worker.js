@@ -1,5 +1,5 @@
 // All that takes time, away from the page: ONNX Runtime, the model, the spectrogram.
-import { byPlace, byWindow, meanOver } from "./tagging.js";
+import { predictPlaces, predictWindows, soundingMean } from "./tagging.js";
 import { columns } from "./spectrogram.js";
 
 let model, newest = 0;
@@ -44,13 +44,13 @@ const goesOn = async (task) => { await new Promise((done) => setTimeout(done)); 
 async function whole(task, y, { hop, seconds, every }) {
   postMessage({ task, columns: columns(y, model.sr, hop), hop });
   const heard = [];
-  for await (const some of byWindow(model, y)) {
+  for await (const some of predictWindows(model, y)) {
     heard.push(...some);
     if (!await goesOn(task)) return;
     postMessage({ task, done: (heard.at(-1).start + model.seconds * model.sr) / y.length });
   }
-  postMessage({ task, p: meanOver(heard, model.silence) });
-  for await (const moments of byPlace(model, y, seconds, every)) {
+  postMessage({ task, p: soundingMean(heard, model.trim_db) });
+  for await (const moments of predictPlaces(model, y, seconds, every)) {
     if (!await goesOn(task)) return;
     postMessage({ task, moments });
   }
@@ -60,9 +60,9 @@ async function whole(task, y, { hop, seconds, every }) {
 /** The last seconds of a sound that goes on: the answer of one window, and of its last moment. */
 async function moment(task, y, { seconds, every }) {
   const heard = [], moments = [];
-  for await (const some of byWindow(model, y)) heard.push(...some);
-  for await (const some of byPlace(model, y.slice(-Math.round(seconds * model.sr)), seconds, every)) moments.push(...some);
-  postMessage({ task, p: meanOver(heard, model.silence), moments, live: true });
+  for await (const some of predictWindows(model, y)) heard.push(...some);
+  for await (const some of predictPlaces(model, y.slice(-Math.round(seconds * model.sr)), seconds, every)) moments.push(...some);
+  postMessage({ task, p: soundingMean(heard, model.trim_db), moments, live: true });
 }
 
 addEventListener("message", async ({ data: { task, files, y, live, ...how } }) => {
