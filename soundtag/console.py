@@ -120,7 +120,7 @@ def expand(
 
 def _sounds_below(folder):
     "Every sound file in a folder and below it, but hidden ones."
-    from soundtag.tables import SUFFIXES
+    from soundtag.dataset import SUFFIXES
 
     files = (f for f in folder.rglob('*') if f.suffix.lower() in SUFFIXES)
     return sorted(f for f in files if not f.name.startswith('.') and f.is_file())

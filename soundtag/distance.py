@@ -20,7 +20,7 @@ import pandas as pd
 
 from .audio import AudioError, fix_length, load_audio, seconds_to_samples
 from .augmentation import Augment, Ragged
-from .tables import DataError, shorten
+from .dataset import DataError, shorten
 from .export import TOLERANCE, write_keras, write_onnx
 from .files import read_json, write_file
 from .mfcc import STFT, LogMel

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .audio import seconds_to_samples
-from .miniset import mini_clip
+from .dataset import mini_clip
 from .files import write_file
 from .synthesis import INSTRUMENTS
 from soundtag.tagging import (

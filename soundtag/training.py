@@ -22,8 +22,7 @@ import numpy as np
 import pandas as pd
 
 from .augmentation import ClipWindows, trim_frames
-from .tables import DataError, shorten
-from .dataset import Clips, make_folds
+from .dataset import Clips, DataError, make_folds, shorten
 from .files import file_lock, write_file, write_npy
 from .fitting import FoldTask, fit_fold, predict_clips
 from .metrics import geometric_mean

@@ -18,8 +18,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from soundtag import dataset, miniset
 from soundtag.audio import wav_bytes
-from soundtag.tables import DataError
-from soundtag.dataset import Clips, load_clips, make_folds, mini, record_counts
+from soundtag.dataset import Clips, DataError, load_clips, make_folds, mini, record_counts
 from soundtag.miniset import mini_plan, write_mini
 from soundtag.tables import make_table
 

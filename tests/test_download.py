@@ -19,8 +19,7 @@ import pytest
 
 from soundtag import download as module
 from soundtag.audio import wav_bytes
-from soundtag.tables import DataError
-from soundtag.dataset import load_clips
+from soundtag.dataset import DataError, load_clips
 from soundtag.download import Source, download, unpack
 
 

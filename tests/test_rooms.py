@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from soundtag.audio import wav_bytes
-from soundtag.tables import DataError
-from soundtag.dataset import load_clips
+from soundtag.dataset import DataError, load_clips
 from soundtag.rooms import (
     LEAD,
     SPEED_OF_SOUND,

@@ -22,8 +22,7 @@ import soundtag.fitting as fitting
 import soundtag.training as training
 from soundtag.audio import wav_bytes
 from soundtag.augmentation import Augment, ClipWindows, Ragged
-from soundtag.tables import DataError
-from soundtag.dataset import load_clips
+from soundtag.dataset import DataError, load_clips
 from soundtag.fitting import (
     FoldTask,
     TrainingData,
