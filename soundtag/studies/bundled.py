@@ -385,7 +385,7 @@ def compare_formats(
             }
     return agreement
 
-# %% ../../nbs/28_bundled.ipynb #0e29e35d
+# %% ../../nbs/28_bundled.ipynb #a49bceef
 NOTE = """window.heard = [];
 addEventListener("DOMContentLoaded", () => document.getElementById("listen").addEventListener(
   "answer", e => heard.push({...e.detail, at: performance.now()})));

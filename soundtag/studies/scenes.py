@@ -411,12 +411,13 @@ def benchmark_hour(
             'took': round(time.perf_counter() - started, 1),
         }
 
-# %% ../../nbs/27_scenes.ipynb #c40012b6
+# %% ../../nbs/27_scenes.ipynb #19321d54
 def tagger_fingerprint(
     tagger,  # `Tagger`
 ):  # Text
-    "The same for taggers that say the same of a second of noise."
-    noise = np.random.default_rng(0).normal(size=(1, 44100)).astype('float32')
+    "The same for taggers that say the same of a window of noise."
+    size = seconds_to_samples(tagger.seconds, sr=tagger.sr)
+    noise = np.random.default_rng(0).normal(size=(1, size)).astype('float32')
     return hashlib.sha256(np.asarray(tagger.predict(noise)).round(2).tobytes()).hexdigest()[
         :16
     ]
@@ -499,7 +500,7 @@ def benchmark_timeline(
     study.write()
     return result
 
-# %% ../../nbs/27_scenes.ipynb #a8ebaa7d
+# %% ../../nbs/27_scenes.ipynb #66786e13
 def fold_taggers(
     run,  # Folder of a run
     clips,  # The `Clips` it was trained on, among others perhaps
