@@ -297,17 +297,14 @@ def fit_distance(
 ):  # Uncompiled `keras.Model` with two outputs: log distance, and log of its deviation
     "Train a network for a fixed number of epochs: no epoch is selected."
     import keras
-    from soundtag.fitting import deterministic
+    from soundtag.fitting import deterministic, warmup_cosine
 
     bands, _, channels = X.shape[1:]
     with deterministic(recipe.seed):
         model = distance_cnn((bands, None, channels), 4)
         bare = distance_cnn((bands, None, channels), 2)
         steps = recipe.epochs * -(-len(X) // recipe.batch_size)
-        rise = max(1, steps // 20)
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0, max(1, steps - rise), warmup_target=recipe.learning_rate, warmup_steps=rise
-        )
+        rate = warmup_cosine(recipe.learning_rate, steps)
         optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
         model.compile(optimizer, distance_loss)
         batches = distance_batches(X, truth, recipe)
@@ -542,6 +539,15 @@ def _dft_layers(y, features):
     im = _fixed_dense((window * -np.sin(angle)).astype('float32'), frames)
     return re, im
 
+def _turn(pair, axis):
+    "Each value times the conjugate of the one before along an axis; pairs of real and imaginary."
+    re, im = pair
+    after = (slice(None),) * axis + (slice(1, None),)
+    before = (slice(None),) * axis + (slice(None, -1),)
+    real = re[after] * re[before] + im[after] * im[before]
+    imag = im[after] * re[before] - re[after] * im[before]
+    return real, imag
+
 def phase_layers(y, features: LogMel):
     """The phase of `phase_features` once more, of layers that every backend and format knows.
 
@@ -552,16 +558,9 @@ def phase_layers(y, features: LogMel):
     re, im = _dft_layers(y, features)
     size = ops.sqrt(re * re + im * im)
     size = ops.maximum(size, 1e-4 * ops.max(size, axis=-1, keepdims=True) + 1e-12)
-    re = re / size
-    im = im / size
-    # turn: the product with the conjugate of the frame before, as real and imaginary part
-    turn_re = re[:, 1:] * re[:, :-1] + im[:, 1:] * im[:, :-1]
-    turn_im = im[:, 1:] * re[:, :-1] - re[:, 1:] * im[:, :-1]
-    # and of two turns the real part of the same product, between neighbouring bins and frames
-    across_bins = (
-        turn_re[..., 1:] * turn_re[..., :-1] + turn_im[..., 1:] * turn_im[..., :-1]
-    )
-    across_frames = turn_re[:, 1:] * turn_re[:, :-1] + turn_im[:, 1:] * turn_im[:, :-1]
+    turn = _turn((re / size, im / size), axis=1)  # from each frame to the next
+    across_bins, _ = _turn(turn, axis=2)
+    across_frames, _ = _turn(turn, axis=1)
     weights = phase_weights(features).T
     bins = ops.pad(_fixed_dense(weights, across_bins), [[0, 0], [1, 0], [0, 0]])
     frames = ops.pad(

@@ -25,7 +25,7 @@ from ..mfcc import MFCC, LogMel, _jit, frame_window, librosa_loop, windowed_fram
 from ..store import prepare_data, write_all
 from ..stream import audio_blocks
 from .study import Study, median_range, ratio, time_in_turn
-from ..tagging import load_tagger
+from ..tagging import litert_session, load_tagger
 
 # %% ../../nbs/21_speed.ipynb #06cd47ad
 def bare_ffts(
@@ -310,7 +310,7 @@ def benchmark_features(
     study.write()
     return study.result
 
-# %% ../../nbs/21_speed.ipynb #38f48893
+# %% ../../nbs/21_speed.ipynb #ad4d4904
 SR = 44100  # Hz, of the clips that are cut
 
 def write_clips(
@@ -345,7 +345,7 @@ def cut_clips(
     )
     return Clips(table, ['any'], folder, 'cut')
 
-# %% ../../nbs/21_speed.ipynb #91820c39
+# %% ../../nbs/21_speed.ipynb #db3ea722
 def descendants(
     pid,  # Of a process
 ):  # Set of process ids
@@ -406,7 +406,7 @@ def preparation_cost(
     assert store.array().shape[0] == len(clips)
     return 1000 * taken / len(clips), watch.peak
 
-# %% ../../nbs/21_speed.ipynb #1665e5dd
+# %% ../../nbs/21_speed.ipynb #9d0d4117
 def benchmark_scale(
     source,  # `Clips` of real recordings, to cut from
     *,
@@ -458,7 +458,7 @@ def benchmark_scale(
     study.write()
     return study.result
 
-# %% ../../nbs/21_speed.ipynb #c4cd7a8b
+# %% ../../nbs/21_speed.ipynb #58679862
 def by_soundtag(path):  # Samples, shape (n, channels)
     "Decode as soundtag does."
     return decode(path)[0]
@@ -541,7 +541,7 @@ def time_decoders(
     }
     return {name: 1000 * t / seconds for name, t in time_in_turn(jobs, rounds).items()}
 
-# %% ../../nbs/21_speed.ipynb #31817b51
+# %% ../../nbs/21_speed.ipynb #50b86734
 def benchmark_decoders(
     data,  # Folder with FSDKaggle2018 (wav) and ESC-10 (ogg) in it
     *,
@@ -622,21 +622,17 @@ def predict_yamnet(
     files,  # Sound files
 ):  # Number of patches
     "Decode files at 16 kHz, and run the network on each patch of 0.96 s, two a second."
-    from ai_edge_litert.interpreter import Interpreter
     from joblib import cpu_count
 
     features = LogMel(sr=16000, n_mels=64, n_fft=512, win_length=400, hop_length=160)
-    lite = Interpreter(str(path), num_threads=cpu_count())
+    predict, _ = litert_session(path, threads=cpu_count())
     patches = 0
     for file in files:
         X = features(np.concatenate(list(audio_blocks(file, target_sr=16000)))).T
         X = np.resize(X, (max(PATCH, len(X)), 64))
         n = 1 + (len(X) - PATCH) // 48
         X = np.stack([X[48 * i : 48 * i + PATCH] for i in range(n)])[..., None]
-        lite.resize_tensor_input(lite.get_input_details()[0]['index'], X.shape)
-        lite.allocate_tensors()
-        lite.set_tensor(lite.get_input_details()[0]['index'], X)
-        lite.invoke()
+        predict(X)
         patches += n
     return patches
 
