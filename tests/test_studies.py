@@ -19,7 +19,8 @@ from soundtag.mfcc import MFCC
 from soundtag.rooms import RoomDistribution, simulate_rooms
 from soundtag.studies import folds
 from soundtag.studies.bundled import model_card
-from soundtag.studies.distance import ranging_card, with_rooms
+from soundtag.studies.afar import with_rooms
+from soundtag.studies.distance import ranging_card
 from soundtag.studies.inputs import benchmark_inputs
 from soundtag.studies.scenes import benchmark_timeline, match_onsets, split_by_recording
 from soundtag.studies.study import STUDIES, main

@@ -55,7 +55,8 @@ def cnn6(
     check_labels(n_labels)
     if len(input_shape) != 3 or any(n is not None and n < 16 for n in input_shape[:2]):
         raise ValueError(
-            f'input_shape={input_shape}: cnn6 takes (bands, frames, channels) with 16 or more of the first two'
+            f'input_shape={input_shape}: cnn6 takes (bands, frames, channels) '
+            'with 16 or more of the first two'
         )
     x = inputs = keras.Input(input_shape, name='features')
     for width in (64, 128, 256, 512):
@@ -78,7 +79,7 @@ def acdnet(
     *,
     input_shape=(30225, 1),  # Samples, channels; the default is 1.5 s at 20 kHz
 ):  # Uncompiled `keras.Model`: samples in -1…1 in, label probabilities out
-    "ACDNet: convolutions along time that make a picture of the waveform, then a stack over rows and time."
+    "ACDNet: convolutions along time make a picture of the waveform, then a stack over both."
     check_labels(n_labels)
     if len(input_shape) != 2 or input_shape[0] is None or input_shape[0] < 6413:
         raise ValueError(

@@ -40,7 +40,7 @@ def network_input(
     seconds,  # Length of every example in s
     seed=0,  # Of the offsets
 ):  # float32 array, a row a clip, or an `AudioSequence`
-    "The clips in the form that one of the approaches feeds to its network; one process, nothing cached."
+    "The clips as one of the approaches feeds them to its network; nothing is cached."
     if name == 'raw_generator':
         return AudioSequence(clips, sr=RAW_SR, seconds=seconds, seed=seed)
     if name == 'raw':
@@ -72,7 +72,7 @@ def input_network(
     n_labels,  # Number of labels
     rows,  # Indices of the training rows
 ):  # Compiled `keras.Model`
-    "The network that goes with an input: `raw_cnn` on samples, standardised `post_cnn` on features."
+    "What goes with an input: `raw_cnn` on samples, standardised `post_cnn` on features."
     if X.ndim == 3:
         model = raw_cnn(n_labels, input_shape=X.shape[1:])
     else:

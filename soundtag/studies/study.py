@@ -20,11 +20,10 @@ import numpy as np
 
 from ..cli import data_set
 from ..console import silence_tensorflow
-from ..tables import DataError, read_table
-from ..dataset import Clips, load_clips, merge
+from ..dataset import Clips, DataError, load_clips, merge, read_table
 from ..files import read_json, write_file
 
-# %% ../../nbs/20_studies.ipynb #3a5b69a4
+# %% ../../nbs/20_studies.ipynb #4501f7aa
 def as_json(value):  # The same as a JSON file gives it back
     "Tuples as lists, keys as text: what two results are compared by."
     return json.loads(json.dumps(value))
@@ -103,7 +102,7 @@ class Study:
         self.say(f'{stage}: {now - self.started:.0f} s')
         self.started = time.perf_counter()
 
-# %% ../../nbs/20_studies.ipynb #5dc507d5
+# %% ../../nbs/20_studies.ipynb #b3d1bd05
 def describe_data(
     data,  # As `Study`
 ):  # Name, fingerprint and size; a list where there are several sets
@@ -210,9 +209,7 @@ class Entry:
 
     function: str  # Its module and function, imported when it is called
     answers: str  # What it measures, for the help
-    data: str = (
-        'one'  # One data set; 'merged': a folder of several, as one; 'all': apart; 'path'
-    )
+    data: str = 'one'  # One data set; 'merged': a folder of several, as one; 'all': apart; 'path'
     model: bool = False  # Whether a model and its card are written beside the result
 
 STUDIES = {
@@ -221,7 +218,7 @@ STUDIES = {
     ),
     'scale': Entry('speed.benchmark_scale', 'preparation of 10,000 clips: time and memory'),
     'decoders': Entry(
-        'speed.benchmark_decoders', 'which library decodes which format fastest', 'path'
+        'decoders.benchmark_decoders', 'which library decodes which format fastest', 'path'
     ),
     'tagging': Entry(
         'speed.benchmark_tagging', 'the bundled model, from file to names', 'merged'
@@ -257,7 +254,7 @@ STUDIES = {
         'all',
         model=True,
     ),
-    'far': Entry('distance.benchmark_far', 'what a distance costs the tagger', 'merged'),
+    'far': Entry('afar.benchmark_far', 'what a distance costs the tagger', 'merged'),
 }
 
 READERS = {
