@@ -178,13 +178,6 @@ def load_distance_windows(path: str | os.PathLike, recipe: DistanceRecipe) -> tu
     return stack_features(X), rows, failed
 
 # %% ../nbs/10a_distance.ipynb #c0ea6248
-def _conv_block(x, width, size, strides=1):
-    "Convolution, batch normalisation, ReLU."
-    from keras import layers
-
-    x = layers.Conv2D(width, size, strides=strides, padding='same', use_bias=False)(x)
-    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
-
 def distance_cnn(input_shape: tuple, outputs: int = 2):
     """A small network that hears no level: it takes the mean away first.
 
@@ -194,13 +187,15 @@ def distance_cnn(input_shape: tuple, outputs: int = 2):
     import keras
     from keras import layers
 
+    from soundtag.model import conv_norm_relu
+
     inputs = keras.Input(input_shape, name='features')
     level = inputs[..., :1]
     level = layers.Subtract()([level, layers.GlobalAveragePooling2D(keepdims=True)(level)])
     x = layers.Concatenate()([level, inputs[..., 1:]])
-    x = _conv_block(layers.Rescaling(1 / 20)(x), 24, 5, strides=2)
+    x = conv_norm_relu(layers.Rescaling(1 / 20)(x), 24, 5, strides=2)
     for width in (32, 48, 64):
-        x = _conv_block(layers.MaxPooling2D(2)(x), width, 3)
+        x = conv_norm_relu(layers.MaxPooling2D(2)(x), width, 3)
     x = layers.AveragePooling2D((x.shape[1], 1))(x)
     pooled = [layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)]
     x = layers.Concatenate()(pooled)
@@ -670,7 +665,7 @@ def train_distance(
     >>> size = Path('few.csv').write_text('file,distance_m\\na.wav,1\\nb.wav,2\\n')
     >>> train_distance('few.csv', out='run')
     Traceback (most recent call last):
-    soundtag.dataset.DataError: few.csv: 2 files are too few to train, ...; give 5 or more
+    soundtag.tables.DataError: few.csv: 2 files are too few to train, ...; give 5 or more
     """
     from soundtag.training import versions
 

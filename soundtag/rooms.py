@@ -58,7 +58,7 @@ class Room:
     >>> from soundtag.rooms import Room
     >>> hall = Room(np.array([9.0, 7, 3]), np.full((6, 7), 0.12))
     >>> hall.volume, round(hall.critical_distance, 2)
-    (189.0, 0.95)
+    (189.0, 0.76)
     """
 
     size: np.ndarray  # Inner lengths x, y, z in m
@@ -315,7 +315,7 @@ class ImpulseResponses:
     >>> from soundtag.rooms import ImpulseResponses
     >>> click = np.eye(1, 500, 40)[0]
     >>> responses = ImpulseResponses.of([(click, {'room': 0, 'distance_m': 2.0})], 16000)
-    >>> len(responses), responses.table.distance_m[0], responses[0].shape
+    >>> len(responses), float(responses.table.distance_m[0]), responses[0].shape
     (1, 2.0, (500,))
     """
 

@@ -169,8 +169,8 @@ class Tagger:
     labels: list[str]  # The column order of its answers
     sr: int  # Rate of the samples in Hz
     seconds: float  # What it hears at once, in s
-    fill: str = 'pad'  # How a short sound fills a window, or 'repeat'; as in training
-    trim_db: float | None = None  # Silence at the ends is so far below the peak; None: kept
+    fill: str = 'pad'  # What fills a window that is longer than its sound, or 'repeat'
+    trim_db: float | None = None  # Ends so many dB below the peak are cut; None: kept
     calibration: Calibration = Calibration()  # How its probabilities are to be read
 
     @staticmethod
@@ -282,7 +282,7 @@ OLD_NAMES = {
     'short': 'fill',
     'silence': 'trim_db',
     'shorter': 'extra_windows',
-}  # Till version 0.3
+}  # In files of before → today
 
 def current_names(
     settings: dict,  # Of a recipe, or of an exported file
