@@ -193,7 +193,8 @@ def benchmark_unknown(
     recipe = get_recipe(recipe, epochs)
     clips = clips.train
     study = Study(
-        f'labels left out of training in {groups} groups, and told from known ones by the largest probability',
+        f'labels left out of training in {groups} groups, and told from known ones '
+        'by the largest probability',
         clips,
         recipe=recipe,
         seeds=[seed],
@@ -254,7 +255,8 @@ def train_whole(
 
     if recipe.watch != 'none':
         raise RunError(
-            f'watch={recipe.watch!r}: nothing is left to watch when all clips are learned; take a recipe with watch=none'
+            f'watch={recipe.watch!r}: nothing is left to watch when all clips are learned; '
+            'take a recipe with watch=none'
         )
     out = Path(out)
     config = run_config(clips.train, recipe, 1, 'none', seed)
@@ -278,19 +280,32 @@ def train_whole(
 # %% ../../nbs/28_bundled.ipynb #f8fb7dde
 CARD = """# The model in the box
 
-`soundtag tag FILE` and `Tagger.load()` use it. It takes mono sound at {sr:,} Hz and names one of {n} labels: {labels}.
+`soundtag tag FILE` and `Tagger.load()` use it. It takes mono sound at {sr:,} Hz and names one \
+\
+of {n} labels: {labels}.
 
-- **Network**: recipe `{recipe}` of soundtag {version}, {parameters:,} parameters, weights kept as float16; trained from scratch on {clips} clips, nothing else.
-- **Data**: {data}, fingerprint {fingerprint}. `sources.csv` names each clip's recording at freesound.org (https://freesound.org/s/NUMBER/) and its licence, CC0 or CC-BY.
-- **Right, on recordings not heard in training** (five folds, mean ± sd): {accuracy} of the clips; among the first three {top3}; MAP@3 {map3}. Always the most frequent label: {chance:.1%}.
-- **Probabilities**: expected calibration error {ece:.1%} (temperature {temperature:.2f}, judged across folds).
-- **Unknown sounds**: labels left out of training are told from known ones with AUROC {auroc}; at the threshold of {threshold:.2f}, {kept:.0%} of the known sounds are kept and {turned:.0%} of the unknown turned away.
+- **Network**: recipe `{recipe}` of soundtag {version}, {parameters:,} parameters, weights \
+kept as float16; trained from scratch on {clips} clips, nothing else.
+- **Data**: {data}, fingerprint {fingerprint}. `sources.csv` names each clip's recording at \
+freesound.org (https://freesound.org/s/NUMBER/) and its licence, CC0 or CC-BY.
+- **Right, on recordings not heard in training** (five folds, mean ± sd): {accuracy} of the \
+clips; among the first three {top3}; MAP@3 {map3}. Always the most frequent label: \
+{chance:.1%}.
+- **Probabilities**: expected calibration error {ece:.1%} (temperature {temperature:.2f}, \
+judged across folds).
+- **Unknown sounds**: labels left out of training are told from known ones with AUROC {auroc}; \
+\
+at the threshold of {threshold:.2f}, {kept:.0%} of the known sounds are kept and {turned:.0%} \
+of the unknown turned away.
 
 Right by label, and what it is taken for most often:
 
 {table}
 
-**Do not trust it** with sounds recorded in other ways than these (most were recorded close to the source and chosen by hand), with several sounds at once, with decisions about people, or with anything where a wrong name does harm. It knows {n} sounds; the world has more.
+**Do not trust it** with sounds recorded in other ways than these (most were recorded close to \
+\
+the source and chosen by hand), with several sounds at once, with decisions about people, or \
+with anything where a wrong name does harm. It knows {n} sounds; the world has more.
 """
 
 def sources(

@@ -6,7 +6,7 @@
 __all__ = ['VARIANTS', 'Sounds', 'dry_sounds', 'plan_recordings', 'plan_part', 'make_example', 'make_examples', 'keep_examples',
            'all_examples', 'describe_simulation']
 
-# %% ../../nbs/29_recordings.ipynb #9a22ddca
+# %% ../../nbs/29_recordings.ipynb #63b1b9b8
 import hashlib
 import json
 from dataclasses import dataclass
@@ -196,7 +196,7 @@ def make_examples(
     bar = tqdm(made, total=len(batches), unit='batch', desc=variant, disable=not progress)
     return stack_features([x for batch in bar for x in batch])
 
-# %% ../../nbs/29_recordings.ipynb #b96d602a
+# %% ../../nbs/29_recordings.ipynb #48a06708
 def keep_examples(
     stage,  # Name
     plan,  # Rows to make

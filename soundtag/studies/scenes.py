@@ -411,7 +411,7 @@ def benchmark_hour(
             'took': round(time.perf_counter() - started, 1),
         }
 
-# %% ../../nbs/27_scenes.ipynb #19321d54
+# %% ../../nbs/27_scenes.ipynb #7b83864a
 def tagger_fingerprint(
     tagger,  # `Tagger`
 ):  # Text
@@ -500,7 +500,7 @@ def benchmark_timeline(
     study.write()
     return result
 
-# %% ../../nbs/27_scenes.ipynb #66786e13
+# %% ../../nbs/27_scenes.ipynb #d0584a87
 def fold_taggers(
     run,  # Folder of a run
     clips,  # The `Clips` it was trained on, among others perhaps
