@@ -69,9 +69,7 @@ def integer_from(
 def add_command(
     commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave
     name: str,  # Of the command
-    do: Callable[
-        [argparse.Namespace], int
-    ],  # Function from the parsed words to an exit code
+    do: Callable[[argparse.Namespace], int],  # Function from the parsed words to an exit code
     about: str,  # One sentence
     *examples: str,  # Whole command lines
 ) -> argparse.ArgumentParser:  # The command's own parser, to add its options to

@@ -228,8 +228,7 @@ def failed_row(
     return dict.fromkeys(columns) | {'file': str(file), 'error': error_message(error)}
 
 def distance_columns(
-    distance: tuple[float, float, float]
-    | None,  # (distance, low, high) in m; None: unknown
+    distance: tuple[float, float, float] | None,  # (distance, low, high) in m; None: unknown
 ) -> dict[str, float | None]:  # `DISTANCE_COLUMNS`
     """How far away a source is, as columns: with the limits that hold it in 80 of 100 cases.
 

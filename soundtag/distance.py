@@ -178,13 +178,6 @@ def load_distance_windows(path: str | os.PathLike, recipe: DistanceRecipe) -> tu
     return stack_features(X), rows, failed
 
 # %% ../nbs/10a_distance.ipynb #c0ea6248
-def _conv_block(x, width, size, strides=1):
-    "Convolution, batch normalisation, ReLU."
-    from keras import layers
-
-    x = layers.Conv2D(width, size, strides=strides, padding='same', use_bias=False)(x)
-    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
-
 def distance_cnn(input_shape: tuple, outputs: int = 2):
     """A small network that hears no level: it takes the mean away first.
 
@@ -194,13 +187,15 @@ def distance_cnn(input_shape: tuple, outputs: int = 2):
     import keras
     from keras import layers
 
+    from soundtag.model import conv_norm_relu
+
     inputs = keras.Input(input_shape, name='features')
     level = inputs[..., :1]
     level = layers.Subtract()([level, layers.GlobalAveragePooling2D(keepdims=True)(level)])
     x = layers.Concatenate()([level, inputs[..., 1:]])
-    x = _conv_block(layers.Rescaling(1 / 20)(x), 24, 5, strides=2)
+    x = conv_norm_relu(layers.Rescaling(1 / 20)(x), 24, 5, strides=2)
     for width in (32, 48, 64):
-        x = _conv_block(layers.MaxPooling2D(2)(x), width, 3)
+        x = conv_norm_relu(layers.MaxPooling2D(2)(x), width, 3)
     x = layers.AveragePooling2D((x.shape[1], 1))(x)
     pooled = [layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)]
     x = layers.Concatenate()(pooled)
@@ -395,9 +390,8 @@ def combine_windows(rows: np.ndarray) -> tuple[float, float, float] | None:
     sd = np.sqrt(1 / weight.mean())
     return tuple(float(np.exp(mean + z * sd)) for z in (0, -Z80, Z80))
 
-DISTANCE_MODEL = (
-    files('soundtag') / 'bundled/distance.onnx'
-)  # The distance model that comes along
+# The distance model that comes along
+DISTANCE_MODEL = files('soundtag') / 'bundled/distance.onnx'
 
 # What a file that is none of ours can raise
 _DAMAGED = KeyError, ValueError, TypeError, AttributeError, AssertionError, RecursionError
@@ -443,9 +437,7 @@ class DistanceEstimator:
     @classmethod
     def load(
         cls,
-        path: str
-        | os.PathLike
-        | None = None,  # A .onnx or .keras file; None: the bundled model
+        path: str | os.PathLike | None = None,  # A .onnx or .keras file; None: bundled
     ) -> 'DistanceEstimator':  # Ready to use
         """An estimator from its file.
 
@@ -562,10 +554,11 @@ def phase_layers(y, features: LogMel):
     across_bins, _ = _turn(turn, axis=2)
     across_frames, _ = _turn(turn, axis=1)
     weights = phase_weights(features).T
-    bins = ops.pad(_fixed_dense(weights, across_bins), [[0, 0], [1, 0], [0, 0]])
-    frames = ops.pad(
-        _fixed_dense(weights, across_frames[..., 1:]), [[0, 0], [2, 0], [0, 0]]
-    )
+    bins = _fixed_dense(weights, across_bins)
+    frames = _fixed_dense(weights, across_frames[..., 1:])
+    # the first frames have none before them to turn from
+    bins = ops.pad(bins, [[0, 0], [1, 0], [0, 0]])
+    frames = ops.pad(frames, [[0, 0], [2, 0], [0, 0]])
     return ops.transpose(ops.stack([bins, frames], axis=-1), (0, 2, 1, 3))
 
 # %% ../nbs/10a_distance.ipynb #c47c23ab
@@ -580,9 +573,8 @@ def end_to_end_distance(model, recipe: DistanceRecipe):
 
     size = seconds_to_samples(recipe.seconds, sr=recipe.features.sr)
     audio = keras.Input((size,), name='audio')
-    y = ops.divide(
-        audio, ops.maximum(10 * ops.max(ops.abs(audio), axis=1, keepdims=True), 1e-12)
-    )
+    peak = ops.max(ops.abs(audio), axis=1, keepdims=True)
+    y = ops.divide(audio, ops.maximum(10 * peak, 1e-12))
     features = FeatureLayer(recipe.features, dtype='float32', name='features')(y)
     if recipe.phase:
         features = ops.concatenate([features, phase_layers(y, recipe.features)], axis=-1)
@@ -670,7 +662,7 @@ def train_distance(
     >>> size = Path('few.csv').write_text('file,distance_m\\na.wav,1\\nb.wav,2\\n')
     >>> train_distance('few.csv', out='run')
     Traceback (most recent call last):
-    soundtag.dataset.DataError: few.csv: 2 files are too few to train, ...; give 5 or more
+    soundtag.tables.DataError: few.csv: 2 files are too few to train, ...; give 5 or more
     """
     from soundtag.training import versions
 
@@ -697,9 +689,8 @@ def train_distance(
         'metrics': _score(test, log_d, log_sd),
         'baselines': {'mean': error_metrics(test, _constant(rows[in_part['train']], test))},
     }
-    write_file(
-        out / 'predictions.csv', _predictions(test, log_d, log_sd).to_csv(index=False)
-    )
+    predictions = _predictions(test, log_d, log_sd)
+    write_file(out / 'predictions.csv', predictions.to_csv(index=False))
     write_file(out / 'metrics.json', json.dumps(result, indent=1) + '\n')
     return result
 

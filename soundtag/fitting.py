@@ -34,7 +34,7 @@ class AugmentedRows(Batches, keras.utils.PyDataset):
 
 # %% ../nbs/06d_fitting.ipynb #cae0cf1f
 class FeatureRows(keras.utils.PyDataset):
-    "Batches of rows of an array that may lie on disk: features, and their targets if there are any."
+    "Batches of rows of features that may lie on disk, and of their targets if there are any."
 
     def __init__(
         self,
@@ -297,7 +297,8 @@ def load_checkpoint(
     model: keras.Model,  # Compiled, to begin with if there is nothing
 ) -> tuple[keras.Model, int]:  # The model to go on with; epochs done
     "Take up a training after its last whole epoch."
-    last, log = task.folder / 'last.keras', task.folder / 'history.csv'
+    last = task.folder / 'last.keras'
+    log = task.folder / 'history.csv'
     if not (last.exists() and log.exists()):
         log.unlink(missing_ok=True)
         return model, 0
@@ -347,7 +348,8 @@ def training_batches(
     epoch: int = 0,  # The first one wanted
 ) -> AugmentedRows:
     "What the network is shown while it learns."
-    recipe, X = task.recipe, task.data.X
+    recipe = task.recipe
+    X = task.data.X
     return AugmentedRows(
         X.store,
         task.train,
@@ -406,7 +408,8 @@ def train_network(
     callbacks: Sequence[keras.callbacks.Callback] = (),  # To be called besides
 ) -> keras.Model:  # Not compiled
     "Train from scratch, or from a checkpoint, and reload the epoch that counts."
-    recipe, done = task.recipe, 0
+    recipe = task.recipe
+    done = 0
     with deterministic(task.seed), mixed_precision():
         half = keras.config.dtype_policy().name != 'float32'
         model = build_model(task)
@@ -461,7 +464,7 @@ def short_training_predictions(
     "Probabilities from a network trained briefly on other clips."
     path = task.folder / 'opinion.npy'
     if not path.exists():
-        task.folder.mkdir(exist_ok=True)
+        task.folder.mkdir(parents=True, exist_ok=True)
         model = train_network(task, callbacks=callbacks)
         write_npy(path, predict_clips(model, task.data.X, rows, task.recipe))
     return np.load(path, allow_pickle=False)
@@ -499,7 +502,16 @@ def fit_fold(
     That is the one with the lowest validation loss, or the last where the recipe picks none. A
     killed training of a fixed number of epochs goes on from the task's folder. `RunError` if
     the loss is no number from the first epoch on.
+
+    >>> from soundtag.augmentation import Ragged
+    >>> X = ClipWindows(Ragged.of(np.random.default_rng(0).normal(size=(8, 40, 32))), 32)
+    >>> data = TrainingData(X, np.eye(2)[[0, 1] * 4])
+    >>> quick = Recipe('quick', batch_size=3, epochs=1)
+    >>> task = FoldTask(data, quick, np.arange(6), np.arange(6, 8), seed=0, folder='fold_0')
+    >>> fit_fold(task).output_shape
+    (None, 2)
     """
+    task.folder.mkdir(parents=True, exist_ok=True)
     if task.relabels:
         all_mixed = replace(task.recipe, augment=replace(task.recipe.augment, unmixed=0.0))
         task = relabel(replace(task, recipe=all_mixed), callbacks=callbacks)

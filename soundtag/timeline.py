@@ -309,12 +309,10 @@ class Tracker:
         return 0 if self.names[k] == 'silence' else self.join - 1
 
     def find_onset(self, k: int) -> float:
-        "Where an event that is on in this cell began; that of no label begins with the cell."
-        return (
-            self.boundaries.find_onset(self.cell)
-            if k < self.labels
-            else self.cell * self.hop
-        )
+        "Where an event that is on in this cell began; one without a label begins with it."
+        if k < self.labels:
+            return self.boundaries.find_onset(self.cell)
+        return self.cell * self.hop
 
     def close(
         self,

@@ -341,7 +341,7 @@ def top3_csv(
 
 # %% ../nbs/07_training.ipynb #b75db276
 class FoldBar(keras.callbacks.Callback):
-    "Moves a tqdm bar by a batch at a time, and says beside it which epoch it is and how well it goes."
+    "Moves a tqdm bar by a batch at a time, and says which epoch it is and how well it goes."
 
     def __init__(
         self,
@@ -408,7 +408,8 @@ def run_fold(
     bar,  # A tqdm bar
 ) -> None:
     "Train fold `k` and predict with it; its last file appears when all the others are there."
-    logs, before = out / f'logs/fold_{k}', bar.n
+    logs = out / f'logs/fold_{k}'
+    before = bar.n
     if (
         task.recipe.picks_epoch
     ):  # what picks an epoch remembers nothing of a killed training
@@ -438,7 +439,8 @@ def write_fold(
     out: Path,  # Folder of the run
 ) -> None:
     "Predict all clips, and put the fold's files in place."
-    data, predictions = task.data, out / 'predictions'
+    data = task.data
+    predictions = out / 'predictions'
     p_train = predict_clips(model, data.X, data.train, task.recipe)
     p_test = predict_clips(model, data.X, data.test, task.recipe)
     write_file(out / f'best_{k}.keras', model.save)
@@ -477,7 +479,7 @@ def combine_folds(
     fold: pd.Series,  # fname → fold
     clips: Clips,  # Of the run
 ) -> None:
-    "Put the folds together: each training clip by the model that did not see it, test clips by all."
+    "Each training clip as predicted by the model that did not see it, test clips by all."
     folder = out / 'predictions'
     ks = sorted(fold.unique())
     train = {k: np.load(folder / f'train_predictions_{k}.npy') for k in ks}
@@ -522,12 +524,22 @@ def train_folds(
     | None = None,  # Folder of the feature store; None: the user's cache
     progress: bool = True,  # Show a bar, and a line a fold
 ) -> Path:  # Folder of the run
-    """Cross-validate a recipe: a model a fold, and each clip predicted by the model that did not see it.
+    """Cross-validate a recipe: a model a fold, each clip predicted by the one that did not see it.
 
     A killed run goes on with the same call, and ends with the same numbers. `RunError` or
     `DataError` if it can't be started or continued.
+
+    >>> from soundtag.audio import wav_bytes
+    >>> from soundtag.dataset import load_clips
+    >>> for name in ('high/1', 'high/2', 'low/1', 'low/2'):
+    ...     path = write_file(f'tones/{name}.wav', wav_bytes(np.sin(np.arange(4000)), sr=8000))
+    >>> train_folds(load_clips('tones'), 'post', folds=2, out='runs/tones', seed=-1)
+    Traceback (most recent call last):
+    ...
+    soundtag.recipe.RunError: seed=-1: give 0 or more
     """
-    recipe, out = get_recipe(recipe, epochs), Path(out)
+    recipe = get_recipe(recipe, epochs)
+    out = Path(out)
     number = assign_folds(clips, folds, kind, recipe.watch, seed).nunique()
     config = run_config(clips, recipe, number, kind, seed)
     with run_lock(out), explain_full_disk(out):
