@@ -539,8 +539,7 @@ class Batches:
         rows: ArrayLike,  # Numbers of the clips to use
         targets: np.ndarray,  # Labels of all clips of the store, one-hot or weights, shape (clips, labels)
         *,
-        frames: int
-        | tuple[
+        frames: int | tuple[
             int, ...
         ],  # Frames of a window; where there are several, batches have them in turn
         batch_size: int,  # Clips a batch
