@@ -88,7 +88,12 @@ def add_command(
 def do_data(
     args: argparse.Namespace,  # Parsed words
 ) -> int:  # Exit code
-    "Get or make a data set."
+    "Get or make a data set, or get the weights of YAMNet."
+    if args.name == 'yamnet':
+        from soundtag.pretrained import download_weights
+
+        print(download_weights(args.dest))
+        return 0
     from soundtag.dataset import mini
     from soundtag.download import download
 
@@ -104,23 +109,25 @@ def add_data(
         commands,
         'data',
         do_data,
-        'Get a published data set, or make the synthetic one, and print where it is.',
+        'Get a published data set or network, or make the synthetic set, and print where it is.',
         'soundtag data mini                       '
         ' the synthetic set, made in seconds, in data/mini',
         'soundtag data esc50                       ESC-50, downloaded to data/esc50',
         'soundtag data fsdkaggle2018 /big/fsd      FSDKaggle2018, to another place',
+        'soundtag data yamnet                      the weights for soundtag tag --model yamnet',
     )
     command.add_argument(
         'name',
         metavar='NAME',
-        choices=['mini', 'fsdkaggle2018', 'esc50'],
-        help='mini, fsdkaggle2018 or esc50',
+        choices=['mini', 'fsdkaggle2018', 'esc50', 'yamnet'],
+        help='mini, fsdkaggle2018, esc50 or yamnet',
     )
     command.add_argument(
         'dest',
         metavar='DEST',
         nargs='?',
-        help='folder for it (default: data/NAME); a download that broke off is continued',
+        help='folder for it (default: data/NAME, and for yamnet the cache); a download that broke'
+        ' off is continued',
     )
 
 # %% ../nbs/11_cli.ipynb #57fd5c2e
@@ -513,6 +520,8 @@ def add_tag(
         'Name sounds, with the model that comes along or with your own.',
         'soundtag tag bell.wav dog.mp3',
         'soundtag tag bell.wav dog.mp3 --model runs/mine',
+        'soundtag tag street.wav --model yamnet --top 5          '
+        ' 521 kinds of sound, each with a score of its own',
         'soundtag tag recordings --model runs/mine --top 1        '
         ' every sound file below the folder',
         "soundtag tag 'night/**/*.flac' --model runs/mine --format csv > night.csv",
@@ -535,8 +544,8 @@ def add_tag(
     command.add_argument(
         '--model',
         metavar='RUN',
-        help='folder of a run, or a file by soundtag export'
-        ' (default: the model for twenty sounds that comes along)',
+        help='folder of a run, a file by soundtag export, or yamnet: 521 kinds of sound, by a'
+        ' network that is fetched once (default: the model for twenty sounds that comes along)',
     )
     command.add_argument(
         '--top',

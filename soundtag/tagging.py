@@ -10,6 +10,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from itertools import islice
 from os import PathLike
@@ -168,10 +169,11 @@ class Tagger:
     fill: str = 'pad'  # What fills a window that is longer than its sound, or 'repeat'
     trim_db: float | None = None  # Ends so many dB below the peak are cut; None: kept
     calibration: Calibration = Calibration()  # How its probabilities are to be read
+    independent: bool = False  # Each label has a score of its own; False: they share 1
 
     @staticmethod
     def load(
-        model: PathName | None = None,  # A run or an exported file; None: the bundled model
+        model: PathName | None = None,  # A run, a file, or 'yamnet'; None: the bundled model
     ) -> 'Tagger':  # The same as from `load_tagger`
         "A tagger from wherever it is."
         return load_tagger(model)
@@ -264,11 +266,14 @@ def predict_batches(
     while pairs := list(islice(filled, batch)):
         X = np.asarray([y for y, _ in pairs])
         levels = np.asarray([level for _, level in pairs])
-        p = np.full((len(X), len(tagger.labels)), 1 / len(tagger.labels))
+        undecided = 0.0 if tagger.independent else 1 / len(tagger.labels)
+        p = np.full((len(X), len(tagger.labels)), undecided)
         loud = levels >= SILENCE_DB
         if loud.any():
             p[loud] = tagger.predict(X[loud].astype('float32'))
-        if temperature == 1:
+        if tagger.independent:
+            yield p, levels
+        elif temperature == 1:
             yield p / p.sum(1, keepdims=True), levels
         else:
             yield temperature_scale(p, temperature), levels
@@ -539,19 +544,50 @@ def check_size(
             f'{path}: is larger than {MODEL_BYTES / 1e6:.0f} MB, which no model of soundtag is'
         )
 
+# %% ../nbs/09_tagging.ipynb #b27ccdd4
+YAMNET_FILES = ('.h5', '.variables')  # Endings of files that hold weights of YAMNet
+
+def yamnet_tagger(
+    path: PathName | None = None,  # A file of weights; None: the published ones
+) -> Tagger:  # Raises WeightsError
+    "The 521 labels of chapter 06a, each with a score of its own."
+    from soundtag.pretrained import (
+        PATCH_SAMPLES,
+        SR,
+        audioset_labels,
+        load_weights,
+        open_network,
+        window_scores,
+    )
+
+    network = open_network(load_weights(path))
+    return Tagger(
+        partial(window_scores, network),
+        audioset_labels(),
+        sr=SR,
+        seconds=PATCH_SAMPLES / SR,
+        fill='repeat',
+        independent=True,
+    )
+
 # %% ../nbs/09_tagging.ipynb #4ad83e45
 def load_tagger(
-    model: PathName | None = None,  # A run or an exported file; None: the bundled model
+    model: PathName | None = None,  # A run, a file, or 'yamnet'; None: the bundled model
 ) -> Tagger:  # Ready to be asked
     """A tagger from wherever it is.
 
-    Raises `ModelError` where there is no model, a damaged one, or one with code in it.
+    Raises `ModelError` where there is no model, a damaged one, or one with code in it, and
+    `WeightsError` where it takes the weights of YAMNet and they can't be had.
 
     >>> tagger = load_tagger()
     >>> len(tagger.labels), tagger.sr, tagger.seconds
     (20, 44100, 4.0)
     """
+    if model == 'yamnet':
+        return yamnet_tagger()
     path = Path(TAGGING_MODEL if model is None else model)
+    if path.suffix in YAMNET_FILES:
+        return yamnet_tagger(path)
     if not path.is_file():
         return read_run(path)
     if path.suffix not in SESSIONS:

@@ -238,6 +238,9 @@ STUDIES = {
         'noise.benchmark_noise', 'what wrong labels cost, and what can be recovered'
     ),
     'budget': Entry('budget.benchmark_budget', 'five networks after one to eight minutes'),
+    'pretrained': Entry(
+        'pretrained.benchmark_pretrained', 'what each layer of YAMNet knows', 'all'
+    ),
     'timeline': Entry(
         'scenes.benchmark_run', 'events found in scenes mixed from clips', 'merged'
     ),
