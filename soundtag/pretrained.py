@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WeightsError', 'yamnet', 'load_weights', 'download_weights', 'Embedding']
 
-# %% ../nbs/06a_pretrained.ipynb #83c66c60
+# %% ../nbs/06a_pretrained.ipynb #7f438902
 import csv
 import hashlib
 import math
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import keras
     import onnxruntime
 
-# %% ../nbs/06a_pretrained.ipynb #f1fda51b
+# %% ../nbs/06a_pretrained.ipynb #ccad65f1
 class WeightsError(ValueError):
     """The weights of the pretrained network can't be had or can't be used: why, and the cure.
 
@@ -43,7 +43,7 @@ class WeightsError(ValueError):
     True
     """
 
-# %% ../nbs/06a_pretrained.ipynb #d28c27c3
+# %% ../nbs/06a_pretrained.ipynb #6c9fd6f4
 SR = 16000  # Hz, the rate it was trained at
 FRAME = 400  # Samples a frame, 25 ms
 HOP = 160  # Samples from frame to frame, 10 ms
@@ -91,7 +91,7 @@ def cut_patches(
     view = np.lib.stride_tricks.sliding_window_view(picture, PATCH, axis=0)[::hop]
     return view.swapaxes(1, 2)
 
-# %% ../nbs/06a_pretrained.ipynb #cd8c44d5
+# %% ../nbs/06a_pretrained.ipynb #3254bea0
 FILTERS = (
     64,
     128,
@@ -135,7 +135,7 @@ def weight_shapes() -> dict[
         before = n
     return shapes | {'classes/kernel': (before, CLASSES), 'classes/bias': (CLASSES,)}
 
-# %% ../nbs/06a_pretrained.ipynb #19eff8a7
+# %% ../nbs/06a_pretrained.ipynb #77c58f36
 def random_weights(
     seed: int,  # Of everything random
 ) -> dict[str, np.ndarray]:  # As `load_weights` gives them
@@ -153,7 +153,7 @@ def random_weights(
         weights[name] = array.astype('float32')
     return weights
 
-# %% ../nbs/06a_pretrained.ipynb #6ba5dad7
+# %% ../nbs/06a_pretrained.ipynb #0cbd7f46
 def yamnet(
     weights: dict[str, np.ndarray],  # Arrays by name, as `load_weights` gives them
 ) -> 'keras.Model':  # Patches (n, 96, 64, 1) → [scores (n, 521), embedding (n, 1024)]
@@ -188,7 +188,7 @@ def yamnet(
     model.set_weights([weights[name] for name in weight_shapes()])
     return model
 
-# %% ../nbs/06a_pretrained.ipynb #0276418a
+# %% ../nbs/06a_pretrained.ipynb #8ca3548d
 def _fold_norm(
     weights: dict[str, np.ndarray],  # As `load_weights` gives them
     name: str,  # Of the convolution
@@ -290,7 +290,7 @@ def onnx_network(
     checker.check_model(model)
     return model.SerializeToString()
 
-# %% ../nbs/06a_pretrained.ipynb #04a65838
+# %% ../nbs/06a_pretrained.ipynb #8d97fed9
 POOLED = 2 * sum(WIDTHS)  # Numbers a patch: mean and maximum of each channel of each layer
 
 def open_network(
@@ -320,7 +320,7 @@ def run_network(
     pooled, scores = zip(*parts)
     return np.concatenate(pooled), np.concatenate(scores)
 
-# %% ../nbs/06a_pretrained.ipynb #58b603b9
+# %% ../nbs/06a_pretrained.ipynb #ebf8f7e1
 @dataclass(frozen=True)
 class Published:
     "A published file that holds the weights."
@@ -349,7 +349,7 @@ PACKAGED = Published(
 )
 FIRST_ARRAY = 8  # Byte of the packaged file at which the arrays begin, one behind the other
 
-# %% ../nbs/06a_pretrained.ipynb #6373bc05
+# %% ../nbs/06a_pretrained.ipynb #9e9c1194
 def read_packaged(
     data: bytes,  # Content of a file in the order of the packaged one
 ) -> dict[str, np.ndarray]:  # Name → array
@@ -394,7 +394,7 @@ def sha256(
     "The fingerprint of a content."
     return hashlib.sha256(data).hexdigest()
 
-# %% ../nbs/06a_pretrained.ipynb #0dc76bf5
+# %% ../nbs/06a_pretrained.ipynb #34d83cf9
 def load_weights(
     path: str | os.PathLike | None = None,  # A file of yours; None: `download_weights`
 ) -> dict[str, np.ndarray]:  # Name → array, float32, in the order of `yamnet`'s layers
@@ -424,7 +424,7 @@ def load_weights(
         reason = f'holds no weights of YAMNet ({e})'
     raise WeightsError(f'{path}: {reason}; give yamnet.h5, or call "soundtag data yamnet"')
 
-# %% ../nbs/06a_pretrained.ipynb #997697c3
+# %% ../nbs/06a_pretrained.ipynb #da8de9af
 PATIENCE = Patience(tries=1, connect=3, read=4, rate=20_000)  # There is another source
 
 def find_weights(
@@ -501,7 +501,7 @@ def fetch_weights(
         '"soundtag data yamnet", or name its file: --model yamnet.h5'
     )
 
-# %% ../nbs/06a_pretrained.ipynb #e72d6d4f
+# %% ../nbs/06a_pretrained.ipynb #d6ae65f2
 def download_weights(
     folder: str | os.PathLike | None = None,  # Where to put them; None: yamnet in the cache
 ) -> Path:  # The file, for `load_weights`
@@ -533,7 +533,7 @@ def download_weights(
             f'{folder}: cannot be written ({e.strerror}); name another folder'
         ) from None
 
-# %% ../nbs/06a_pretrained.ipynb #ac0c30f6
+# %% ../nbs/06a_pretrained.ipynb #7fe861be
 def audioset_labels() -> list[str]:  # 521 of them
     "AudioSet's names, in the order of the scores (Google, CC BY 4.0)."
     text = (files('soundtag') / 'bundled/audioset_labels.csv').read_text('utf-8')
@@ -548,7 +548,7 @@ def window_scores(
     _, scores = run_network(network, pieces.reshape(-1, PATCH, BANDS))
     return scores.reshape(len(X), -1, CLASSES).mean(1)
 
-# %% ../nbs/06a_pretrained.ipynb #20c69b24
+# %% ../nbs/06a_pretrained.ipynb #1f58cd27
 SHORTEST = SR + FRAME  # Samples; a shorter sound is repeated
 
 def prepare_sound(
@@ -586,7 +586,7 @@ def shared_network(
             _networks[path, fingerprint] = open_network(load_weights(path), threads=1)
         return _networks[path, fingerprint]
 
-# %% ../nbs/06a_pretrained.ipynb #9d97e707
+# %% ../nbs/06a_pretrained.ipynb #f4bcdd5a
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
     """What YAMNet notices in a whole sound: one frame of 24,978 numbers, for learning from.

@@ -7,7 +7,7 @@ __all__ = ['LAYERS', 'SCORES', 'ASKED', 'PENALTIES', 'layer_columns', 'gram_coor
            'published_network', 'padded_patches', 'largest_differences', 'fidelity', 'reference_sounds', 'our_networks',
            'clip_folds', 'benchmark_pretrained']
 
-# %% ../../nbs/26a_pretrained.ipynb #0f2a6336
+# %% ../../nbs/26a_pretrained.ipynb #429f6083
 import json
 import tempfile
 import zipfile
@@ -39,7 +39,7 @@ from soundtag.pretrained import (
 from ..store import prepare_data
 from .study import Study
 
-# %% ../../nbs/26a_pretrained.ipynb #7330201f
+# %% ../../nbs/26a_pretrained.ipynb #f271a0e0
 LAYERS = [
     'stem',
     *(f'block {i}' for i in range(1, len(WIDTHS))),
@@ -68,7 +68,7 @@ ASKED = {
     'all layers': layer_columns(LAYERS),
 }  # What is asked → places of its numbers
 
-# %% ../../nbs/26a_pretrained.ipynb #6054bb31
+# %% ../../nbs/26a_pretrained.ipynb #757d4fa4
 PENALTIES = (20.0, 200.0, 2000.0)  # C, for standardised numbers divided by √(their number)
 
 def gram_coordinates(
@@ -126,7 +126,7 @@ def linear_folds(
         scores['map_at_3'].append(map_at_3(y[held], p))
     return {name: mean_std(values) for name, values in scores.items()}
 
-# %% ../../nbs/26a_pretrained.ipynb #03f878d8
+# %% ../../nbs/26a_pretrained.ipynb #c3e8f219
 def published_network():  # Function: samples at 16 kHz → scores, embedding, picture
     "The SavedModel of the package, once its SHA-256 is checked. It needs TensorFlow."
     import tensorflow as tf
@@ -171,7 +171,7 @@ def fidelity(
     published,  # What `published_network` gives
     networks: dict,  # Name → function: patches → scores, embedding
 ) -> dict:  # clips, patches, and the largest differences
-    "The largest differences between the published network and ours, from one picture and from sound."
+    "How far we are from the published network, on its own picture and from the sound on."
     found = {'network': [], 'whole': []}
     count = 0
     for path in paths:
@@ -214,7 +214,7 @@ def our_networks(
 
     return {'keras': by_keras, 'onnx': by_onnx}
 
-# %% ../../nbs/26a_pretrained.ipynb #a6dac975
+# %% ../../nbs/26a_pretrained.ipynb #9d63a84e
 def clip_folds(
     clips,  # `Clips`
 ) -> np.ndarray:  # Fold of each clip
