@@ -251,8 +251,8 @@ def cutmix(
     """
     n = X.shape[2]
     first = np.rint(np.asarray(start) * n).astype(int)[:, None]
-    kept = np.rint(np.asarray(weight) * n).astype(int)[:, None]
-    own = (np.arange(n) - first) % n < kept
+    length = np.rint(np.asarray(weight) * n).astype(int)[:, None]
+    own = (np.arange(n) - first) % n < length
     share = own.mean(axis=1, dtype=y.dtype)[:, None]
     return np.where(own[:, None], X, X[partner]), share * y + (1 - share) * y[partner]
 
@@ -539,8 +539,7 @@ class Batches:
         rows: ArrayLike,  # Numbers of the clips to use
         targets: np.ndarray,  # Labels of all clips of the store, one-hot or weights, shape (clips, labels)
         *,
-        frames: int
-        | tuple[
+        frames: int | tuple[
             int, ...
         ],  # Frames of a window; where there are several, batches have them in turn
         batch_size: int,  # Clips a batch

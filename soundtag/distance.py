@@ -390,9 +390,8 @@ def combine_windows(rows: np.ndarray) -> tuple[float, float, float] | None:
     sd = np.sqrt(1 / weight.mean())
     return tuple(float(np.exp(mean + z * sd)) for z in (0, -Z80, Z80))
 
-DISTANCE_MODEL = (
-    files('soundtag') / 'bundled/distance.onnx'
-)  # The distance model that comes along
+# The distance model that comes along
+DISTANCE_MODEL = files('soundtag') / 'bundled/distance.onnx'
 
 # What a file that is none of ours can raise
 _DAMAGED = KeyError, ValueError, TypeError, AttributeError, AssertionError, RecursionError
@@ -438,9 +437,7 @@ class DistanceEstimator:
     @classmethod
     def load(
         cls,
-        path: str
-        | os.PathLike
-        | None = None,  # A .onnx or .keras file; None: the bundled model
+        path: str | os.PathLike | None = None,  # A .onnx or .keras file; None: bundled
     ) -> 'DistanceEstimator':  # Ready to use
         """An estimator from its file.
 
@@ -557,10 +554,11 @@ def phase_layers(y, features: LogMel):
     across_bins, _ = _turn(turn, axis=2)
     across_frames, _ = _turn(turn, axis=1)
     weights = phase_weights(features).T
-    bins = ops.pad(_fixed_dense(weights, across_bins), [[0, 0], [1, 0], [0, 0]])
-    frames = ops.pad(
-        _fixed_dense(weights, across_frames[..., 1:]), [[0, 0], [2, 0], [0, 0]]
-    )
+    bins = _fixed_dense(weights, across_bins)
+    frames = _fixed_dense(weights, across_frames[..., 1:])
+    # the first frames have none before them to turn from
+    bins = ops.pad(bins, [[0, 0], [1, 0], [0, 0]])
+    frames = ops.pad(frames, [[0, 0], [2, 0], [0, 0]])
     return ops.transpose(ops.stack([bins, frames], axis=-1), (0, 2, 1, 3))
 
 # %% ../nbs/10a_distance.ipynb #c47c23ab
@@ -575,9 +573,8 @@ def end_to_end_distance(model, recipe: DistanceRecipe):
 
     size = seconds_to_samples(recipe.seconds, sr=recipe.features.sr)
     audio = keras.Input((size,), name='audio')
-    y = ops.divide(
-        audio, ops.maximum(10 * ops.max(ops.abs(audio), axis=1, keepdims=True), 1e-12)
-    )
+    peak = ops.max(ops.abs(audio), axis=1, keepdims=True)
+    y = ops.divide(audio, ops.maximum(10 * peak, 1e-12))
     features = FeatureLayer(recipe.features, dtype='float32', name='features')(y)
     if recipe.phase:
         features = ops.concatenate([features, phase_layers(y, recipe.features)], axis=-1)
@@ -692,9 +689,8 @@ def train_distance(
         'metrics': _score(test, log_d, log_sd),
         'baselines': {'mean': error_metrics(test, _constant(rows[in_part['train']], test))},
     }
-    write_file(
-        out / 'predictions.csv', _predictions(test, log_d, log_sd).to_csv(index=False)
-    )
+    predictions = _predictions(test, log_d, log_sd)
+    write_file(out / 'predictions.csv', predictions.to_csv(index=False))
     write_file(out / 'metrics.json', json.dumps(result, indent=1) + '\n')
     return result
 

@@ -42,9 +42,7 @@ def free_field_response(
     distance: float,  # m
     *,
     sr: float,  # Sampling rate in Hz
-) -> (
-    np.ndarray
-):  # Impulse response, float32, shape (2 · LEAD,): the direct sound, on sample LEAD
+) -> np.ndarray:  # Float32, shape (2 · LEAD,), direct sound on sample LEAD
     "What reaches a microphone in the open: 1/r, and what the air leaves of it."
     gain = air_gain(distance, np.fft.rfftfreq(2 * LEAD, 1 / sr)) / distance
     return np.roll(np.fft.irfft(gain, 2 * LEAD), LEAD).astype('float32')
@@ -143,9 +141,7 @@ def image_sources(
     *,
     sr: float,  # Sampling rate in Hz
     order: int,  # Reflections on the way, at most
-) -> (
-    np.ndarray
-):  # Impulse response from the time the source sounds, and LEAD samples before, float64
+) -> np.ndarray:  # Float64, from LEAD samples before the source sounds
     "The sum of all mirror images of the source, by pyroomacoustics."
     walls = ('west', 'east', 'south', 'north', 'floor', 'ceiling')
     box = _room_library().ShoeBox(
@@ -168,9 +164,7 @@ def room_impulse_response(
     sr: float,  # Sampling rate in Hz
     rng: np.random.Generator,  # Of the reverberation
     order: int = 10,  # Reflections that are followed one by one
-) -> (
-    np.ndarray
-):  # Impulse response, float32, shape (n,); the direct sound is on sample LEAD
+) -> np.ndarray:  # Float32, shape (n,), direct sound on sample LEAD
     "What a room makes of a click, less the time it travelled."
     early = image_sources(room, source, microphone, sr=sr, order=order)
     n = max(len(early), seconds_to_samples(min(1.5, room.rt60.max()), sr=sr))
@@ -391,10 +385,8 @@ def response_file(
 # %% ../nbs/10_rooms.ipynb #17dc3f39
 def read_columns(
     path: str | os.PathLike,  # An .npz file, which may not exist
-) -> (
-    dict[str, np.ndarray] | None
-):  # Name → array; None when there is none, or it is damaged
-    "Stored arrays, as far as they are whole."
+) -> dict[str, np.ndarray] | None:  # None: there is no such file, or a damaged one
+    "Stored arrays by name."
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
@@ -466,9 +458,8 @@ def distance_table(
     if not len(raw):
         raise DataError(f'{lists[0]}: lists no files; add some')
     table = pd.DataFrame({'file': raw[name].str.strip()})
-    table['distance_m'] = pd.to_numeric(raw[columns['distance_m']], errors='coerce').astype(
-        float
-    )
+    metres = pd.to_numeric(raw[columns['distance_m']], errors='coerce')
+    table['distance_m'] = metres.astype(float)
     for column in ('room', 'label', 'group'):
         table[column] = raw[columns[column]].to_numpy() if column in columns else ''
     _check_table(table, lists[0])

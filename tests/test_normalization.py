@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from soundtag.normalization import audio_norm, feature_stats, trim_silence
+from soundtag.audio import fix_length
+from soundtag.normalization import (
+    FILLS,
+    audio_norm,
+    feature_stats,
+    loud_span,
+    pad_or_repeat,
+    trim_and_fill,
+    trim_silence,
+    window_index,
+)
 
 quick = settings(max_examples=50, deadline=None)
 clips = hnp.arrays(np.float32, st.integers(1, 400), elements=st.floats(-1, 1, width=32))
@@ -109,6 +119,80 @@ def test_trim_silence_of_odd_input():
     for top_db in (0, -10):
         with pytest.raises(ValueError, match='top_db'):
             trim_silence(stroke(), sr=44100, top_db=top_db)
+
+
+# loud_span
+
+
+@quick
+@given(
+    levels=hnp.arrays(np.float32, st.integers(1, 50), elements=st.floats(-200, 0, width=32)),
+    top_db=st.floats(0.1, 120),
+    shift=st.integers(-50, 50),
+)
+def test_loud_span_is_the_first_and_the_last_that_is_loud(levels, top_db, shift):
+    first, end = loud_span(levels, top_db)
+    loud = [i for i, level in enumerate(levels) if level >= levels.max() - top_db]
+    assert (first, end) == (loud[0], loud[-1] + 1)
+    assert loud_span(levels, None) == (0, len(levels))
+    whole = np.round(levels)
+    assert loud_span(whole + shift, 60) == loud_span(whole, 60)  # a gain changes nothing
+
+
+def test_loud_span_of_odd_input():
+    assert loud_span([], 60) == (0, 0) and loud_span([np.nan] * 4, 60) == (0, 4)
+    assert loud_span([-60, 0, -60.001], 60) == (0, 2)  # the edge itself still counts
+
+
+# window_index, pad_or_repeat, trim_and_fill
+
+
+@quick
+@given(n=st.integers(1, 9), size=st.integers(1, 30), start=st.integers(-40, 40))
+def test_window_index_is_the_loop(n, size, start):
+    index, outside = window_index(start, size, n, 'repeat')
+    assert index.tolist() == [(start + k) % n for k in range(size)]
+    index, outside = window_index([start], size, [n], 'pad')
+    assert index[0].tolist() == [min(max(start + k, 0), n - 1) for k in range(size)]
+    assert outside[0].tolist() == [not 0 <= start + k < n for k in range(size)]
+
+
+@quick
+@given(n=st.integers(1, 12), more=st.integers(0, 30))
+def test_a_short_sound_is_padded_in_the_middle_or_repeated_from_either_end(n, more):
+    y = np.arange(1, n + 1)
+    size = n + more
+    np.testing.assert_array_equal(pad_or_repeat(y, size, 'pad'), fix_length(y, size))
+    np.testing.assert_array_equal(pad_or_repeat(y, size, 'repeat'), np.resize(y, size))
+    last = np.resize(y[::-1], size)[::-1]
+    np.testing.assert_array_equal(pad_or_repeat(y, size, 'repeat', last=True), last)
+    for fill in FILLS:
+        both = pad_or_repeat(np.stack([y, -y]), size, fill)
+        np.testing.assert_array_equal(both[1], -both[0])
+        assert both.dtype == y.dtype
+
+
+def test_an_unknown_fill_is_refused():
+    for call in (
+        lambda: pad_or_repeat(np.ones(2), 4, 'stretch'),
+        lambda: window_index(0, 4, 2, ''),
+    ):
+        with pytest.raises(ValueError, match='give one of repeat, pad'):
+            call()
+
+
+@quick
+@given(pause=st.integers(0, 9), behind=st.integers(0, 9), fill=st.sampled_from(FILLS))
+def test_a_window_loses_the_silence_at_its_ends(pause, behind, fill):
+    frame = 160  # 20 ms
+    sound = np.sin(np.arange(5 * frame) / 3)
+    y = np.concatenate([np.zeros(pause * frame), sound, np.zeros(behind * frame)])
+    options = {'sr': 8000, 'size': 20 * frame, 'fill': fill}
+    window, level = trim_and_fill(y, trim_db=60, **options)
+    np.testing.assert_array_equal(window, pad_or_repeat(sound, 20 * frame, fill))
+    assert abs(level - 20 * np.log10(np.sqrt(0.5))) < 0.5
+    whole, _ = trim_and_fill(y, trim_db=None, **options)
+    np.testing.assert_array_equal(whole, pad_or_repeat(y, 20 * frame, fill))
 
 
 # feature_stats
