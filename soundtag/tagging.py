@@ -128,12 +128,8 @@ class Calibration:
     Calibration(temperature=1.5, unknown=0.4, thresholds=None)
     """
 
-    temperature: float = (
-        1.0  # Probabilities to the power of one over it are as often right as they say
-    )
-    unknown: float = (
-        0.0  # Where no label is as probable as that, the sound is called unknown
-    )
+    temperature: float = 1.0  # Probabilities to the power of one over it are as often right as they say
+    unknown: float = 0.0  # Where no label is as probable as that, the sound is called unknown
     thresholds: dict[str, float] | None = None  # Of a timeline (chapter 09b): label → least
 
 # %% ../nbs/09_tagging.ipynb #85b65956
