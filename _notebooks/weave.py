@@ -50,19 +50,29 @@ def badges(path):
             f'[![Open in Binder](https://mybinder.org/badge_logo.svg)]({binder})')
 
 
-def set_up():
-    "The one cell that makes a notebook run in Colab, where nothing is installed."
+def in_laboratory(path):
+    "Whether a chapter belongs to Part II, which only the repository has, not the package that pip installs."
+    return path.name >= '20'
+
+
+def module_of(path):
+    "The module that a chapter exports, like `audio` or `studies.speed`."
+    return next(m[1] for c in nbformat.read(path, as_version=4).cells if (m := re.match(r'#\|\s*default_exp (\S+)', c.source)))
+
+
+def set_up(laboratory=False):
+    "The one cell that makes a notebook run in Colab, where nothing is installed; a study is found in the repository."
     return ("#| hide\n# In Colab this fetches and installs soundtag; anywhere else it does nothing.\nimport sys\n"
             "if 'google.colab' in sys.modules:\n"
             f"    !git clone --quiet --depth 1 --branch {SETTINGS['branch']} {SETTINGS['git_url']}\n"
             f"    %pip install --quiet ./{SETTINGS['repo']}\n"
-            f"    %cd {SETTINGS['repo']}/nbs")
+            f"    %cd {SETTINGS['repo']}/nbs" + ("\n    sys.path.insert(0, '..')" if laboratory else ''))
 
 
 def equip(path):
     "The text of a chapter with its badges and its set-up cell, as its second and third cells."
     nb = nbformat.read(path, as_version=4)
-    ours = [nbformat.v4.new_markdown_cell(badges(path.relative_to(ROOT).as_posix())), nbformat.v4.new_code_cell(set_up())]
+    ours = [nbformat.v4.new_markdown_cell(badges(path.relative_to(ROOT).as_posix())), nbformat.v4.new_code_cell(set_up(in_laboratory(path)))]
     for cell in ours:
         cell.id = sha256(cell.source.encode()).hexdigest()[:8]
     nb.cells[1:] = ours + [c for c in nb.cells[1:] if not re.match(r'\[!\[Open in Colab\]|#\| hide\n# In Colab this fetches', c.source)]

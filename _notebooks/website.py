@@ -24,7 +24,7 @@ from fontTools import subset
 from fontTools.ttLib import TTFont
 from smalldocs import api
 from smalldocs.site import build as render
-from weave import CHAPTERS, POST, ROOT, SETTINGS, SITE, TITLE, addresses, with_links
+from weave import CHAPTERS, POST, ROOT, SETTINGS, SITE, TITLE, addresses, in_laboratory, module_of, with_links
 
 PROC, DOCS = ROOT / '_proc', ROOT / '_docs'
 logging.getLogger('fontTools').setLevel(logging.ERROR)
@@ -218,8 +218,10 @@ def configuration(titles):
             'image': 'images/results_curves.png', 'favicon': 'images/favicon.svg'}
     web['navbar']['left'] = [{'text': TITLE, 'href': 'predicting-from-sound.ipynb'}, {'text': 'Listen', 'href': 'listen.qmd'}, {'text': 'Posts', 'href': 'posts.qmd'}]
     web['navbar']['tools'] = [{'icon': 'github', 'href': REPO, 'aria-label': 'Source on GitHub'}, {'icon': 'rss', 'href': 'posts.xml', 'aria-label': 'Feed'}]
-    chapters = [{'text': title, 'href': f'{name}.ipynb'} for name, title in titles.items()]
-    web['sidebar']['contents'] = [{'text': 'soundtag', 'href': 'index.ipynb'}, {'text': TITLE, 'href': 'predicting-from-sound.ipynb'}, {'text': 'A page that listens', 'href': 'listen.qmd'}, {'section': 'The book', 'contents': chapters}]
+    pages = {path.name: {'text': titles[path.stem], 'href': path.name} for path in CHAPTERS}
+    parts = {'The book': False, 'Laboratory': True}
+    chapters = [{'section': part, 'contents': [pages[p.name] for p in CHAPTERS if in_laboratory(p) == later]} for part, later in parts.items()]
+    web['sidebar']['contents'] = [{'text': 'soundtag', 'href': 'index.ipynb'}, {'text': TITLE, 'href': 'predicting-from-sound.ipynb'}, {'text': 'A page that listens', 'href': 'listen.qmd'}, *chapters]
     if 'giscus_repo_id' in SETTINGS:
         web['comments'] = {'giscus': {'repo': f'{SETTINGS["user"]}/{SETTINGS["repo"]}', 'repo-id': SETTINGS['giscus_repo_id'], 'category': 'Announcements', 'category-id': SETTINGS['giscus_category_id']}}
     return config
@@ -237,7 +239,7 @@ def build():
     for name in ('style.css', 'enlarge.js'):
         shutil.copy(ROOT / '_notebooks/site' / name, PROC)
     shutil.copy(ROOT / '_notebooks/site/favicon.svg', PROC / 'images')
-    titles = {path.stem: stage(path, path.stem, {'comments': False}, reference(path.stem.split('_', 1)[1])) for path in CHAPTERS}
+    titles = {path.stem: stage(path, path.stem, {'comments': False}, reference(module_of(path))) for path in CHAPTERS}
     facts = yaml.safe_load(nbformat.read(POST, as_version=4).cells[0].source.strip('-\n'))
     stage(POST, 'predicting-from-sound', {'date': str(facts['date']), 'author': facts['author'], 'categories': facts['categories'], 'image': facts['image'], 'image-alt': 'Learning curves: on the clips learned from they rise to the top, on the others they stay far below'})
     stage(ROOT / 'nbs/index.ipynb', 'index', {'comments': False, 'page-navigation': False})

@@ -251,8 +251,8 @@ def cutmix(
     """
     n = X.shape[2]
     first = np.rint(np.asarray(start) * n).astype(int)[:, None]
-    kept = np.rint(np.asarray(weight) * n).astype(int)[:, None]
-    own = (np.arange(n) - first) % n < kept
+    length = np.rint(np.asarray(weight) * n).astype(int)[:, None]
+    own = (np.arange(n) - first) % n < length
     share = own.mean(axis=1, dtype=y.dtype)[:, None]
     return np.where(own[:, None], X, X[partner]), share * y + (1 - share) * y[partner]
 

@@ -308,9 +308,7 @@ def spectra(
     y: np.ndarray,  # Samples, float32, shape (n,)
     starts: np.ndarray,  # First sample of each frame, int64
     dtype: str = 'float32',  # Precision
-) -> Iterator[
-    tuple[slice, np.ndarray]
-]:  # Rows, and their spectra; each block overwrites the last
+) -> Iterator[tuple[slice, np.ndarray]]:  # Rows, and their spectra; each block overwrites the last
     "The spectra of frames, block by block."
     fft = fft_engine()
     window = frame_window(cut.window, cut.win_length or cut.n_fft, cut.n_fft, dtype)

@@ -14,7 +14,14 @@ import numpy as np
 import pandas as pd
 
 from .audio import wav_bytes
-from .synthesis import INSTRUMENTS, Voice, colored_noise, in_room, perform
+from soundtag.synthesis import (
+    INSTRUMENTS,
+    Voice,
+    colored_noise,
+    find_instrument,
+    in_room,
+    perform,
+)
 
 # %% ../nbs/01c_miniset.ipynb #4b1872d8
 def mini_clip(
@@ -32,6 +39,7 @@ def mini_clip(
     >>> y.ndim, 0.5 <= len(y) / 8000 <= 6
     (1, True)
     """
+    find_instrument(label)
     key = [seed, sorted(INSTRUMENTS).index(label), source]
     place = np.random.default_rng(key)
     rng = np.random.default_rng([*key, take + 1])

@@ -78,9 +78,7 @@ def compute_clip(
 PROCESSES_FROM = 1000  # Clips to compute, from which on the start of worker processes pays
 
 def compute_clips(
-    tasks: list[
-        tuple[str, str | None]
-    ],  # Sound files, each with its known content hash or None
+    tasks: list[tuple[str, str | None]],  # Sound files, each with its known content hash or None
     *,
     n_jobs: int | None,  # Workers; None: every core
     progress: bool,  # Show a bar with rate and time left
@@ -246,7 +244,7 @@ def _locked_writer(
             message = f'{folder.name}: another process is preparing it, waiting for it'
             print(message, file=sys.stderr)
 
-    kept = 'what was computed is kept'
+    note = 'what was computed is kept'
     try:
         with (
             file_lock(folder / 'lock', on_wait=say_wait),
@@ -255,12 +253,12 @@ def _locked_writer(
             yield writer
     except BrokenProcessPool:
         raise StoreError(
-            f'a worker process was killed, most likely for want of memory; {kept}: '
+            f'a worker process was killed, most likely for want of memory; {note}: '
             'go on with fewer workers, n_jobs=1'
         ) from None
     except OSError as e:
         raise StoreError(
-            f'{folder}: cannot be written ({e.strerror}); {kept}: '
+            f'{folder}: cannot be written ({e.strerror}); {note}: '
             'make room or name another place by SOUNDTAG_CACHE, and go on'
         ) from e
 
@@ -336,9 +334,7 @@ def _update_store(
     n_jobs: int | None,  # As `prepare_data`
     progress: bool,  # As `prepare_data`
     **settings,  # seconds and seed, for `compute_clip`
-) -> tuple[
-    StoreIndex | StoreWriter, dict
-]:  # What knows by_path and by_content; {path: why it failed}
+) -> tuple[StoreIndex | StoreWriter, dict]:  # What knows by_path and by_content; {path: why it failed}
     "Compute what the store lacks, if anything, and leave the disk alone otherwise."
     row_bytes = features.n_coef * features.dtype.itemsize
     data = folder / 'features.dat'
@@ -367,12 +363,9 @@ def prepare_data(
     clips: Clips,  # Clips of a data set
     features: STFT,  # A feature object of chapter 04: `MFCC`, `LogMel`, …
     *,
-    seconds: float
-    | None = None,  # Cut or pad each clip to this, at a random offset; None: whole
+    seconds: float | None = None,  # Cut or pad each clip to this, at a random offset; None: whole
     seed: int = 0,  # Of the random offsets
-    cache: str
-    | os.PathLike
-    | None = None,  # Folder of the stores; None: that of `cache_dir`
+    cache: str | os.PathLike | None = None,  # Folder of the stores; None: that of `cache_dir`
     n_jobs: int | None = None,  # Workers; None: every core
     progress: bool = True,  # Show a bar while computing
 ) -> FeatureStore:  # Of the clips that could be read; its `skipped` lists the others

@@ -420,6 +420,17 @@ INSTRUMENTS = {
     'Violin_or_fiddle': Instrument(bow, 220, 900, (0.4, 2.5), 6, legato=True),
 }
 
+# %% ../nbs/01a_synthesis.ipynb #d09e9fe8
+def find_instrument(
+    label: str,  # One of `INSTRUMENTS`
+) -> Instrument:
+    "What a label is played on; ValueError for one that nothing plays."
+    if label not in INSTRUMENTS:
+        raise ValueError(
+            f'{label!r} cannot be played; choose one of {", ".join(INSTRUMENTS)}'
+        )
+    return INSTRUMENTS[label]
+
 # %% ../nbs/01a_synthesis.ipynb #9c7acb7d
 @dataclass(frozen=True)
 class Voice:
@@ -450,11 +461,7 @@ def perform(
     >>> perform('Flute', Voice(0.5, 0.5, 0.5), seconds=2, sr=8000, rng=rng).shape
     (16000,)
     """
-    if label not in INSTRUMENTS:
-        raise ValueError(
-            f'{label!r} cannot be played; choose one of {", ".join(INSTRUMENTS)}'
-        )
-    played = INSTRUMENTS[label]
+    played = find_instrument(label)
     y = np.zeros(seconds_to_samples(seconds, sr=sr))
     least, greatest = played.gap
     gap = least * (greatest / least) ** rng.uniform()

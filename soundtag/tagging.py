@@ -274,11 +274,12 @@ def predict_batches(
             yield temperature_scale(p, temperature), levels
 
 # %% ../nbs/09_tagging.ipynb #61eca914
+# What older runs and files call what has another name today
 OLD_NAMES = {
     'short': 'fill',
     'silence': 'trim_db',
     'shorter': 'extra_windows',
-}  # In files of before → today
+}
 
 def current_names(
     settings: dict,  # Of a recipe, or of an exported file

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from soundtag.augmentation import (
     Augment,
     Batches,
+    ClipWindows,
     Ragged,
     _mask,
     crop,
@@ -28,6 +29,7 @@ from soundtag.augmentation import (
     time_shift,
     to_db,
     to_power,
+    trim_frames,
 )
 from soundtag.mfcc import MFCC
 
@@ -290,6 +292,29 @@ def test_evenly_spread_windows_reach_both_ends(length, size, n):
     assert np.ptp(np.diff(at)) <= 2 and window_starts(length, size, 0.5) == (room + 1) // 2
 
 
+@quick
+@given(store=ragged(), size=st.integers(1, 60), place=st.floats(0, 1))
+def test_still_windows_are_crops_at_one_place(store, size, place):
+    windows = ClipWindows(store, size, short='pad').at(place)
+    rows = np.arange(len(store.frames))
+    start = window_starts(store.frames, size, place)
+    assert windows.shape == (len(rows), store.rows.shape[1], size, 1) and len(windows) == len(rows)
+    np.testing.assert_array_equal(windows[:][..., 0], crop(store, rows, start, size, 'pad'))
+    np.testing.assert_array_equal(windows[rows % 2 == 0], windows[:][rows % 2 == 0])
+
+
+@quick
+@given(store=ragged(), top_db=st.floats(1, 100))
+def test_trimmed_frames_begin_and_end_with_sound(store, top_db):
+    heard = trim_frames(store, top_db)
+    assert heard.rows is store.rows
+    for i in range(len(store.frames)):
+        level = clip(store, i).max(axis=0)
+        loud = np.flatnonzero(level >= level.max() - top_db)
+        first = heard.start[i] - store.start[i]
+        assert (first, first + heard.frames[i]) == (loud[0], loud[-1] + 1)
+
+
 # all of it
 
 
@@ -349,11 +374,11 @@ def test_each_switch_does_something_and_moves_no_other_dice(name, seed):
 def test_cutmix_moves_no_other_dice(seed):
     rng = np.random.default_rng(0)
     X, y = rng.uniform(-80, 20, (64, 8, 60)).astype('float32'), np.eye(64, dtype='float32')
-    plain, some, every = (
+    plain, half, every = (
         Augment(tilt=6, mixup=1, cutmix=share)(X, y, np.random.default_rng(seed))
         for share in (0, 0.5, 1)
     )
-    at_once, apart = ((some[0] == other[0]).all(axis=(1, 2)) for other in (plain, every))
+    at_once, apart = ((half[0] == other[0]).all(axis=(1, 2)) for other in (plain, every))
     assert (at_once | apart).all() and 12 < apart.sum() < 52
     np.testing.assert_allclose(
         plain[1], every[1], atol=0.5 / 60 + 1e-6
@@ -365,12 +390,22 @@ def test_cutmix_moves_no_other_dice(seed):
 def test_unmixed_clips_are_as_if_nothing_were_mixed_and_the_others_as_if_all_were(seed):
     rng = np.random.default_rng(0)
     X, y = rng.uniform(-80, 20, (64, 8, 60)).astype('float32'), np.eye(64, dtype='float32')
+<<<<<<< HEAD
     some, none, every = (
         Augment(tilt=6, **how)(X, y, np.random.default_rng(seed))
         for how in ({'mixup': 1, 'cutmix': 0.5, 'solo_share': 0.5}, {}, {'mixup': 1, 'cutmix': 0.5})
+=======
+    half, none, every = (
+        Augment(tilt=6, **options)(X, y, np.random.default_rng(seed))
+        for options in (
+            {'mixup': 1, 'cutmix': 0.5, 'unmixed': 0.5},
+            {},
+            {'mixup': 1, 'cutmix': 0.5},
+        )
+>>>>>>> main
     )
     alone, mixed = (
-        [(a == b).reshape(64, -1).all(1) for a, b in zip(some, other)] for other in (none, every)
+        [(a == b).reshape(64, -1).all(1) for a, b in zip(half, other)] for other in (none, every)
     )
     assert (alone[0] | mixed[0]).all() and 12 < alone[0].sum() < 52
     assert alone[1][alone[0]].all() and mixed[1][mixed[0]].all()
@@ -506,13 +541,13 @@ def test_settings_beyond_reason_are_refused_by_name_with_the_cure(bad):
 # batches
 
 
-def batches(store, rows=None, **how):
+def batches(store, rows=None, **options):
     rows = np.arange(len(store.frames)) if rows is None else rows
     return Batches(
         store,
         rows,
         np.eye(len(store.frames), dtype='float32'),
-        **dict(frames=10, batch_size=3, seed=0) | how,
+        **dict(frames=10, batch_size=3, seed=0) | options,
     )
 
 
@@ -542,14 +577,14 @@ def test_an_epoch_has_each_clip_once_and_its_windows_are_its_own(store, size, se
 @quick
 @given(store=ragged(), seed=st.integers(0, 2**31), data=st.data())
 def test_a_batch_depends_on_seed_epoch_and_number_alone(store, seed, data):
-    how = dict(seed=seed, augment=EVERYTHING, batch_size=2)
-    b, asked = batches(store, **how), batches(store, **how)
+    options = dict(seed=seed, augment=EVERYTHING, batch_size=2)
+    b, asked = batches(store, **options), batches(store, **options)
     expected = {(e, i): b.batch(e, i) for e in range(3) for i in range(len(b))}
     for e, i in data.draw(st.permutations(list(expected))):
         for got, x in zip(asked.batch(e, i), expected[e, i]):
             assert got.tobytes() == x.tobytes()
     for e in range(3):
-        late = batches(store, epoch=e, **how)
+        late = batches(store, epoch=e, **options)
         assert b.epoch == e and all(
             b[i][0].tobytes() == expected[e, i][0].tobytes() == late[i][0].tobytes()
             for i in range(len(b))

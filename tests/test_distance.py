@@ -29,7 +29,7 @@ def drum():
 @pytest.fixture(scope='module')
 def small_task(tmp_path_factory):
     from soundtag.distance import DistanceRecipe
-    from soundtag.studies.distance import Sounds, plan_recordings
+    from soundtag.studies.recordings import Sounds, plan_recordings
 
     rng = np.random.default_rng(2)
     labels = [('Bass_drum', 'Flute', 'Chime')[i % 3] for i in range(30)]
@@ -65,7 +65,7 @@ def test_no_room_and_no_recording_is_in_two_parts(small_task):
 
 
 def test_pictures_do_not_depend_on_threads_and_gain_is_a_constant_of_the_level(small_task):
-    from soundtag.studies.distance import make_examples
+    from soundtag.studies.recordings import make_examples
 
     sounds, responses, recipe, plan = small_task
     test = plan[plan.part == 'test'].iloc[:40]
@@ -95,7 +95,7 @@ def test_the_network_cannot_hear_the_level(small_task):
         scale_uncertainty,
         regression_targets,
     )
-    from soundtag.studies.distance import make_examples
+    from soundtag.studies.recordings import make_examples
 
     sounds, responses, recipe, plan = small_task
     train = plan[plan.part == 'train']

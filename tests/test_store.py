@@ -49,8 +49,8 @@ def make_clips(folder, n, lengths=(0.1, 0.25, 0.4)):
     return Clips(table, ['noise'], folder, 'few')
 
 
-def prepare(clips, cache, **how):
-    return prepare_data(clips, FEATURES, cache=cache, **dict(progress=False, n_jobs=2) | how)
+def prepare(clips, cache, **options):
+    return prepare_data(clips, FEATURES, cache=cache, **dict(progress=False, n_jobs=2) | options)
 
 
 def content(cache):
@@ -194,8 +194,8 @@ def test_a_touched_file_is_read_but_not_computed(tmp_path, clips, monkeypatch):
 
 def test_another_setting_is_another_store(tmp_path, clips):
     folders = set()
-    for how in (dict(), dict(seconds=0.2), dict(seconds=0.2, seed=3)):
-        folders.add(prepare(clips, tmp_path, **how).folder)
+    for options in (dict(), dict(seconds=0.2), dict(seconds=0.2, seed=3)):
+        folders.add(prepare(clips, tmp_path, **options).folder)
     for f in (
         LogMel(sr=SR, n_mels=20),
         LogMel(sr=SR, n_mels=20, hop_length=256),
@@ -280,12 +280,12 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(tmp_path, clips):
         input=pickle.dumps((clips, FEATURES, tmp_path / 'store')),
         capture_output=True,
     )
-    told = done.stdout.decode()
+    result = done.stdout.decode()
     assert (
         done.returncode == 0
-        and told.count('\n') == 1
-        and 'cannot be written' in told
-        and 'kept' in told
+        and result.count('\n') == 1
+        and 'cannot be written' in result
+        and 'kept' in result
     ), done.stderr.decode()
     lines = next((tmp_path / 'store').rglob('index.jsonl')).read_text().splitlines()
     assert 0 < len(lines) < len(clips)

@@ -24,7 +24,9 @@ STUDIES_FROM = '20'  # Chapters with this number and above are the laboratory
 SKIPPED_CELLS = {}
 
 # Libraries that a study compares with where they are installed; nothing else uses them.
-PEERS = {'essentia', 'kapre', 'torch', 'torchaudio', 'mkl', 'mkl_fft', 'ducc0', 'pyfftw'}
+PEERS = set(
+    'essentia kapre torch torchaudio mkl mkl_fft ducc0 pyfftw av miniaudio playwright'.split()
+)
 
 # Modules that may import Keras at once: whoever imports them is about to train, or reads what was trained.
 HEAVY = {'model', 'recipe', 'fitting', 'training', 'results'}

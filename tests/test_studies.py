@@ -19,10 +19,11 @@ from soundtag.mfcc import MFCC
 from soundtag.rooms import RoomDistribution, simulate_rooms
 from soundtag.studies import folds
 from soundtag.studies.bundled import model_card
-from soundtag.studies.distance import ranging_card, with_rooms
+from soundtag.studies.afar import with_rooms
+from soundtag.studies.distance import ranging_card
 from soundtag.studies.inputs import benchmark_inputs
 from soundtag.studies.scenes import benchmark_timeline, match_onsets, split_by_recording
-from soundtag.studies.study import STUDIES, main
+from soundtag.studies.study import STUDIES, Study, StudyError, main, ratio
 from soundtag.synthesis import Voice, perform
 from soundtag.tagging import TAGGING_MODEL, Tagger
 from soundtag.recipe import RECIPES
@@ -96,6 +97,99 @@ def test_the_command_hands_over_what_was_measured(clips, tmp_path, monkeypatch, 
     assert code == 0 and json.loads(out) == {'what': name, 'clips': len(clips)}
     code, out, _ = command(name, clips.root, '--out', tmp_path / 'b.json')
     assert code == 0 and out == f'{tmp_path / "b.json"}\n'
+
+
+# The class Study
+
+
+def study(out, clips, **options):
+    options = {'recipe': {'name': 'any'}, 'seeds': [0], 'progress': False} | options
+    return Study('a test', clips, out=out, **options)
+
+
+def test_a_study_says_what_decides_its_numbers(tmp_path, clips):
+    result = study(tmp_path / 's.json', clips, cores=2).result
+    assert list(result) == ['what', 'data', 'recipe', 'seeds', 'versions', 'cores']
+    assert result['data'] == clips.summary and str(clips.root) not in json.dumps(result)
+    assert {'python', 'soundtag', 'keras', 'numpy'} <= set(result['versions'])
+    assert not (tmp_path / 's.json').exists()  # nothing is measured yet
+
+
+def test_a_study_is_resumed_after_each_piece(tmp_path, clips):
+    out = tmp_path / 's.json'
+    for n in range(3):
+        begun = study(out, clips)
+        rows = begun.piece('rows', [])
+        assert rows == list(range(n))
+        rows.append(n)
+        begun.write()
+    assert study(out, clips).result == json.loads(out.read_text())
+    assert 'rows' not in study(out, clips, resumed=False).result
+    assert [p.name for p in tmp_path.iterdir()] == ['s.json']
+
+
+@pytest.mark.parametrize(
+    'other, name',
+    [
+        ({'seeds': [1]}, 'seeds'),
+        ({'recipe': {'name': 'another'}}, 'recipe'),
+        ({'more_versions': {'librosa': '0'}}, 'versions'),
+        ({'epochs': 3}, 'epochs'),
+    ],
+)
+def test_a_study_refuses_what_was_begun_with_other_settings(tmp_path, clips, other, name):
+    out = tmp_path / 's.json'
+    study(out, clips).write()
+    before = out.read_bytes()
+    with pytest.raises(StudyError) as e:
+        study(out, clips, **other)
+    assert str(out) in str(e.value) and f'other {name};' in str(e.value)
+    assert '\n' not in str(e.value) and out.read_bytes() == before
+
+
+def test_a_study_refuses_other_data(tmp_path, clips, few):
+    study(tmp_path / 's.json', clips).write()
+    with pytest.raises(StudyError, match='other data'):
+        study(tmp_path / 's.json', few)
+
+
+def test_data_sets_share_a_file(tmp_path, clips, few):
+    out = tmp_path / 's.json'
+    for name, part in (('all', clips), ('few', few), ('all', clips)):
+        begun = study(out, part, key=name)
+        begun.piece('times', []).append(1)
+        begun.write()
+    book = json.loads(out.read_text())
+    assert list(book) == ['all', 'few']
+    assert (book['all']['times'], book['few']['times']) == ([1, 1], [1])
+    with pytest.raises(StudyError, match='other data'):
+        study(out, few, key='all')
+
+
+def test_stages_note_their_seconds(tmp_path, clips):
+    for _ in range(2):
+        begun = study(tmp_path / 's.json', clips)
+        begun.finish_stage('one', found=1)
+        begun.finish_stage('two', metrics={'a': 1})
+    result = json.loads((tmp_path / 's.json').read_text())
+    assert (result['found'], result['metrics']) == (1, {'a': 1})
+    assert list(result['seconds']) == ['one', 'two'] and min(result['seconds'].values()) >= 0
+
+
+def test_a_damaged_file_is_not_overwritten(tmp_path, clips):
+    (tmp_path / 's.json').write_text('{"what": ')
+    with pytest.raises(ValueError, match='s.json'):
+        study(tmp_path / 's.json', clips)
+    assert (tmp_path / 's.json').read_text() == '{"what": '
+
+
+def test_a_ratio_is_taken_round_by_round():
+    assert ratio([2, 4, 9], [1, 1, 3]) == {'median': 3, 'min': 2, 'max': 4}
+
+
+def test_a_wrong_call_is_one_line(tmp_path):
+    code, out, err = command('features', tmp_path / 'nowhere')
+    assert (code, out) == (2, '') and 'nowhere' in err and err.count('\n') == 1
 
 
 # Studies

@@ -4,26 +4,24 @@
 
 # %% auto #0
 __all__ = ['CNN6', 'RIVALS', 'RATES', 'cnn6', 'acdnet', 'RawRecipe', 'a_weighted_level', 'between_class_mix', 'random_window',
-           'SampleRows', 'predict_samples', 'time_budget', 'samples_model', 'build_training', 'timed_fold', 'trainings',
-           'benchmark_budget', 'budget_table']
+           'SampleRows', 'still_windows', 'predict_samples', 'cosine_rate', 'stepped_rate', 'TimeBudget',
+           'samples_model', 'build_training', 'timed_fold', 'list_trainings', 'load_heard', 'benchmark_budget',
+           'budget_table']
 
 # %% ../../nbs/26_budget.ipynb #0b6f1e04
-import json
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from ..audio import fix_length, load_audio, seconds_to_samples
 from ..augmentation import Augment
-from ..files import write_file
-from ..metrics import accuracy
+from ..metrics import accuracy, mean_std
 from ..mfcc import LogMel
 from ..model import check_labels, raw_cnn
 from ..normalization import audio_norm
-from .study import load_results
-from ..recipe import NETWORKS, RECIPES, Recipe
+from .study import Study
 from soundtag.fitting import (
     FeatureRows,
     FoldTask,
@@ -36,14 +34,8 @@ from soundtag.fitting import (
     training_batches,
     unchanged_batches,
 )
-from soundtag.training import (
-    assign_folds,
-    data_of,
-    fold_seed,
-    load_run_data,
-    split_rows,
-    versions,
-)
+from ..recipe import NETWORKS, RECIPES, Recipe
+from ..training import assign_folds, fold_seed, load_run_data, split_rows
 
 # isort: split
 import keras  # after soundtag.model, which tells TensorFlow to use oneDNN
@@ -63,7 +55,8 @@ def cnn6(
     check_labels(n_labels)
     if len(input_shape) != 3 or any(n is not None and n < 16 for n in input_shape[:2]):
         raise ValueError(
-            f'input_shape={input_shape}: cnn6 takes (bands, frames, channels) with 16 or more of the first two'
+            f'input_shape={input_shape}: cnn6 takes (bands, frames, channels) '
+            'with 16 or more of the first two'
         )
     x = inputs = keras.Input(input_shape, name='features')
     for width in (64, 128, 256, 512):
@@ -86,7 +79,7 @@ def acdnet(
     *,
     input_shape=(30225, 1),  # Samples, channels; the default is 1.5 s at 20 kHz
 ):  # Uncompiled `keras.Model`: samples in -1…1 in, label probabilities out
-    "ACDNet: convolutions along time that make a picture of the waveform, then a stack over rows and time."
+    "ACDNet: convolutions along time make a picture of the waveform, then a stack over both."
     check_labels(n_labels)
     if len(input_shape) != 2 or input_shape[0] is None or input_shape[0] < 6413:
         raise ValueError(
@@ -137,18 +130,18 @@ class RawRecipe:
     sr: int  # Rate in Hz
     seconds: float  # Heard at once, in s
     mixed: bool = False  # Whether it learns from mixtures of two classes
-    crops: int = 1  # Windows of a clip whose answers are averaged
+    crops: int = 1  # Windows of a clip whose predictions are averaged
     batch_size: int = 64  # Examples a step
-    size = property(lambda self: seconds_to_samples(self.seconds, sr=self.sr))
-    settings = property(
-        lambda self: (
-            {
-                n: getattr(self, n)
-                for n in ('name', 'sr', 'seconds', 'mixed', 'crops', 'batch_size')
-            }
-            | {'network': self.network.__name__}
-        )
-    )
+
+    @property
+    def size(self):
+        "Samples heard at once."
+        return seconds_to_samples(self.seconds, sr=self.sr)
+
+    @property
+    def settings(self):
+        "What decides its numbers, as JSON takes it."
+        return asdict(self) | {'network': self.network.__name__}
 
 NETWORKS['cnn6'] = cnn6  # from here on a recipe may name it
 CNN6 = Recipe(
@@ -193,17 +186,15 @@ def a_weighted_level(
     return 10 * np.log10(np.sum(weight * np.abs(np.fft.rfft(y)) ** 2) / len(y) ** 2 + 1e-12)
 
 def between_class_mix(
-    y1,
-    y2,  # Samples, shape (n,) each
+    y1,  # Samples, shape (n,)
+    y2,  # Samples, shape (n,)
     r,  # Share of the first that shall be heard, 0 to 1
     *,
     sr,  # Their rate in Hz
 ):  # Samples, shape (n,)
     "Two sounds at once, as loud as one."
-    t = r / (
-        r
-        + 10 ** ((a_weighted_level(y1, sr=sr) - a_weighted_level(y2, sr=sr)) / 20) * (1 - r)
-    )
+    louder = a_weighted_level(y1, sr=sr) - a_weighted_level(y2, sr=sr)
+    t = r / (r + 10 ** (louder / 20) * (1 - r))
     return ((t * y1 + (1 - t) * y2) / np.sqrt(t**2 + (1 - t) ** 2)).astype('float32')
 
 # %% ../../nbs/26_budget.ipynb #0b6f1e0c
@@ -228,110 +219,118 @@ class SampleRows(FeatureRows):
         sounds,  # Waveform of each clip, list of arrays of shape (n,)
         rows,  # Numbers of the clips to use
         targets,  # One-hot labels of all, shape (clips, labels)
-        seed,
-    ):  # Of everything random
+        seed,  # Of everything random
+    ):
         super().__init__(sounds, rows, targets, batch_size=rival.batch_size, seed=seed)
         self.rival = rival
 
     def example(self, row, rng):
-        y, target = random_window(self.rival, self.X[row], rng), self.targets[row]
-        others = (
-            self.rows[self.targets[self.rows].argmax(1) != target.argmax()]
-            if self.rival.mixed
-            else ()
-        )
+        "One window and its target; of two classes, where the rival learns from mixtures."
+        y = random_window(self.rival, self.X[row], rng)
+        target = self.targets[row]
+        if not self.rival.mixed:
+            return y.astype('float32'), target
+        others = self.rows[self.targets[self.rows].argmax(1) != target.argmax()]
         if len(others):
-            other, r = rng.choice(others), rng.random()
-            y, target = (
-                between_class_mix(
-                    y, random_window(self.rival, self.X[other], rng), r, sr=self.rival.sr
-                ),
-                r * target + (1 - r) * self.targets[other],
-            )
+            other = rng.choice(others)
+            r = rng.random()
+            second = random_window(self.rival, self.X[other], rng)
+            y = between_class_mix(y, second, r, sr=self.rival.sr)
+            target = r * target + (1 - r) * self.targets[other]
             y = y * 10 ** (rng.uniform(-6, 6) / 20)
         return y.astype('float32'), target
 
     def __getitem__(self, i):
+        "Batch number i."
         rng = np.random.default_rng([self.seed, self.epoch, 1 + i])
-        X, targets = zip(
-            *(
-                self.example(row, rng)
-                for row in self.order[i * self.batch_size : (i + 1) * self.batch_size]
-            )
-        )
+        rows = self.order[i * self.batch_size : (i + 1) * self.batch_size]
+        X, targets = zip(*(self.example(row, rng) for row in rows))
         return np.stack(X)[..., None], np.stack(targets)
+
+def still_windows(
+    rival,  # `RawRecipe`
+    y,  # Waveform of a clip, shape (n,)
+):  # Float32, shape (crops, size, 1)
+    "The windows of a clip that are averaged."
+    y = (
+        np.pad(y, rival.size // 2)
+        if rival.mixed
+        else fix_length(y, max(len(y), rival.size))
+    )
+    places = [0.5] if rival.crops == 1 else np.linspace(0, 1, rival.crops)
+    starts = [round(u * (len(y) - rival.size)) for u in places]
+    windows = [y[a : a + rival.size] for a in starts]
+    if not rival.mixed:
+        windows = [audio_norm(w) for w in windows]
+    return np.stack(windows)[..., None].astype('float32')
 
 def predict_samples(
     model,  # A Keras model on samples
     rival,  # `RawRecipe`
-    sounds,  # As `SampleRows`
+    sounds,  # Waveform of each clip, list of arrays of shape (n,)
     rows,  # Numbers of the clips to predict
 ):  # Probabilities, shape (rows, labels)
     "What a model makes of whole clips: the mean over windows."
-
-    def views(y):
-        y = (
-            np.pad(y, rival.size // 2)
-            if rival.mixed
-            else fix_length(y, max(len(y), rival.size))
-        )
-        places = [0.5] if rival.crops == 1 else np.linspace(0, 1, rival.crops)
-        cut = [
-            y[a : a + rival.size]
-            for a in (round(u * (len(y) - rival.size)) for u in places)
-        ]
-        return np.stack(cut if rival.mixed else [audio_norm(w) for w in cut])[..., None]
-
-    return np.stack(
-        [
-            np.asarray(model(views(sounds[i]).astype('float32'), training=False)).mean(0)
-            for i in rows
-        ]
-    )
+    answers = [
+        np.asarray(model(still_windows(rival, sounds[i]), training=False)) for i in rows
+    ]
+    return np.stack([p.mean(0) for p in answers])
 
 # %% ../../nbs/26_budget.ipynb #0b6f1e0f
+def cosine_rate(share):  # Share of the highest rate, 0 to 1
+    "Up over a twentieth of the time, then down along a cosine."
+    return min(share / 0.05, 0.5 + 0.5 * math.cos(math.pi * max(0, share - 0.05) / 0.95))
+
+def stepped_rate(share):  # Share of the highest rate, 0 to 1
+    "A tenth at the very beginning, then down to a tenth three times."
+    return 0.1 if share < 0.005 else 0.1 ** sum(share >= s for s in (0.3, 0.6, 0.9))
+
 RATES = {
-    'strong': lambda share: min(
-        share / 0.05, 0.5 + 0.5 * math.cos(math.pi * max(0, share - 0.05) / 0.95)
-    ),  # of the highest rate, over the share of time that is spent
-    'ACDNet': lambda share: (
-        0.1 if share < 0.005 else 0.1 ** sum(share >= s for s in (0.3, 0.6, 0.9))
-    ),
-}
+    'strong': cosine_rate,
+    'ACDNet': stepped_rate,
+}  # Over the share of time that is spent
 
-def time_budget(
-    marks,  # In s, rising
-    rate,  # Highest rate
-    falls=None,  # Function of the share of time spent, to a share of the rate; None: constant
-):  # Keras callback; `kept` has the weights, steps and s at each mark
-    "Lowers the rate as time goes by, keeps the weights at each mark, and ends the training at the last."
-    import keras
+class TimeBudget(keras.callbacks.Callback):
+    "Lowers the rate as time goes by, keeps the weights at each mark, and ends at the last."
 
-    class Clock(keras.callbacks.Callback):
-        steps = 0
+    def __init__(
+        self,
+        marks,  # In s, rising
+        rate,  # Highest rate
+        schedule=None,  # Share of the time spent → share of the rate; None: constant
+    ):
+        super().__init__()
+        self.marks = marks
+        self.rate = rate
+        self.schedule = schedule
+        self.steps = 0
+        self.kept = []  # weights, steps and s at each mark
 
-        def on_train_begin(self, logs=None):
-            self.begun, self.kept = time.perf_counter(), []
+    def spent(self):  # s
+        "Time since the first batch."
+        return time.perf_counter() - self.started
 
-        def on_train_batch_begin(self, batch, logs=None):
-            if falls:
-                self.model.optimizer.learning_rate = rate * falls(
-                    min(1, (time.perf_counter() - self.begun) / marks[-1])
-                )
+    def on_train_begin(self, logs=None):
+        "Start the clock."
+        self.started = time.perf_counter()
+        self.kept = []
 
-        def on_train_batch_end(self, batch, logs=None):
-            self.steps, spent = self.steps + 1, time.perf_counter() - self.begun
-            while len(self.kept) < len(marks) and spent >= marks[len(self.kept)]:
-                self.kept.append(
-                    {
-                        'weights': self.model.get_weights(),
-                        'steps': self.steps,
-                        'seconds': round(spent, 1),
-                    }
-                )
-            self.model.stop_training = len(self.kept) == len(marks)
+    def on_train_batch_begin(self, batch, logs=None):
+        "Set the rate."
+        if self.schedule:
+            share = min(1, self.spent() / self.marks[-1])
+            self.model.optimizer.learning_rate = self.rate * self.schedule(share)
 
-    return Clock()
+    def on_train_batch_end(self, batch, logs=None):
+        "Keep the weights at each mark that has been passed."
+        self.steps += 1
+        seconds = self.spent()
+        while len(self.kept) < len(self.marks) and seconds >= self.marks[len(self.kept)]:
+            weights = self.model.get_weights()
+            self.kept.append(
+                {'weights': weights, 'steps': self.steps, 'seconds': round(seconds, 1)}
+            )
+        self.model.stop_training = len(self.kept) == len(self.marks)
 
 # %% ../../nbs/26_budget.ipynb #0b6f1e12
 def samples_model(
@@ -339,21 +338,16 @@ def samples_model(
     n_labels,  # Labels to tell apart
 ):  # Compiled `keras.Model`
     "The network as its authors train it: ACDNet by SGD with momentum, the kernel's by Adam."
-    import keras
-
     model = rival.network(n_labels, input_shape=(rival.size, 1))
-    model.compile(
-        keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True)
-        if rival.mixed
-        else keras.optimizers.Adam(1e-3),
-        'categorical_crossentropy',
-    )
+    sgd = keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True)
+    optimizer = sgd if rival.mixed else keras.optimizers.Adam(1e-3)
+    model.compile(optimizer, 'categorical_crossentropy')
     model.optimizer.build(model.trainable_variables)
     return model
 
 def build_training(
     rival,  # `Recipe` or `RawRecipe`
-    data,  # `Prepared` for a recipe; or waveforms, a list
+    data,  # `RunData` for a recipe; or waveforms, a list
     targets,  # One-hot labels, shape (clips, labels)
     train,  # Rows to learn from
     seed,  # Of weights, order and augmentation
@@ -361,24 +355,19 @@ def build_training(
     "What a training takes, whatever is heard."
     if isinstance(rival, RawRecipe):
         model = samples_model(rival, targets.shape[1])
-        return (
-            model,
-            SampleRows(rival, data, train, targets, seed),
-            lambda rows: predict_samples(model, rival, data, rows),
-        )
+        batches = SampleRows(rival, data, train, targets, seed)
+        return model, batches, lambda rows: predict_samples(model, rival, data, rows)
     task = FoldTask(TrainingData(data.X, targets), rival, train, train[:1], seed, '.')
     model = build_model(replace(task, recipe=replace(rival, cosine=False)))
     still = unchanged_batches(task)
 
-    def answer(rows):
-        return predict_clips(
-            recalibrate_batch_norm(model, still, rival.settle) if rival.settle else model,
-            data.X,
-            rows,
-            rival,
+    def predict(rows):
+        settled = (
+            recalibrate_batch_norm(model, still, rival.settle) if rival.settle else model
         )
+        return predict_clips(settled, data.X, rows, rival)
 
-    return model, training_batches(task), answer
+    return model, training_batches(task), predict
 
 def timed_fold(
     rival,  # `Recipe` or `RawRecipe`
@@ -388,114 +377,101 @@ def timed_fold(
     k,  # The one to score
     minutes,  # Budgets, rising
     seed,  # The run's
-    falls=None,  # As `time_budget`, for a single budget
+    schedule=None,  # As `TimeBudget`, for a single budget
 ):  # A dict a budget: fold, minutes, seconds, steps, accuracy
     "Train until the time is up, and score what was known at each mark."
     train, _, scored = split_rows(fold, k, 'none')
-    with deterministic(fold_seed(seed, fold, k)), mixed_precision():
-        model, batches, answer = build_training(
-            rival, data, targets, train, fold_seed(seed, fold, k)
-        )
-        clock = time_budget(
-            [60 * m for m in minutes], float(model.optimizer.learning_rate), falls
-        )
+    seed = fold_seed(seed, fold, k)
+    with deterministic(seed), mixed_precision():
+        model, batches, predict = build_training(rival, data, targets, train, seed)
+        rate = float(model.optimizer.learning_rate)
+        clock = TimeBudget([60 * m for m in minutes], rate, schedule)
         model.fit(batches, epochs=10**6, shuffle=False, verbose=0, callbacks=[clock])
     rows = []
-    for m, kept in zip(minutes, clock.kept):
-        model.set_weights(kept.pop('weights'))
-        rows.append(
-            {'fold': int(k), 'minutes': m}
-            | kept
-            | {'accuracy': accuracy(targets[scored].argmax(1), answer(scored))}
-        )
+    for m, mark in zip(minutes, clock.kept):
+        model.set_weights(mark.pop('weights'))
+        right = accuracy(targets[scored].argmax(1), predict(scored))
+        rows.append({'fold': int(k), 'minutes': m} | mark | {'accuracy': right})
     return rows
 
 # %% ../../nbs/26_budget.ipynb #0b6f1e15
-def trainings(
+def list_trainings(
     rivals,  # Name → `Recipe` or `RawRecipe`
     minutes,  # Budgets, rising
 ):  # List of (name, budgets of one training)
     "Which trainings a fold takes: one a budget where the rate falls, else one for all."
-    return [
-        (name, part)
-        for name in rivals
-        for part in ([[m] for m in minutes] if name in RATES else [list(minutes)])
-    ]
+    listed = []
+    for name in rivals:
+        parts = [[m] for m in minutes] if name in RATES else [list(minutes)]
+        listed += [(name, part) for part in parts]
+    return listed
+
+def load_heard(
+    clips,  # `Clips`
+    rival,  # `Recipe` or `RawRecipe`
+    seed,  # The run's
+    cache,  # Folder of the feature store; None: the user's cache
+    progress,  # Show a bar
+):  # `RunData` for a recipe; or waveforms, a list
+    "What a rival hears, made before the clock starts."
+    if isinstance(rival, RawRecipe):
+        return [load_audio(f, sr=rival.sr)[0] for f in clips.paths]
+    return load_run_data(clips, rival, seed, cache, progress)
 
 def benchmark_budget(
     clips,  # `Clips`; the training ones count
     *,
-    out=None,  # JSON file to write, which may hold other data sets' results; one begun is gone on with
+    out=None,  # JSON file to write, which may hold other data sets' results
     minutes=(1, 2, 4, 8),  # Budgets of a fold
     rivals=None,  # Name → `Recipe` or `RawRecipe`; None: `RIVALS`
     seed=0,  # Of everything random
     cache=None,  # Folder of the feature store; None: the user's cache
     progress=True,  # Print a line a training
-):  # Results; `rivals` has a list of trainings by name
+):  # The result; `rivals` has a list of trainings by name
     "Accuracy of each rival after each budget of time."
     from joblib import cpu_count
 
-    rivals, clips, book = rivals or RIVALS, clips.train, load_results(out)
-    result = {
-        'what': 'accuracy after a budget of minutes a fold',
-        'data': data_of(clips),
-        'seeds': [seed],
-        'cores': cpu_count(),
-        'versions': versions(),
-        'minutes': list(minutes),
-        'recipes': {name: r.settings for name, r in rivals.items()},
-        'rivals': {name: [] for name in rivals},
-    }
-    begun = book.get(clips.name, {})
-    if all(begun.get(n) == v for n, v in result.items() if n != 'rivals'):
-        result['rivals'] = begun['rivals']
-    targets, fold = (
-        np.eye(len(clips.labels), dtype='float32')[clips.y],
-        assign_folds(clips, 5, 'auto', 'none', seed).to_numpy(),
+    rivals = rivals or RIVALS
+    clips = clips.train
+    study = Study(
+        'accuracy after a budget of minutes a fold',
+        clips,
+        seeds=[seed],
+        out=out,
+        key=clips.name,
+        progress=progress,
+        cores=cpu_count(),
+        minutes=list(minutes),
+        recipes={name: r.settings for name, r in rivals.items()},
     )
+    found = study.piece('rivals', {name: [] for name in rivals})
+    targets = np.eye(len(clips.labels), dtype='float32')[clips.y]
+    fold = assign_folds(clips, 5, 'auto', 'none', seed).to_numpy()
     heard = {
-        name: [load_audio(f, sr=r.sr)[0] for f in clips.paths]
-        if isinstance(r, RawRecipe)
-        else load_run_data(clips, r, seed, cache, progress)
-        for name, r in rivals.items()
+        name: load_heard(clips, r, seed, cache, progress) for name, r in rivals.items()
     }
     for k in sorted(set(fold)):
-        for name, part in trainings(rivals, minutes):
-            if any(
-                r['fold'] == k and r['minutes'] == part[0] for r in result['rivals'][name]
-            ):
+        for name, part in list_trainings(rivals, minutes):
+            if any(r['fold'] == k and r['minutes'] == part[0] for r in found[name]):
                 continue
-            result['rivals'][name] += (
-                rows := timed_fold(
-                    rivals[name], heard[name], targets, fold, k, part, seed, RATES.get(name)
-                )
+            schedule = RATES.get(name)
+            rows = timed_fold(
+                rivals[name], heard[name], targets, fold, k, part, seed, schedule
             )
-            if out:
-                write_file(out, json.dumps(book | {clips.name: result}, indent=1))
-            if progress:
-                print(
-                    f'{clips.name}, fold {k}, {name}:',
-                    ', '.join(
-                        f"{r['accuracy']:.1%} after {r['minutes']} min" for r in rows
-                    ),
-                    flush=True,
-                )
-    return result
+            found[name] += rows
+            study.write()
+            told = ', '.join(f"{r['accuracy']:.1%} after {r['minutes']} min" for r in rows)
+            study.say(f'{clips.name}, fold {k}, {name}: {told}')
+    return study.result
 
 def budget_table(
     result,  # What `benchmark_budget` gave
 ):  # Name → budget in min → {'mean', 'sd', 'folds'}
     "Accuracy by rival and budget, over the folds that are done."
-    spread = lambda v: {
-        'mean': float(np.mean(v)),
-        'sd': float(np.std(v, ddof=1)) if len(v) > 1 else None,
-        'folds': v,
-    }
-    return {
-        name: {
-            m: spread(v)
-            for m in result['minutes']
-            if (v := [r['accuracy'] for r in rows if r['minutes'] == m])
+    table = {}
+    for name, rows in result['rivals'].items():
+        by_minutes = {
+            m: [r['accuracy'] for r in rows if r['minutes'] == m] for m in result['minutes']
         }
-        for name, rows in result['rivals'].items()
-    }
+        table[name] = {m: mean_std(values) for m, values in by_minutes.items() if values}
+    return table
