@@ -295,7 +295,7 @@ def test_evenly_spread_windows_reach_both_ends(length, size, n):
 @quick
 @given(store=ragged(), size=st.integers(1, 60), place=st.floats(0, 1))
 def test_still_windows_are_crops_at_one_place(store, size, place):
-    windows = ClipWindows(store, size, short='pad').at(place)
+    windows = ClipWindows(store, size, fill='pad').at(place)
     rows = np.arange(len(store.frames))
     start = window_starts(store.frames, size, place)
     assert windows.shape == (len(rows), store.rows.shape[1], size, 1) and len(windows) == len(rows)
@@ -390,19 +390,13 @@ def test_cutmix_moves_no_other_dice(seed):
 def test_unmixed_clips_are_as_if_nothing_were_mixed_and_the_others_as_if_all_were(seed):
     rng = np.random.default_rng(0)
     X, y = rng.uniform(-80, 20, (64, 8, 60)).astype('float32'), np.eye(64, dtype='float32')
-<<<<<<< HEAD
-    some, none, every = (
-        Augment(tilt=6, **how)(X, y, np.random.default_rng(seed))
-        for how in ({'mixup': 1, 'cutmix': 0.5, 'solo_share': 0.5}, {}, {'mixup': 1, 'cutmix': 0.5})
-=======
     half, none, every = (
         Augment(tilt=6, **options)(X, y, np.random.default_rng(seed))
         for options in (
-            {'mixup': 1, 'cutmix': 0.5, 'unmixed': 0.5},
+            {'mixup': 1, 'cutmix': 0.5, 'solo_share': 0.5},
             {},
             {'mixup': 1, 'cutmix': 0.5},
         )
->>>>>>> main
     )
     alone, mixed = (
         [(a == b).reshape(64, -1).all(1) for a, b in zip(half, other)] for other in (none, every)
