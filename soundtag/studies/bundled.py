@@ -255,7 +255,8 @@ def train_whole(
 
     if recipe.epoch_from != 'last':
         raise RunError(
-            f'epoch_from={recipe.epoch_from!r}: nothing is left to watch when all clips are learned; '
+            f'epoch_from={recipe.epoch_from!r}: nothing is left to watch '
+            'when all clips are learned; '
             'take a recipe with epoch_from=last'
         )
     out = Path(out)
