@@ -47,7 +47,7 @@ def window_starts(
     return np.minimum(0, room) + place
 
 # %% ../nbs/05_augmentation.ipynb #609ed637
-SHORT = ('repeat', 'pad')  # What fills a window that is longer than its clip
+FILLS = ('repeat', 'pad')  # What fills a window that is longer than its clip
 
 # %% ../nbs/05_augmentation.ipynb #05c11002
 def crop(
@@ -55,24 +55,24 @@ def crop(
     clips: ArrayLike,  # Which clips, int, shape (...)
     start: ArrayLike,  # First frame of each window within its clip, negative where it is shorter, shape (...)
     frames: int,  # Frames of the window
-    short: str = 'repeat',  # What fills the window of a shorter clip: 'repeat', or 'pad' with its quietest value
+    fill: str = 'repeat',  # What fills the window of a shorter clip: 'repeat', or 'pad' with its quietest value
 ) -> (
     np.ndarray
 ):  # Shape (..., n_mels, frames); a view with the bands side by side in memory
     """A window of each clip, whatever the clip's length.
 
     >>> store = Ragged.of([np.arange(6.0).reshape(1, 6)])
-    >>> crop(store, [0], [2], 3).tolist(), crop(store, [0], [-1], 8, short='pad').tolist()
+    >>> crop(store, [0], [2], 3).tolist(), crop(store, [0], [-1], 8, fill='pad').tolist()
     ([[[2.0, 3.0, 4.0]]], [[[0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 0.0]]])
     """
-    if short not in SHORT:
-        raise ValueError(f'short={short!r}: give one of {", ".join(SHORT)}')
+    if fill not in FILLS:
+        raise ValueError(f'fill={fill!r}: give one of {", ".join(FILLS)}')
     t = np.asarray(start)[..., None] + np.arange(frames)
     length = store.frames[clips][..., None]
-    inside = t % length if short == 'repeat' else np.clip(t, 0, length - 1)
+    inside = t % length if fill == 'repeat' else np.clip(t, 0, length - 1)
     X = store.rows.take(store.start[clips][..., None] + inside, axis=0)
     outside = t != inside
-    if short == 'pad' and outside.any():
+    if fill == 'pad' and outside.any():
         X = np.where(outside[..., None], X.min(axis=(-2, -1), keepdims=True), X)
     return X.swapaxes(-1, -2)
 
@@ -93,12 +93,12 @@ class ClipWindows:
         store: FeatureStore | Ragged,  # Features of all clips
         frames: int,  # Frames of a window
         place: float = 0.5,  # Where in each clip: 0 first, 1 last
-        short: str = 'repeat',  # What fills the window of a shorter clip, as in `crop`
+        fill: str = 'repeat',  # What fills the window of a shorter clip, as in `crop`
     ):
         self.store = store
         self.frames = frames
         self.place = place
-        self.short = short
+        self.fill = fill
         self.shape = len(store.frames), store.rows.shape[1], frames, 1
 
     def __len__(self) -> int:
@@ -109,11 +109,11 @@ class ClipWindows:
         "The windows of some clips, shape (rows, n_mels, frames, 1)."
         rows = np.arange(len(self))[rows]
         start = window_starts(self.store.frames[rows], self.frames, self.place)
-        return crop(self.store, rows, start, self.frames, self.short)[..., None]
+        return crop(self.store, rows, start, self.frames, self.fill)[..., None]
 
     def at(self, place: float) -> 'ClipWindows':
         "The same windows at another place."
-        return ClipWindows(self.store, self.frames, place, self.short)
+        return ClipWindows(self.store, self.frames, place, self.fill)
 
 # %% ../nbs/05_augmentation.ipynb #05c11003
 def trim_frames(
@@ -327,16 +327,27 @@ LIMITS = {  # What a setting may be at most
     'freq_shift': 100,
     'mixup': 100,
     'cutmix': 1,
-    'unmixed': 1,
+    'solo_share': 1,
     'freq_mixstyle': 1,
     'time_mask': 1,
     'freq_mask': 1,
 }
 MASKS = 2  # Masks of each kind, as in SpecAugment's best policies
 
-# What could be set in earlier versions, and what it always is now. Settings hold it still, so that
-# they compare as equal to those that old runs and results have on record.
-FORMER = {'noise_snr': None, 'masks': MASKS, 'fill': 'mean'}
+# Settings of earlier versions, as old runs and results have them on record: those that have
+# another name now, and those that can't be set any more, with the only value they have had since.
+OLD_NAMES = {'unmixed': 'solo_share', 'match': 'match_level'}
+DROPPED = {'noise_snr': None, 'masks': MASKS, 'fill': 'mean'}
+
+def current_augment(
+    settings: dict,  # Of an `Augment`, by any version
+) -> dict:  # As `Augment.settings` has them
+    "Settings under the names of today, without those that say nothing any more."
+    return {
+        OLD_NAMES.get(name, name): value
+        for name, value in settings.items()
+        if name not in DROPPED or value != DROPPED[name]
+    }
 
 class Draws(NamedTuple):
     "What chance decides for a batch, a value a clip."
@@ -375,7 +386,7 @@ def _draw(
     style_partner = later.permutation(n)
     style_weight = later.random(n)
     is_styled = later.random(n) < augment.freq_mixstyle
-    is_solo = later.random(n) < augment.unmixed
+    is_solo = later.random(n) < augment.solo_share
     mix_weight = rng.beta(augment.mixup, augment.mixup, n) if augment.mixup else None
     return Draws(
         shift,
@@ -411,12 +422,12 @@ def _mix(
     augment: 'Augment', X: np.ndarray, y: np.ndarray, d: Draws
 ) -> tuple[np.ndarray, np.ndarray]:
     "Two sources at once, or one after the other, or one alone."
-    mixed, labels = mixup(X, y, d.partner, d.mix_weight, augment.match)
+    mixed, labels = mixup(X, y, d.partner, d.mix_weight, augment.match_level)
     if augment.cutmix:
         cut, cut_labels = cutmix(X, y, d.partner, d.mix_weight, d.cut_start)
         mixed[d.is_cut] = cut[d.is_cut]
         labels[d.is_cut] = cut_labels[d.is_cut]
-    if augment.unmixed:
+    if augment.solo_share:
         mixed[d.is_solo] = X[d.is_solo]
         labels[d.is_solo] = y[d.is_solo]
     return mixed, labels
@@ -454,8 +465,8 @@ class Augment:
     freq_shift: float = 0.0  # Moved by up to so many bands either way
     mixup: float = 0.0  # alpha of the weights' Beta distribution
     cutmix: float = 0.0  # Share of the mixed clips whose two sounds follow each other
-    unmixed: float = 0.0  # Share of the clips that are heard alone all the same
-    match: bool = True  # Mixed clips are brought to one level first
+    solo_share: float = 0.0  # Share of the clips that are heard alone all the same
+    match_level: bool = True  # Mixed clips are brought to one level first
     freq_mixstyle: float = 0.0  # Share of the clips that take on some of another's style
     time_mask: float = 0.0  # A mask covers up to this share of the frames
     freq_mask: float = 0.0  # A mask covers up to this share of the bands
@@ -464,26 +475,27 @@ class Augment:
         for name, most in LIMITS.items():
             if not 0 <= getattr(self, name) <= most:
                 raise ValueError(f'{name}={getattr(self, name)}: give 0 (off) to {most}')
-        if (self.cutmix or self.unmixed) and not self.mixup:
+        if (self.cutmix or self.solo_share) and not self.mixup:
             raise ValueError(
-                f'cutmix={self.cutmix}, unmixed={self.unmixed}: give mixup as well, such as 1; '
-                'without it no clips are mixed'
+                f'cutmix={self.cutmix}, solo_share={self.solo_share}: give mixup as well, '
+                'such as 1; without it no clips are mixed'
             )
 
     @classmethod
     def from_settings(cls, settings: dict) -> 'Augment':
         "What `settings` describe, those of earlier versions among them."
-        for name, value in FORMER.items():
-            if settings.get(name, value) != value:
+        current = current_augment(settings)
+        for name in DROPPED:
+            if name in current:
                 raise ValueError(
-                    f'{name}={settings[name]}: cannot be set any more; leave it out'
+                    f'{name}={current[name]}: cannot be set any more; leave it out'
                 )
-        return cls(**{k: v for k, v in settings.items() if k not in FORMER})
+        return cls(**current)
 
     @property
     def settings(self) -> dict:
         "Plain numbers, ready for JSON."
-        return asdict(self) | FORMER
+        return asdict(self)
 
     @property
     def needs_db(self) -> bool:
@@ -514,8 +526,8 @@ def _check_batches(
     for name in ('frames', 'batch_size'):
         if not np.size(getattr(b, name)) or np.min(getattr(b, name)) < 1:
             raise ValueError(f'{name}={getattr(b, name)}: give 1 or more')
-    if b.short not in SHORT:
-        raise ValueError(f'short={b.short!r}: give one of {", ".join(SHORT)}')
+    if b.fill not in FILLS:
+        raise ValueError(f'fill={b.fill!r}: give one of {", ".join(FILLS)}')
     features = getattr(b.store, 'features', None)
     if b.augment.needs_db and features is not None and type(features) is not LogMel:
         raise ValueError(
@@ -545,7 +557,7 @@ class Batches:
         batch_size: int,  # Clips a batch
         seed: int,  # Of order, windows and augmentation, 0 or more
         augment: Augment = Augment(),  # What is done to them
-        short: str = 'repeat',  # What fills the window of a shorter clip, as in `crop`
+        fill: str = 'repeat',  # What fills the window of a shorter clip, as in `crop`
         epoch: int = 0,  # The first epoch: of a run that goes on, the number it has got to
     ):
         self.store = store
@@ -555,7 +567,7 @@ class Batches:
         self.batch_size = batch_size
         self.seed = seed
         self.augment = augment
-        self.short = short
+        self.fill = fill
         self.epoch = epoch
         _check_batches(self)
 
@@ -572,7 +584,7 @@ class Batches:
         clips = order[i * self.batch_size : (i + 1) * self.batch_size]
         frames = int(np.ravel(self.frames)[i % np.size(self.frames)])
         start = window_starts(self.store.frames[clips], frames, rng.random(len(clips)))
-        X = crop(self.store, clips, start, frames, self.short)
+        X = crop(self.store, clips, start, frames, self.fill)
         X, y = self.augment(X, self.targets[clips], rng)
         return np.ascontiguousarray(X)[..., None], y
 

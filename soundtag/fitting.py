@@ -19,7 +19,7 @@ from .augmentation import Augment, Batches, ClipWindows
 from .files import write_file, write_npy
 from .model import standardized
 from .normalization import feature_stats
-from .recipe import NETWORKS, Recipe, RunError
+from .recipe import NETWORKS, PATIENCE, Recipe, RunError
 
 # isort: split
 import keras  # after soundtag.model, which tells TensorFlow to use oneDNN
@@ -96,7 +96,7 @@ def predict_clips(
     recipe: Recipe,  # Says how many windows, and how many clips a batch
 ) -> np.ndarray:  # Probabilities, float32, shape (rows, labels)
     "Probabilities of whole clips: the mean over their windows."
-    places = np.linspace(0, 1, recipe.crops)
+    places = np.linspace(0, 1, recipe.test_windows)
     answers = [
         predict_rows(model, X.at(u), rows, batch_size=recipe.batch_size) for u in places
     ]
@@ -129,8 +129,7 @@ def deterministic(
 # %% ../nbs/06d_fitting.ipynb #9e64f0aa
 @contextmanager
 def mixed_precision(
-    policy: str
-    | None = None,  # Keras's name of it; None: 'mixed_float16' on a graphics card, else 'float32'
+    policy: str | None = None,  # Keras's name of it; None: 'mixed_float16' on a graphics card, else 'float32'
 ) -> Iterator[None]:  # A context; the networks built in it compute that way
     "Choose how many bits a network multiplies with."
     import tensorflow as tf
@@ -207,7 +206,7 @@ class FoldTask:
         "About how many steps it takes, all trainings together."
         epochs = self.epochs
         if self.relabels:
-            epochs += 2 * math.ceil(self.recipe.doubt * self.epochs)
+            epochs += 2 * math.ceil(self.recipe.relabel_epochs * self.epochs)
         return self.steps_per_epoch * epochs
 
 # %% ../nbs/06d_fitting.ipynb #bb8af9d7
@@ -242,7 +241,7 @@ def build_model(
     "The recipe's network, with the standardisation inside, ready to fit."
     recipe = task.recipe
     bands, frames, channels = task.data.X.shape[1:]
-    if recipe.shorter:
+    if recipe.extra_windows:
         frames = None  # windows of several lengths
     network = NETWORKS[recipe.network](task.n_labels, input_shape=(bands, frames, channels))
     stats = feature_stats(task.data.X, task.train, axis=recipe.standardize)
@@ -265,7 +264,7 @@ def early_stopping_callbacks(
     best = str(task.folder / 'best.keras')
     return [
         keras.callbacks.ModelCheckpoint(best, monitor='val_loss', save_best_only=True),
-        keras.callbacks.EarlyStopping(monitor='val_loss', patience=task.recipe.patience),
+        keras.callbacks.EarlyStopping(monitor='val_loss', patience=PATIENCE),
         keras.callbacks.TensorBoard(log_dir=str(logs), write_graph=True),
         keras.callbacks.CSVLogger(str(task.folder / 'history.csv')),
     ]
@@ -354,8 +353,8 @@ def training_batches(
         X.store,
         task.train,
         task.data.targets,
-        frames=(X.frames, *map(recipe.count_frames, recipe.shorter)),
-        short=X.short,
+        frames=(X.frames, *map(recipe.count_frames, recipe.extra_windows)),
+        fill=X.fill,
         batch_size=recipe.batch_size,
         seed=task.seed,
         augment=recipe.augment,
@@ -367,7 +366,7 @@ def unchanged_batches(
 ) -> AugmentedRows:
     "The same clips in the same order, windows of one length, and nothing done to them."
     return training_batches(
-        replace(task, recipe=replace(task.recipe, augment=Augment(), shorter=()))
+        replace(task, recipe=replace(task.recipe, augment=Augment(), extra_windows=()))
     )
 
 def run_epochs(
@@ -403,8 +402,7 @@ def run_epochs(
 def train_network(
     task: FoldTask,  # One training, with labels as they are
     *,
-    logs: Path
-    | None = None,  # Another place for TensorBoard's files than the task's folder
+    logs: Path | None = None,  # Another place for TensorBoard's files than the task's folder
     callbacks: Sequence[keras.callbacks.Callback] = (),  # To be called besides
 ) -> keras.Model:  # Not compiled
     "Train from scratch, or from a checkpoint, and reload the epoch that counts."
@@ -422,8 +420,8 @@ def train_network(
     model = keras.saving.load_model(task.folder / name, compile=False)
     if half:
         model = to_float32(model, task)
-    if recipe.settle:
-        recalibrate_batch_norm(model, unchanged_batches(task), recipe.settle)
+    if recipe.batch_norm_passes:
+        recalibrate_batch_norm(model, unchanged_batches(task), recipe.batch_norm_passes)
     return model
 
 # %% ../nbs/06d_fitting.ipynb #45ec7126
@@ -450,8 +448,8 @@ def short_task(
     name: str,  # Of the folder within the task's
 ) -> FoldTask:
     "A training of the recipe's share of the epochs, which picks nothing."
-    epochs = math.ceil(task.recipe.doubt * task.recipe.count_epochs(len(train)))
-    recipe = replace(task.recipe, doubt=0.0, epochs=epochs, least_steps=0)
+    epochs = math.ceil(task.recipe.relabel_epochs * task.recipe.count_epochs(len(train)))
+    recipe = replace(task.recipe, relabel_epochs=0.0, epochs=epochs, min_steps=0)
     folder = task.folder / name
     return replace(task, recipe=recipe, train=train, validation=train[:1], folder=folder)
 
@@ -491,11 +489,8 @@ def relabel(
 def fit_fold(
     task: FoldTask,  # What to learn from, how, and where it is kept
     *,
-    logs: Path
-    | None = None,  # Another place for TensorBoard's files than the task's folder
-    callbacks: Sequence[
-        keras.callbacks.Callback
-    ] = (),  # To be called besides, in each training
+    logs: Path | None = None,  # Another place for TensorBoard's files than the task's folder
+    callbacks: Sequence[keras.callbacks.Callback] = (),  # To be called besides, in each training
 ) -> keras.Model:  # Not compiled
     """Train one network from scratch, and reload the epoch that counts.
 
@@ -513,6 +508,8 @@ def fit_fold(
     """
     task.folder.mkdir(parents=True, exist_ok=True)
     if task.relabels:
-        all_mixed = replace(task.recipe, augment=replace(task.recipe.augment, unmixed=0.0))
+        all_mixed = replace(
+            task.recipe, augment=replace(task.recipe.augment, solo_share=0.0)
+        )
         task = relabel(replace(task, recipe=all_mixed), callbacks=callbacks)
     return train_network(task, logs=logs, callbacks=callbacks)

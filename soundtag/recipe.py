@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from .audio import seconds_to_samples
-from .augmentation import SHORT, Augment
-from .mfcc import MFCC, LogMel
+from .augmentation import FILLS, Augment, current_augment
+from .mfcc import MFCC, LogMel, from_settings
 from .model import pooled_cnn, post_cnn, strong_cnn
 
 # %% ../nbs/06c_recipe.ipynb #726e8484
@@ -31,6 +31,12 @@ NETWORKS = {
     'pooled_cnn': pooled_cnn,
     'strong_cnn': strong_cnn,
 }  # What a recipe may name: functions of (n_labels, input_shape=…)
+EPOCH_FROM = (
+    'test_fold',
+    'validation_fold',
+    'last',
+)  # Whose loss picks the epoch: the scored fold's, an inner one's, or nobody's
+PATIENCE = 5  # Epochs without a lower validation loss before a training stops that picks one
 MIN_FRAMES = 16  # Of a window: the networks halve it four times
 MIN_UNVERIFIED = 0.1  # Share of the clips from which on it is worth it to learn three times
 
@@ -41,17 +47,19 @@ def check_recipe(
     r = recipe
     if r.network not in NETWORKS:
         raise RunError(f'network={r.network!r}: choose one of {", ".join(NETWORKS)}')
-    if r.watch not in ('scored', 'inner', 'none'):
-        raise RunError(f'watch={r.watch!r}: choose scored, inner or none')
-    if r.short not in SHORT:
-        raise RunError(f'short={r.short!r}: choose one of {", ".join(SHORT)}')
-    for field in ('batch_size', 'epochs', 'patience', 'crops'):
+    if r.epoch_from not in EPOCH_FROM:
+        raise RunError(
+            f'epoch_from={r.epoch_from!r}: choose one of {", ".join(EPOCH_FROM)}'
+        )
+    if r.fill not in FILLS:
+        raise RunError(f'fill={r.fill!r}: choose one of {", ".join(FILLS)}')
+    for field in ('batch_size', 'epochs', 'test_windows'):
         if getattr(r, field) < 1:
             raise RunError(f'{field}={getattr(r, field)}: give 1 or more')
-    if not 0 <= r.doubt <= 1 or r.doubt and r.watch != 'none':
+    if not 0 <= r.relabel_epochs <= 1 or r.relabel_epochs and r.epoch_from != 'last':
         raise RunError(
-            f'doubt={r.doubt}: give 0 (believe all labels) to 1, a share of the epochs; '
-            'it takes watch=none'
+            f'relabel_epochs={r.relabel_epochs}: give 0 (believe all labels) to 1, '
+            'a share of the epochs; it takes epoch_from=last'
         )
     if r.window is None:
         check_without_window(r)
@@ -62,21 +70,23 @@ def check_without_window(
     recipe: 'Recipe',  # One whose window is the whole clip
 ) -> None:
     "Refuse what only windows can have."
-    if recipe.crops > 1 or recipe.augment != Augment() or recipe.shorter:
-        raise RunError('crops, shorter and augment change windows: give window, in seconds')
-    if recipe.settle:
-        raise RunError('settle passes windows through: give window, in seconds')
+    if recipe.test_windows > 1 or recipe.augment != Augment() or recipe.extra_windows:
+        raise RunError(
+            'test_windows, extra_windows and augment change windows: give window, in seconds'
+        )
+    if recipe.batch_norm_passes:
+        raise RunError('batch_norm_passes passes windows through: give window, in seconds')
 
 def check_windows(
     recipe: 'Recipe',  # One with a window
 ) -> None:
     "Refuse windows that are longer than the longest, or too short for the networks."
-    if any(not 0 < seconds < recipe.window for seconds in recipe.shorter):
+    if any(not 0 < seconds < recipe.window for seconds in recipe.extra_windows):
         raise RunError(
-            f'shorter={recipe.shorter}: give lengths above 0 and below window={recipe.window}, '
-            'in seconds'
+            f'extra_windows={recipe.extra_windows}: give lengths above 0 and below '
+            f'window={recipe.window}, in seconds'
         )
-    for seconds in (recipe.window, *recipe.shorter):
+    for seconds in (recipe.window, *recipe.extra_windows):
         if recipe.count_frames(seconds) < MIN_FRAMES:
             raise RunError(
                 f'windows of {seconds} s have fewer than {MIN_FRAMES} frames, and the networks '
@@ -98,45 +108,41 @@ class Recipe:
 
     name: str  # What it is called in a command and in results
     features: MFCC | LogMel = MFCC(sr=44100, n_mfcc=40, hop_length=512)  # As in chapter 04
-    seconds: float | None = (
-        2.0  # Sound taken from each clip once and for all, in s; None: all
-    )
-    window: float | None = (
-        None  # Of that, s heard at once, cut anew in each epoch; None: everything
-    )
-    shorter: tuple = ()  # Shorter windows, in s, that batches of training have in turn with it
-    silence: float | None = (
-        None  # Both ends are cut where so many dB below the loudest; None: kept
-    )
-    short: str = 'repeat'  # What fills the window of a shorter clip, one of `SHORT`
-    crops: int = (
-        1  # Windows of a clip whose probabilities are averaged (test-time augmentation)
-    )
+    seconds: float | None = 2.0  # Sound taken from each clip once and for all, in s; None: all
+    window: float | None = None  # Of that, s heard at once, cut anew in each epoch; None: everything
+    extra_windows: tuple = ()  # Shorter ones, in s, that batches of training have in turn with it
+    trim_db: float | None = None  # Ends so many dB below the loudest are cut; None: kept
+    fill: str = 'repeat'  # What fills the window of a shorter clip, one of `FILLS`
+    test_windows: int = 1  # Per clip; their probabilities are averaged
     augment: Augment = Augment()  # What else is changed in each epoch; takes a window
     network: str = 'post_cnn'  # A name in `NETWORKS`
     standardize: tuple = (0,)  # Axes of (clips, n_coef, frames, 1) that statistics go over
     batch_size: int = 64  # Clips a step
     learning_rate: float = 1e-3  # Adam's
-    cosine: bool = (
-        False  # Whether it rises over the first twentieth of the steps and then falls to 0
-    )
-    weight_decay: float = (
-        0.0  # AdamW's: share of each weight taken away per step, × learning rate
-    )
+    cosine: bool = False  # Whether it rises over the first twentieth of the steps and then falls to 0
+    weight_decay: float = 0.0  # AdamW's: share of each weight taken away per step, × learning rate
     label_smoothing: float = 0.0  # Share of each target spread evenly over all labels
     epochs: int = 30  # At most
-    least_steps: int = 0  # More epochs for small sets, until there are so many steps
-    doubt: float = 0.0  # Share of the epochs spent on checking unverified labels; 0: off
-    settle: int = (
-        0  # Passes over unchanged clips, after training, for batch normalisation's means
-    )
-    patience: int = 5  # Epochs without a lower validation loss before it stops
-    watch: str = (
-        'scored'  # Fold that picks the epoch: the scored one, an inner one, or none
-    )
+    min_steps: int = 0  # More epochs for small sets, until there are so many steps
+    relabel_epochs: float = 0.0  # Share of the epochs spent on checking unverified labels; 0: off
+    batch_norm_passes: int = 0  # Passes over unchanged clips, after training, for its means
+    epoch_from: str = 'test_fold'  # Whose loss picks the epoch, one of `EPOCH_FROM`
 
     def __post_init__(self):
         check_recipe(self)
+
+    @classmethod
+    def from_settings(cls, settings: dict) -> 'Recipe':
+        "What `settings` describe, those of earlier versions among them."
+        current = current_settings(settings)
+        current['features'] = from_settings(current['features'])
+        current['augment'] = Augment.from_settings(current.get('augment', {}))
+        for name in ('standardize', 'extra_windows'):
+            current[name] = tuple(current.get(name, getattr(cls, name)))
+        try:
+            return cls(**current)
+        except TypeError as e:
+            raise RunError(f'these settings are of no recipe ({e})') from None
 
     @property
     def settings(self) -> dict:
@@ -145,7 +151,7 @@ class Recipe:
         plain['features'] = self.features.settings
         plain['augment'] = self.augment.settings
         plain['standardize'] = list(self.standardize)
-        plain['shorter'] = list(self.shorter)
+        plain['extra_windows'] = list(self.extra_windows)
         return plain
 
     @property
@@ -156,7 +162,7 @@ class Recipe:
     @property
     def picks_epoch(self) -> bool:
         "Whether the epoch with the lowest validation loss counts; else it is the last one."
-        return self.watch != 'none'
+        return self.epoch_from != 'last'
 
     def count_frames(self, seconds: float) -> int:
         "Frames of so many seconds of sound."
@@ -165,11 +171,13 @@ class Recipe:
     def count_epochs(self, n_clips: int) -> int:
         "Epochs of a training on so many clips, at most."
         steps_per_epoch = -(-n_clips // self.batch_size)
-        return max(self.epochs, -(-self.least_steps // steps_per_epoch))
+        return max(self.epochs, -(-self.min_steps // steps_per_epoch))
 
     def relabels(self, train: np.ndarray, unverified: np.ndarray) -> bool:
         "Whether so many of the clips to learn from are unverified that their labels are checked."
-        return self.doubt > 0 and bool(np.isin(train, unverified).mean() >= MIN_UNVERIFIED)
+        if not self.relabel_epochs:
+            return False
+        return bool(np.isin(train, unverified).mean() >= MIN_UNVERIFIED)
 
 # %% ../nbs/06c_recipe.ipynb #a3c1e0db
 RECIPES = {
@@ -181,9 +189,9 @@ RECIPES = {
         ),
         seconds=None,
         window=5.0,
-        shorter=(2.0,),
-        silence=60,
-        crops=5,
+        extra_windows=(2.0,),
+        trim_db=60,
+        test_windows=5,
         augment=Augment(
             time_shift=0.5,
             freq_shift=3,
@@ -191,7 +199,7 @@ RECIPES = {
             tilt=6,
             mixup=1,
             cutmix=0.5,
-            unmixed=0.5,
+            solo_share=0.5,
             freq_mixstyle=0.8,
         ),
         network='strong_cnn',
@@ -202,12 +210,57 @@ RECIPES = {
         weight_decay=0.02,
         label_smoothing=0.1,
         epochs=40,
-        least_steps=1200,
-        doubt=0.5,
-        settle=2,
-        watch='none',
+        min_steps=1200,
+        relabel_epochs=0.5,
+        batch_norm_passes=2,
+        epoch_from='last',
     ),
 }
+
+# %% ../nbs/06c_recipe.ipynb #a3c1e0e0
+OLD_NAMES = {
+    'watch': 'epoch_from',
+    'doubt': 'relabel_epochs',
+    'settle': 'batch_norm_passes',
+    'crops': 'test_windows',
+    'shorter': 'extra_windows',
+    'short': 'fill',
+    'silence': 'trim_db',
+    'least_steps': 'min_steps',
+}  # In earlier versions → today
+OLD_VALUES = {
+    'scored': 'test_fold',
+    'inner': 'validation_fold',
+    'none': 'last',
+}  # Of epoch_from
+
+def current_settings(
+    settings: dict,  # Of a recipe, by any version
+) -> dict:  # As `Recipe.settings` has them
+    "Settings under the names of today, without those that say nothing any more."
+    current = {OLD_NAMES.get(name, name): value for name, value in settings.items()}
+    if current.get('patience') == PATIENCE:
+        del current['patience']
+    if 'epoch_from' in current:
+        current['epoch_from'] = OLD_VALUES.get(current['epoch_from'], current['epoch_from'])
+    if 'augment' in current:
+        current['augment'] = current_augment(current['augment'])
+    return current
+
+def current_record(
+    found: object,  # Content of a JSON file: a run's configuration, a result, a book of results
+) -> object:  # The same, with every recipe in it under the names of today
+    "What earlier versions wrote, as today's would."
+    if isinstance(found, list):
+        return [current_record(value) for value in found]
+    if not isinstance(found, dict):
+        return found
+    found = {name: current_record(value) for name, value in found.items()}
+    if 'features' in found and 'network' in found:
+        return current_settings(found)
+    if 'gain' in found and 'mixup' in found:
+        return current_augment(found)
+    return found
 
 # %% ../nbs/06c_recipe.ipynb #74307ae3
 def get_recipe(
@@ -223,4 +276,4 @@ def get_recipe(
         recipe = RECIPES[recipe]
     if epochs is None:
         return recipe
-    return replace(recipe, epochs=epochs, least_steps=0)
+    return replace(recipe, epochs=epochs, min_steps=0)

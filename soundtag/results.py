@@ -26,7 +26,7 @@ from .dataset import Clips, load_clips
 from .files import write_file
 from .metrics import MEASURES, accuracy, average_precision, geometric_mean, mean_std
 from .store import prepare_data
-from .recipe import RECIPES, RunError
+from .recipe import RECIPES, RunError, current_settings
 from .training import split_rows
 
 if TYPE_CHECKING:
@@ -96,6 +96,11 @@ def _parse_json(path):
     "The content of a JSON file."
     return json.loads(path.read_text('utf-8'))
 
+def _read_config(path):
+    "The content of config.json, with the recipe's settings under the names of today."
+    config = _parse_json(path)
+    return config | {'recipe': current_settings(config['recipe'])}
+
 def _read_table(path):
     "A CSV file of names, all of it text."
     return pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -142,7 +147,7 @@ def load_run(
             f'{out}: holds no run (no config.json); '
             f'make one with "soundtag train DATA --out {out}"'
         )
-    config = read_part(out / 'config.json', _parse_json)
+    config = read_part(out / 'config.json', _read_config)
     labels = read_part(out / 'labels.json', _parse_json)
     folds = read_part(out / 'folds.csv', _read_folds)
     numbers = sorted(folds.unique().tolist())
@@ -268,15 +273,15 @@ def linear_baseline(
 
 # %% ../nbs/08_results.ipynb #f2ab93f8
 def _epoch_choice(recipe):
-    "What picked a fold's epoch: the fold that is 'scored', an 'inner' one, or 'none'."
-    return recipe['watch']
+    "What picked a fold's epoch: 'test_fold', 'validation_fold' or 'last'."
+    return current_settings(recipe)['epoch_from']
 
 def kept_epochs(
     curves: dict,  # fold → measure → its values, one per epoch
     recipe: dict,  # Settings of the recipe
 ) -> dict:  # fold → epoch, counted from 1
     "The epoch each fold's model is from: that of the lowest validation loss, or the last."
-    if _epoch_choice(recipe) == 'none':
+    if _epoch_choice(recipe) == 'last':
         return {k: len(curve['val_loss']) for k, curve in curves.items()}
     return {k: int(np.argmin(curve['val_loss'])) + 1 for k, curve in curves.items()}
 
@@ -357,9 +362,7 @@ def label_table(
     y: np.ndarray,  # Label index, shape (clips,)
     probabilities: np.ndarray,  # Out-of-fold probabilities (clips, labels)
     labels: list[str],  # Label names
-) -> list[
-    dict
-]:  # A dict a label: 'label', 'n', 'ap', which is None for a label without a clip
+) -> list[dict]:  # A dict a label: 'label', 'n', 'ap', which is None for a label without a clip
     "Clips and average precision of each label, all folds together."
     rows = []
     counts = np.bincount(y, minlength=len(labels))
@@ -541,7 +544,7 @@ def plot_curves(
     """Learning curves of every fold, a dot at the epoch kept; for accuracy with the gap marked.
 
     >>> curve = {'loss': [2.0, 1.0], 'val_loss': [2.0, 3.0]}
-    >>> ax = plot_curves({'recipe': {'watch': 'none'}, 'curves': {'0': curve}}, 'loss')
+    >>> ax = plot_curves({'recipe': {'epoch_from': 'last'}, 'curves': {'0': curve}}, 'loss')
     >>> ax.get_ylabel()
     'cross entropy [nat]'
     """

@@ -30,6 +30,7 @@ from soundtag.recipe import (
     RECIPES,
     Recipe,
     RunError,
+    current_record,
     get_recipe,
 )  # RECIPES before all: users look here
 from .store import FeatureStore, prepare_data
@@ -41,26 +42,24 @@ import keras  # after soundtag.model, which tells TensorFlow to use oneDNN
 def split_rows(
     fold: Sequence[int],  # Fold of each clip, shape (clips,)
     k: int,  # Fold to score
-    watch: str,  # What picks the epoch, as in `Recipe`: 'scored', 'inner' or 'none'
-) -> tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]:  # Rows to train on, to validate on, to score
+    epoch_from: str,  # As in `Recipe`: 'test_fold', 'validation_fold' or 'last'
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # Rows to train on, to validate on, to score
     """Which clips play which part while fold `k` is held out.
 
     `RunError` if the folds are too few for an inner one.
 
-    >>> split_rows([0, 1, 2, 0, 1, 2], 2, 'inner')
+    >>> split_rows([0, 1, 2, 0, 1, 2], 2, 'validation_fold')
     (array([1, 4]), array([0, 3]), array([2, 5]))
     """
     fold = np.asarray(fold)
     ks = sorted(set(fold))
     scored = np.flatnonzero(fold == k)
-    if watch != 'inner':
+    if epoch_from != 'validation_fold':
         return np.flatnonzero(fold != k), scored, scored
     if len(ks) < 3:
         raise RunError(
-            'watch=inner takes a fold to train on, one to watch and one to score, '
-            f'and there are {len(ks)} folds; make more'
+            'epoch_from=validation_fold takes a fold to train on, one to validate on and one to '
+            f'score, and there are {len(ks)} folds; make more'
         )
     inner = ks[(ks.index(k) + 1) % len(ks)]
     train = np.flatnonzero((fold != k) & (fold != inner))
@@ -95,11 +94,11 @@ def versions() -> dict[str, str]:
 
 # %% ../nbs/07_training.ipynb #f915c1ca
 SELECTION = {
-    'scored': "each fold's epoch is picked on the very clips it is scored on, as in the post: "
+    'test_fold': "each fold's epoch is picked on the very clips it is scored on, as in the post: "
     'the estimate is optimistic',
-    'inner': "each fold's epoch is picked on another fold, left out of training: "
+    'validation_fold': "each fold's epoch is picked on another fold, left out of training: "
     'nothing is picked on the scored clips',
-    'none': 'the number of epochs is settled beforehand and the last weights count: '
+    'last': 'the number of epochs is settled beforehand and the last weights count: '
     'nothing is picked',
 }
 
@@ -124,7 +123,7 @@ def run_config(
     "All that decides the numbers of a run."
     return {
         'recipe': recipe.settings,
-        'selection': SELECTION[recipe.watch],
+        'selection': SELECTION[recipe.epoch_from],
         'data': data_of(clips) | {'root': str(Path(clips.root).resolve())},
         'folds': {'number': int(folds), 'kind': kind},
         'seed': int(seed),
@@ -137,7 +136,9 @@ def config_differences(
     new: dict,  # Another
 ) -> list[str]:  # Like ['seed: 0 there, 1 here']
     "What two runs do not have in common."
-    a, b = (pd.json_normalize(c, sep=' ').iloc[0].to_dict() for c in (old, new))
+    a, b = (
+        pd.json_normalize(current_record(c), sep=' ').iloc[0].to_dict() for c in (old, new)
+    )
     ignored = 'data root', 'selection'
     names = [n for n in a | b if a.get(n) != b.get(n) and n not in ignored]
     if 'data fingerprint' in names:
@@ -220,7 +221,7 @@ def assign_folds(
     clips: Clips,  # The training ones count
     folds: int,  # How many, unless the data set has its own
     kind: str,  # Kind of folds, see `make_folds`
-    watch: str,  # What picks the epoch, as in `split_rows`
+    epoch_from: str,  # What picks the epoch, as in `split_rows`
     seed: int,  # Of the shuffle
 ) -> pd.Series:  # fname → fold
     "The folds of a run, or one clear error why there can't be any."
@@ -235,7 +236,7 @@ def assign_folds(
             f'{shorten(labels)}; a network needs 2 labels or more to choose from, add clips'
         )
     fold = make_folds(clips, folds, kind=kind, seed=seed)
-    split_rows(fold, fold.iloc[0], watch)
+    split_rows(fold, fold.iloc[0], epoch_from)
     return fold
 
 # %% ../nbs/07_training.ipynb #36949573
@@ -263,17 +264,15 @@ def clip_windows(
     if recipe.window is None:
         frames = recipe.frames if recipe.seconds else store.array().shape[2]
         return ClipWindows(store, frames)
-    if recipe.silence is not None:
-        store = trim_frames(store, recipe.silence)
-    return ClipWindows(store, recipe.frames, short=recipe.short)
+    if recipe.trim_db is not None:
+        store = trim_frames(store, recipe.trim_db)
+    return ClipWindows(store, recipe.frames, fill=recipe.fill)
 
 def load_run_data(
     clips: Clips,  # Training and test
     recipe: Recipe,  # Says what is heard
     seed: int,  # Of the random offsets
-    cache: str
-    | os.PathLike
-    | None = None,  # Folder of the feature store; None: the user's cache
+    cache: str | os.PathLike | None = None,  # Folder of the feature store; None: the user's cache
     progress: bool = True,  # Show a bar
 ) -> RunData:
     "Features and targets, once for all folds."
@@ -391,7 +390,7 @@ def make_task(
     folder: str | os.PathLike,  # Where the training keeps its files
 ) -> FoldTask:
     "The training of one fold."
-    train, validation, _ = split_rows(fold, k, recipe.watch)
+    train, validation, _ = split_rows(fold, k, recipe.epoch_from)
     return FoldTask(
         data=data,
         recipe=recipe,
@@ -410,9 +409,7 @@ def run_fold(
     "Train fold `k` and predict with it; its last file appears when all the others are there."
     logs = out / f'logs/fold_{k}'
     before = bar.n
-    if (
-        task.recipe.picks_epoch
-    ):  # what picks an epoch remembers nothing of a killed training
+    if task.recipe.picks_epoch:  # what picks an epoch remembers nothing of a killed training
         for folder in (task.folder, logs):
             shutil.rmtree(folder, ignore_errors=True)
     task.folder.mkdir(parents=True, exist_ok=True)
@@ -519,9 +516,7 @@ def train_folds(
     *,
     kind: str = 'auto',  # Kind of folds, see `make_folds`
     epochs: int | None = None,  # At most so many; None: as the recipe has it
-    cache: str
-    | os.PathLike
-    | None = None,  # Folder of the feature store; None: the user's cache
+    cache: str | os.PathLike | None = None,  # Folder of the feature store; None: the user's cache
     progress: bool = True,  # Show a bar, and a line a fold
 ) -> Path:  # Folder of the run
     """Cross-validate a recipe: a model a fold, each clip predicted by the one that did not see it.
@@ -540,12 +535,12 @@ def train_folds(
     """
     recipe = get_recipe(recipe, epochs)
     out = Path(out)
-    number = assign_folds(clips, folds, kind, recipe.watch, seed).nunique()
+    number = assign_folds(clips, folds, kind, recipe.epoch_from, seed).nunique()
     config = run_config(clips, recipe, number, kind, seed)
     with run_lock(out), explain_full_disk(out):
         check_folder(out, config)
         data = load_run_data(clips, recipe, seed, cache, progress)
-        fold = assign_folds(data.clips, folds, kind, recipe.watch, seed)
+        fold = assign_folds(data.clips, folds, kind, recipe.epoch_from, seed)
         initialise_run_folder(out, config, data, fold, resume_folds=not recipe.picks_epoch)
         tasks = {
             k: make_task(k, fold, data, recipe, seed, out / f'.fold_{k}')

@@ -10,7 +10,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from soundtag.augmentation import (
-    FORMER,
     Augment,
     Batches,
     ClipWindows,
@@ -43,7 +42,7 @@ EVERYTHING = Augment(
     freq_shift=3,
     mixup=0.4,
     cutmix=0.5,
-    unmixed=0.2,
+    solo_share=0.2,
     freq_mixstyle=0.7,
     time_mask=0.2,
     freq_mask=0.2,
@@ -270,7 +269,7 @@ def test_a_crop_is_a_piece_of_the_clip_or_the_clip_again_and_again(store, size, 
     rng = np.random.default_rng(seed)
     i = rng.integers(0, len(store.frames), 10)
     at = window_starts(store.frames[i], size, rng.random(10))
-    repeated, padded = crop(store, i, at, size), crop(store, i, at, size, short='pad')
+    repeated, padded = crop(store, i, at, size), crop(store, i, at, size, fill='pad')
     for k, (x, p) in enumerate(zip(repeated, padded)):
         whole = clip(store, i[k])
         n = whole.shape[1]
@@ -296,7 +295,7 @@ def test_evenly_spread_windows_reach_both_ends(length, size, n):
 @quick
 @given(store=ragged(), size=st.integers(1, 60), place=st.floats(0, 1))
 def test_still_windows_are_crops_at_one_place(store, size, place):
-    windows = ClipWindows(store, size, short='pad').at(place)
+    windows = ClipWindows(store, size, fill='pad').at(place)
     rows = np.arange(len(store.frames))
     start = window_starts(store.frames, size, place)
     assert windows.shape == (len(rows), store.rows.shape[1], size, 1) and len(windows) == len(rows)
@@ -394,7 +393,7 @@ def test_unmixed_clips_are_as_if_nothing_were_mixed_and_the_others_as_if_all_wer
     half, none, every = (
         Augment(tilt=6, **options)(X, y, np.random.default_rng(seed))
         for options in (
-            {'mixup': 1, 'cutmix': 0.5, 'unmixed': 0.5},
+            {'mixup': 1, 'cutmix': 0.5, 'solo_share': 0.5},
             {},
             {'mixup': 1, 'cutmix': 0.5},
         )
@@ -450,15 +449,17 @@ def test_mixup_weights_are_beta():
 
 
 def test_settings_survive_json():
-    for a in (Augment(), EVERYTHING, Augment(mixup=1, match=False)):
+    for a in (Augment(), EVERYTHING, Augment(mixup=1, match_level=False)):
         back = json.loads(json.dumps(a.settings))
         assert Augment.from_settings(back) == a and hash(a) == hash(replace(a))
-        assert set(a.settings) == {f.name for f in fields(Augment)} | set(FORMER)
+        assert set(a.settings) == {f.name for f in fields(Augment)}
 
 
 def test_settings_of_earlier_versions_are_read_where_they_can_be_had():
-    recorded = {'gain': 6, 'mixup': 1, 'noise_snr': None, 'masks': 2, 'fill': 'mean'}
-    assert Augment.from_settings(recorded) == Augment(gain=6, mixup=1)
+    dropped = {'noise_snr': None, 'masks': 2, 'fill': 'mean'}
+    recorded = {'gain': 6, 'mixup': 1, 'unmixed': 0.5, 'match': False} | dropped
+    now = Augment(gain=6, mixup=1, solo_share=0.5, match_level=False)
+    assert Augment.from_settings(recorded) == now
     for other in ({'noise_snr': [10, 40]}, {'masks': 1}, {'fill': 'min'}):
         with pytest.raises(ValueError, match=next(iter(other))):
             Augment.from_settings(recorded | other)
@@ -474,7 +475,7 @@ DRAWN = {
             'freq_shift': 2,
             'mixup': 1,
             'cutmix': 0.5,
-            'unmixed': 0.5,
+            'solo_share': 0.5,
             'freq_mixstyle': 0.5,
             'time_mask': 0.13,
             'freq_mask': 0.125,
@@ -484,7 +485,7 @@ DRAWN = {
         [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
     ),
     'mixed': (
-        {'mixup': 0.4, 'match': False, 'time_mask': 0.13},
+        {'mixup': 0.4, 'match_level': False, 'time_mask': 0.13},
         0.5843783720353465,
         [-13.8239, -26.07056, -30.15911],
         [0.0, 0.0, 0.0, 0.0, 0.0, 0.00023, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.99977, 0.0],
@@ -520,8 +521,8 @@ def test_no_number_moves(name):
         dict(mixup=-0.1),
         dict(cutmix=1.1),
         dict(cutmix=0.5),
-        dict(unmixed=0.5),
-        dict(unmixed=2, mixup=1),
+        dict(solo_share=0.5),
+        dict(solo_share=2, mixup=1),
         dict(time_mask=1.1),
         dict(freq_mask=-1),
     ],
@@ -550,10 +551,10 @@ def batches(store, rows=None, **options):
     size=st.integers(1, 5),
     seed=st.integers(0, 2**31),
     epoch=st.integers(0, 500),
-    short=st.sampled_from(['repeat', 'pad']),
+    fill=st.sampled_from(['repeat', 'pad']),
 )
-def test_an_epoch_has_each_clip_once_and_its_windows_are_its_own(store, size, seed, epoch, short):
-    b = batches(store, batch_size=size, seed=seed, epoch=epoch, short=short)
+def test_an_epoch_has_each_clip_once_and_its_windows_are_its_own(store, size, seed, epoch, fill):
+    b = batches(store, batch_size=size, seed=seed, epoch=epoch, fill=fill)
     seen = list(b)
     assert len(seen) == len(b) == -(-len(store.frames) // size)
     X, y = (np.concatenate(x) for x in zip(*seen))
@@ -646,7 +647,7 @@ def test_batches_refuse_what_makes_no_sense():
         (dict(rows=[]), 'rows is empty'),
         (dict(frames=0), 'frames=0: give'),
         (dict(batch_size=0), 'batch_size=0: give'),
-        (dict(short='loop'), "'loop': give"),
+        (dict(fill='loop'), "'loop': give"),
     ):
         with pytest.raises(ValueError, match=words):
             batches(store, **bad)

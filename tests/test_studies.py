@@ -1,6 +1,8 @@
 "The laboratory: studies that are resumed, refuse other settings, and write results of one form."
 
 import json
+import subprocess
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from importlib import import_module
@@ -97,6 +99,23 @@ def test_the_command_hands_over_what_was_measured(clips, tmp_path, monkeypatch, 
     assert code == 0 and json.loads(out) == {'what': name, 'clips': len(clips)}
     code, out, _ = command(name, clips.root, '--out', tmp_path / 'b.json')
     assert code == 0 and out == f'{tmp_path / "b.json"}\n'
+
+
+@pytest.mark.parametrize('name', ['bundled', 'distance'])
+def test_a_model_goes_beside_its_result(clips, tmp_path, monkeypatch, name):
+    asked = []
+    function = f'soundtag.studies.{STUDIES[name].function}'
+    monkeypatch.setattr(function, lambda clips, **options: asked.append(options) or {})
+    assert command(name, clips.root, '--out', tmp_path / 'b.json')[0] == 0
+    assert command(name, clips.root)[0] == 0
+    with_file, without = asked
+    assert with_file['folder'] == tmp_path / 'b' and 'folder' not in without
+
+
+def test_the_command_runs_as_a_process():
+    command = [sys.executable, '-m', 'soundtag.studies', 'sing']
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and 'invalid choice' in done.stderr and not done.stdout
 
 
 # The class Study

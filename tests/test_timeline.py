@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from soundtag.audio import AudioError
 from soundtag.cli import main
+from soundtag.console import EVENT_COLUMNS, RowWriter, audacity_line, event_row
 from soundtag.tagging import Calibration, Tagger
-from soundtag.timeline import Timeline, listen, timeline
+from soundtag.timeline import Event, Timeline, Tracker, listen, timeline
 
 SR = 16000
 
@@ -192,6 +193,28 @@ def test_standard_input_is_a_recording_too(model, wav):
         and err.startswith('soundtag: standard input: is not sound')
         and err.count('\n') == 1
     )
+
+
+@pytest.mark.parametrize('form, kept', [('text', 0), ('csv', 0), ('audacity', 0), ('json', 100)])
+def test_only_json_keeps_what_was_written(form, kept, capsys):
+    "A live sound may go on for days."
+    writer = RowWriter(form, EVENT_COLUMNS)
+    event = Event(1.0, 2.0, 'dog', 0.5)
+    for _ in range(100):
+        writer.write([event_row('a.wav', event)], audacity_line(event))
+    assert len(writer._rows) == kept and not writer.failed
+    writer.close()
+    assert capsys.readouterr().out.count('dog') == 100
+
+
+def test_a_gap_ends_an_event_when_it_is_two_seconds_long():
+    loud = np.zeros((600, 1))
+    for gap, number in ((9, 1), (10, 2)):
+        scores = np.zeros((60, 3))
+        scores[[20, 21 + gap], 0] = 1
+        tracker = Tracker(['dog'])
+        assert tracker.max_gap(0) == 9 and tracker.max_gap(2) == 0
+        assert len(tracker.feed(scores, loud) + tracker.close(12.0)) == number
 
 
 @pytest.mark.parametrize('end', ['png', 'svg', 'pdf'])

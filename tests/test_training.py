@@ -19,6 +19,7 @@ from scipy.stats import gmean
 
 import soundtag.files as files
 import soundtag.fitting as fitting
+import soundtag.tagging as tagging
 import soundtag.training as training
 from soundtag.audio import wav_bytes
 from soundtag.augmentation import Augment, ClipWindows, Ragged
@@ -35,7 +36,7 @@ from soundtag.fitting import (
 )
 from soundtag.metrics import geometric_mean
 from soundtag.mfcc import LogMel, MFCC
-from soundtag.recipe import RECIPES, RunError
+from soundtag.recipe import OLD_NAMES, RECIPES, Recipe, RunError, current_record
 from soundtag.tagging import Tagger
 from soundtag.training import split_rows, top3_csv, train_folds
 
@@ -53,11 +54,11 @@ FIXED = replace(
     name='fixed',
     features=LogMel(sr=SR, n_mels=32, n_fft=512, hop_length=125),
     window=0.4,
-    shorter=(0.3,),
-    crops=2,
+    extra_windows=(0.3,),
+    test_windows=2,
     batch_size=8,
     epochs=4,
-    least_steps=0,
+    min_steps=0,
 )
 LABELS = 'buzz', 'hiss', 'low tone'
 
@@ -193,7 +194,7 @@ def test_files_can_be_read_without_soundtag_and_fit_together(finished, clips):
         'number': 2,
         'kind': 'auto',
     }
-    assert config['recipe']['watch'] == 'scored' and 'optimistic' in config['selection']
+    assert config['recipe']['epoch_from'] == 'test_fold' and 'optimistic' in config['selection']
     assert pd.read_csv(finished / 'skipped.csv').empty
 
 
@@ -378,7 +379,7 @@ def test_what_is_scored_changes_no_weight_of_a_fixed_schedule(tmp_path):
         (tmp_path / str(i)).mkdir()
         X = ClipWindows(Ragged.of(sounds), FIXED.frames)
         data = TrainingData(X, targets, unverified=np.arange(10, 40))
-        recipe = replace(FIXED, network='pooled_cnn', shorter=(), epochs=2)
+        recipe = replace(FIXED, network='pooled_cnn', extra_windows=(), epochs=2)
         task = FoldTask(data, recipe, np.arange(20), held, 0, tmp_path / str(i))
         weights.append(fit_fold(task).get_weights())
     for a, b in zip(*weights, strict=True):
@@ -416,7 +417,7 @@ def test_doubting_can_be_killed_at_any_moment(tmp_path):
     "In each of the three trainings: the same weights."
     X, y, _ = banded(24)
     targets = np.eye(3, dtype='float32')[np.where(np.arange(24) % 2, y, (y + 1) % 3)]
-    recipe = replace(FIXED, network='pooled_cnn', shorter=())
+    recipe = replace(FIXED, network='pooled_cnn', extra_windows=())
 
     class Kill(fitting.keras.callbacks.Callback):
         begun = 0
@@ -526,7 +527,9 @@ def test_bad_calls(home, clips, no_work):
     refused('2 labels or more', train, clips.test, home / 'x')
     refused('epochs=0', train, clips, home / 'x', epochs=0)
     refused('seed=-1', train, clips, home / 'x', seed=-1)
-    refused('make more', train, clips, home / 'x', 2, recipe=replace(TINY, watch='inner'))
+    refused(
+        'make more', train, clips, home / 'x', 2, recipe=replace(TINY, epoch_from='validation_fold')
+    )
     assert not (home / 'x').exists()
 
 
@@ -638,7 +641,7 @@ def test_no_window_of_a_clip_lies_on_both_sides():
         [np.full((32, 20 + i), -20 - i / 10, 'float32') for i in range(60)]
     )  # its level tells which clip it is
     for k in range(5):
-        train, _, scored = split_rows(fold, k, 'none')
+        train, _, scored = split_rows(fold, k, 'last')
         levels = {float(store.rows[store.start[i], 0]) for i in train}
         for recipe in (replace(FIXED, augment=Augment()), FIXED):
             data = TrainingData(ClipWindows(store, recipe.frames), np.eye(60, dtype='float32'))
@@ -661,6 +664,65 @@ def test_watching_does_not_change_what_is_learned(tmp_path):
     assert losses[0].loss.equals(losses[1].loss) and not losses[0].val_loss.equals(
         losses[1].val_loss
     )
+
+
+# ── what earlier versions wrote ──────────────────────────────────────────────
+
+OLD = {new: old for old, new in OLD_NAMES.items()}
+OLD_CHOICES = {'test_fold': 'scored', 'validation_fold': 'inner', 'last': 'none'}
+
+
+def as_before(recipe):
+    "The settings of a recipe as version 0.1.0 wrote them."
+    settings = json.loads(json.dumps(recipe.settings))
+    settings['epoch_from'] = OLD_CHOICES[settings['epoch_from']]
+    augment = settings['augment']
+    for old, new in (('unmixed', 'solo_share'), ('match', 'match_level')):
+        augment[old] = augment.pop(new)
+    augment |= {'noise_snr': None, 'masks': 2, 'fill': 'mean'}
+    return {OLD.get(name, name): value for name, value in settings.items()} | {'patience': 5}
+
+
+@pytest.mark.parametrize(
+    'recipe', [*RECIPES.values(), TINY, FIXED, replace(TINY, epoch_from='validation_fold')]
+)
+def test_settings_of_earlier_versions_are_those_of_today(recipe):
+    before = as_before(recipe)
+    assert not set(OLD_NAMES.values()) & set(before)
+    assert Recipe.from_settings(before) == Recipe.from_settings(recipe.settings) == recipe
+    assert current_record({'runs': [{'recipe': before}]}) == {'runs': [{'recipe': recipe.settings}]}
+
+
+def test_settings_that_no_recipe_has_any_more_are_refused():
+    refused('patience', Recipe.from_settings, as_before(TINY) | {'patience': 9})
+    with pytest.raises(ValueError, match='masks=3'):
+        Recipe.from_settings(as_before(FIXED) | {'augment': {'masks': 3}})
+
+
+def test_results_on_record_are_of_the_recipes_of_today():
+    results = Path(__file__).parent.parent / 'nbs/results'
+    for name in ('esc10', 'fsd10'):
+        found = json.loads((results / f'strong_{name}.json').read_text('utf-8'))['recipe']
+        assert Recipe.from_settings(found) == RECIPES['strong']
+
+
+def test_tagging_reads_the_same_old_names():
+    assert tagging.OLD_NAMES.items() <= OLD_NAMES.items()
+
+
+@at_once()
+def test_a_run_of_an_earlier_version_is_resumed(home, clips, finished_at_once):
+    "Its config.json has the old names; it is this very run, and gets today's names."
+    out = home / 'earlier'
+    train(clips, out)
+    config = json.loads((out / 'config.json').read_text('utf-8'))
+    old = config | {'recipe': as_before(TINY)}
+    (out / 'config.json').write_text(json.dumps(old))
+    (out / 'predictions/predictions_1.csv').unlink()
+    refused('recipe epochs: 2 there, 3 here', train, clips, out, epochs=3)
+    train(clips, out)
+    assert numbers(out) == numbers(finished_at_once)
+    assert json.loads((out / 'config.json').read_text('utf-8')) == config
 
 
 @pytest.mark.slow

@@ -4,4 +4,5 @@ import sys
 
 from soundtag.studies.study import main
 
-sys.exit(main())
+if __name__ == '__main__':  # a study's worker processes import this file, too
+    sys.exit(main())

@@ -52,18 +52,18 @@ def ablation_steps(
     return {'post': post} | build_steps(
         post,
         {
-            'fixed schedule': {'watch': 'none'},
-            'a new window each epoch': {'seconds': None, 'window': 2.0, 'short': 'pad'},
-            'settled means': {'settle': strong.settle},
+            'fixed schedule': {'epoch_from': 'last'},
+            'a new window each epoch': {'seconds': None, 'window': 2.0, 'fill': 'pad'},
+            'settled means': {'batch_norm_passes': strong.batch_norm_passes},
             'one mean a coefficient': {'standardize': (0, 2)},
             'log-mel': {'features': strong.features},
-            'five windows averaged': {'crops': 5},
+            'five windows averaged': {'test_windows': 5},
             'windows of 4 s': {'window': 4.0},
-            'silence left out': {'silence': strong.silence},
-            'repeated, not padded': {'short': 'repeat'},
+            'silence left out': {'trim_db': strong.trim_db},
+            'repeated, not padded': {'fill': 'repeat'},
             'pooled, not flattened': {'network': 'pooled_cnn'},
             'the larger network': {'network': 'strong_cnn'},
-            'more steps': {'batch_size': 32, 'epochs': 1, 'least_steps': steps},
+            'more steps': {'batch_size': 32, 'epochs': 1, 'min_steps': steps},
             'AdamW and a cosine': {
                 'cosine': True,
                 'learning_rate': strong.learning_rate,
@@ -74,10 +74,10 @@ def ablation_steps(
             'mixup': {'augment': mixed},
             'masks': {'augment': masked},
             'label smoothing': {'label_smoothing': strong.label_smoothing},
-            'shorter windows, too': {'shorter': strong.shorter},
+            'shorter windows, too': {'extra_windows': strong.extra_windows},
             'frequency shift': {'augment': moved},
             'cutmix': {'augment': replace(moved, cutmix=a.cutmix)},
-            'no masks': {'augment': replace(half, unmixed=0.0)},
+            'no masks': {'augment': replace(half, solo_share=0.0)},
             'windows of 5 s': {'window': strong.window},
             'half unmixed': {'augment': half},
             'another microphone': {'augment': a},
@@ -93,8 +93,8 @@ def score_fold(
     seed,  # The run's
 ):  # fold, clips, accuracy, map3, train_accuracy, seconds
     "Train one network from scratch, and score it on the fold it has not seen."
-    train, _, scored = split_rows(fold, k, recipe.watch)
-    p, _, seconds = fit_and_predict(data, fold, k, recipe, recipe.watch, seed)
+    train, _, scored = split_rows(fold, k, recipe.epoch_from)
+    p, _, seconds = fit_and_predict(data, fold, k, recipe, recipe.epoch_from, seed)
     y = data.targets.argmax(1)
     return {
         'fold': int(k),
@@ -132,7 +132,7 @@ def benchmark_steps(
             entries[name] = {'recipe': settings, 'folds': []}
         done = entries[name]['folds']
         data = load_run_data(clips, recipe, seed, cache, progress)
-        fold = assign_folds(data.clips, 5, 'auto', recipe.watch, seed).to_numpy()
+        fold = assign_folds(data.clips, 5, 'auto', recipe.epoch_from, seed).to_numpy()
         for k in sorted(set(fold))[len(done) :]:
             done.append(score_fold(data, fold, k, recipe, seed))
             study.write()

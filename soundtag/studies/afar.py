@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['far_rooms', 'from_afar', 'tagging_by_distance', 'with_rooms', 'benchmark_far']
 
-# %% ../../nbs/29b_afar.ipynb #4b29b6f4
+# %% ../../nbs/29b_afar.ipynb #003e7707
 import hashlib
 import json
 from dataclasses import asdict, replace

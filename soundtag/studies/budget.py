@@ -158,15 +158,15 @@ CNN6 = Recipe(
     ),
     seconds=None,
     window=5.0,
-    short='pad',
-    augment=Augment(mixup=1, match=False, time_mask=0.13, freq_mask=0.125),
+    fill='pad',
+    augment=Augment(mixup=1, match_level=False, time_mask=0.13, freq_mask=0.125),
     network='cnn6',
     standardize=(0, 2),
     batch_size=32,
-    watch='none',
+    epoch_from='last',
 )
 RIVALS = {
-    'post': replace(RECIPES['post'], watch='none'),
+    'post': replace(RECIPES['post'], epoch_from='last'),
     'raw CNN': RawRecipe('raw CNN', raw_cnn, 16000, 2.0),
     'CNN6': CNN6,
     'ACDNet': RawRecipe('ACDNet', acdnet, 20000, 1.51125, mixed=True, crops=10),
@@ -363,7 +363,9 @@ def build_training(
 
     def predict(rows):
         settled = (
-            recalibrate_batch_norm(model, still, rival.settle) if rival.settle else model
+            recalibrate_batch_norm(model, still, rival.batch_norm_passes)
+            if rival.batch_norm_passes
+            else model
         )
         return predict_clips(settled, data.X, rows, rival)
 
@@ -380,7 +382,7 @@ def timed_fold(
     schedule=None,  # As `TimeBudget`, for a single budget
 ):  # A dict a budget: fold, minutes, seconds, steps, accuracy
     "Train until the time is up, and score what was known at each mark."
-    train, _, scored = split_rows(fold, k, 'none')
+    train, _, scored = split_rows(fold, k, 'last')
     seed = fold_seed(seed, fold, k)
     with deterministic(seed), mixed_precision():
         model, batches, predict = build_training(rival, data, targets, train, seed)
@@ -446,7 +448,7 @@ def benchmark_budget(
     )
     found = study.piece('rivals', {name: [] for name in rivals})
     targets = np.eye(len(clips.labels), dtype='float32')[clips.y]
-    fold = assign_folds(clips, 5, 'auto', 'none', seed).to_numpy()
+    fold = assign_folds(clips, 5, 'auto', 'last', seed).to_numpy()
     heard = {
         name: load_heard(clips, r, seed, cache, progress) for name, r in rivals.items()
     }

@@ -152,7 +152,7 @@ def train_without(
         model = fit_fold(FoldTask(data, recipe, train, train[:1], seed, folder))
     views = [
         predict_rows(model, data.X.at(u), rows, batch_size=recipe.batch_size)
-        for u in np.linspace(0, 1, recipe.crops)
+        for u in np.linspace(0, 1, recipe.test_windows)
     ]
     remaining = ~np.isin(data.clips.labels, names)
     return rows, np.stack(views, 1)[..., remaining]
@@ -204,7 +204,7 @@ def benchmark_unknown(
     )
     found = study.piece('groups', [])
     data = load_run_data(clips, recipe, seed, cache, progress)
-    fold = assign_folds(data.clips, 5, 'auto', recipe.watch, seed).to_numpy()
+    fold = assign_folds(data.clips, 5, 'auto', recipe.epoch_from, seed).to_numpy()
     folds = sorted(set(fold))
     listed = label_groups(clips.labels, groups, seed)
     for i in range(len(found), len(listed)):
@@ -253,10 +253,11 @@ def train_whole(
     "Train one network on every clip."
     from tqdm import tqdm
 
-    if recipe.watch != 'none':
+    if recipe.epoch_from != 'last':
         raise RunError(
-            f'watch={recipe.watch!r}: nothing is left to watch when all clips are learned; '
-            'take a recipe with watch=none'
+            f'epoch_from={recipe.epoch_from!r}: nothing is left to watch '
+            'when all clips are learned; '
+            'take a recipe with epoch_from=last'
         )
     out = Path(out)
     config = run_config(clips.train, recipe, 1, 'none', seed)

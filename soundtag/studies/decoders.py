@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['benchmark_decoders', 'decoder_scores']
 
-# %% ../../nbs/21a_decoders.ipynb #618ac372
+# %% ../../nbs/21a_decoders.ipynb #358e2ee8
 import hashlib
 import importlib.metadata
 import os
@@ -17,7 +17,7 @@ import numpy as np
 from ..audio import audio_seconds, decode
 from .study import Study, ratio, time_in_turn
 
-# %% ../../nbs/21a_decoders.ipynb #f404f6f8
+# %% ../../nbs/21a_decoders.ipynb #deb17655
 def by_soundtag(path):  # Samples, shape (n, channels)
     "Decode as soundtag does."
     return decode(path)[0]
@@ -100,7 +100,7 @@ def time_decoders(
     }
     return {name: 1000 * t / seconds for name, t in time_in_turn(jobs, rounds).items()}
 
-# %% ../../nbs/21a_decoders.ipynb #127a3ed5
+# %% ../../nbs/21a_decoders.ipynb #d5ac95b4
 def benchmark_decoders(
     data,  # Folder with FSDKaggle2018 (wav) and ESC-10 (ogg) in it
     *,

@@ -29,7 +29,7 @@ class FoldKind(NamedTuple):
 
     kind: str  # As `make_folds`, or 'by label': unshuffled, after sorting by label
     folds: int  # How many, unless the data set has its own
-    watch: str = 'scored'  # As `rows_of_fold`: whose loss picks the epoch
+    epoch_from: str = 'test_fold'  # As `rows_of_fold`: whose loss picks the epoch
 
 KINDS = {
     'unshuffled': FoldKind(
@@ -43,7 +43,9 @@ KINDS = {
     'grouped': FoldKind('grouped', 5),
     'official': FoldKind('official', 5),
     'hindsight': FoldKind('auto', 5, 'hindsight'),  # Two folds spared, the scored one picks
-    'inner': FoldKind('auto', 5, 'inner'),  # The same training, the other one picks
+    'inner': FoldKind(
+        'auto', 5, 'validation_fold'
+    ),  # The same training, the other one picks
 }
 
 def folds_by(
@@ -70,12 +72,12 @@ class Fitted(NamedTuple):
 def rows_of_fold(
     fold,  # Fold of each clip
     k,  # The one to score
-    watch,  # As `split_rows`, or 'hindsight': trains as 'inner' does, picks as 'scored' does
+    epoch_from,  # As `split_rows`, or 'hindsight': trains as 'validation_fold' does, picks as 'test_fold'
 ):  # Rows to train on, to validate on, to score
     "Which clips play which part while a fold is held out."
-    if watch != 'hindsight':
-        return split_rows(fold, k, watch)
-    train, _, scored = split_rows(fold, k, 'inner')
+    if epoch_from != 'hindsight':
+        return split_rows(fold, k, epoch_from)
+    train, _, scored = split_rows(fold, k, 'validation_fold')
     return train, scored, scored
 
 def fit_and_predict(
@@ -83,12 +85,12 @@ def fit_and_predict(
     fold,  # Fold of each clip
     k,  # The one to score
     recipe,  # A `Recipe`
-    watch,  # As `rows_of_fold`
+    epoch_from,  # As `rows_of_fold`
     seed,  # The run's
     leave=(),  # Rows to learn nothing from, whatever their fold
 ):  # `Fitted`
     "Train one network, and keep nothing but its predictions."
-    train, validation, _ = rows_of_fold(fold, k, watch)
+    train, validation, _ = rows_of_fold(fold, k, epoch_from)
     train = np.setdiff1d(train, leave)
     seed = fold_seed(seed, fold, k)
     with tempfile.TemporaryDirectory() as folder:
@@ -103,14 +105,14 @@ def cross_validate(
     data,  # `RunData`, training clips alone
     fold,  # Fold of each clip
     recipe,  # A `Recipe`
-    watch,  # As `rows_of_fold`
+    epoch_from,  # As `rows_of_fold`
     seed,  # The run's
 ):  # Measure → {'mean', 'sd', 'folds'}
     "Train and score each fold, and note what the scored clips had in common with the others."
     rows = []
     for k in sorted(set(fold)):
-        train, _, scored = rows_of_fold(fold, k, watch)
-        fitted = fit_and_predict(data, fold, k, recipe, watch, seed)
+        train, _, scored = rows_of_fold(fold, k, epoch_from)
+        fitted = fit_and_predict(data, fold, k, recipe, epoch_from, seed)
         correct = fitted.probabilities.argmax(1) == data.targets.argmax(1)
         rows.append(fold_row(data, train, scored, correct) | {'epoch': fitted.epoch})
     return {name: mean_std(row[name] for row in rows) for name in rows[0]}
@@ -174,9 +176,9 @@ def benchmark_folds(
     metrics = study.piece('metrics', {})
     for name in kinds or possible_kinds(clips):
         if name not in metrics:
-            kind, folds, watch = KINDS[name]
+            kind, folds, epoch_from = KINDS[name]
             fold = folds_by(data.clips, kind, folds, seed)
-            metrics[name] = cross_validate(data, fold, recipe, watch, seed)
+            metrics[name] = cross_validate(data, fold, recipe, epoch_from, seed)
             study.write()
         study.say(f"{clips.name}, {name}: accuracy {metrics[name]['accuracy']['mean']:.1%}")
     return study.result

@@ -47,15 +47,15 @@ def noisy_fold(
     y,  # True label index of each clip
     fold,  # Fold of each clip
     k,  # The one to score
-    recipe,  # A `Recipe`, whose `doubt` counts where labels are doubted
+    recipe,  # A `Recipe`, whose `relabel_epochs` counts where labels are doubted
     way,  # One of `WAYS`
     seed,  # The run's
 ):  # Accuracy on the scored clips, by their true labels
     "Learn from labels some of which are wrong."
-    scored = split_rows(fold, k, recipe.watch)[2]
-    recipe = recipe if way == 'doubted' else replace(recipe, doubt=0.0)
+    scored = split_rows(fold, k, recipe.epoch_from)[2]
+    recipe = recipe if way == 'doubted' else replace(recipe, relabel_epochs=0.0)
     leave = data.unverified if way == 'left out' else ()
-    fitted = fit_and_predict(data, fold, k, recipe, recipe.watch, seed, leave=leave)
+    fitted = fit_and_predict(data, fold, k, recipe, recipe.epoch_from, seed, leave=leave)
     return accuracy(y[scored], fitted.probabilities[scored])
 
 # %% ../../nbs/25_noise.ipynb #54141a40
@@ -103,7 +103,7 @@ def benchmark_noise(
     found = study.piece('shares', {})
     data = load_run_data(clips, recipe, seeds[0], cache, progress)
     y = data.targets.argmax(1)
-    fold = assign_folds(data.clips, 5, 'auto', recipe.watch, seeds[0]).to_numpy()
+    fold = assign_folds(data.clips, 5, 'auto', recipe.epoch_from, seeds[0]).to_numpy()
     for seed, (share, way) in product(seeds, [(0, 'believed'), *product(shares, WAYS)]):
         spoiled = add_label_noise(data, share, seed)
         by_seed = found.setdefault(str(share), {}).setdefault(way, {})

@@ -310,7 +310,7 @@ def benchmark_features(
     study.write()
     return study.result
 
-# %% ../../nbs/21_speed.ipynb #03221fb7
+# %% ../../nbs/21_speed.ipynb #e61890a7
 SR = 44100  # Hz, of the clips that are cut
 
 def write_clips(
@@ -345,7 +345,7 @@ def cut_clips(
     )
     return Clips(table, ['any'], folder, 'cut')
 
-# %% ../../nbs/21_speed.ipynb #4fbbe14b
+# %% ../../nbs/21_speed.ipynb #981232b7
 def descendants(
     pid,  # Of a process
 ):  # Set of process ids
@@ -406,7 +406,7 @@ def preparation_cost(
     assert store.array().shape[0] == len(clips)
     return 1000 * taken / len(clips), watch.peak
 
-# %% ../../nbs/21_speed.ipynb #273a7709
+# %% ../../nbs/21_speed.ipynb #e92727dd
 def benchmark_scale(
     source,  # `Clips` of real recordings, to cut from
     *,
