@@ -48,6 +48,7 @@ class Study:
         resumed: bool = True,  # False: begin anew, whatever the file holds
         **settings,  # What else decides the numbers
     ):
+        from soundtag.recipe import current_record
         from soundtag.training import versions
 
         head = {'what': what, 'data': describe_data(data)}
@@ -57,7 +58,7 @@ class Study:
         self.out = out
         self.key = key
         self.progress = progress
-        self.file = read_json(out, default={}) if out else {}
+        self.file = current_record(read_json(out, default={})) if out else {}
         previous = self.found() if resumed else {}
         self.result = resume(as_json(head), previous, out)
         self.started = time.perf_counter()
