@@ -316,9 +316,7 @@ class AudioSequence(keras.utils.PyDataset):
 # %% ../nbs/06_model.ipynb #b06c67a5
 def _dft_tables(
     n_fft: int,  # Samples a frame
-) -> tuple[
-    list, np.ndarray
-]:  # Complex tables of the steps, shapes (known, new, summed); bin at each place
+) -> tuple[list, np.ndarray]:  # Complex tables of the steps, shapes (known, new, summed); bin at each place
     "The discrete Fourier transform of a real frame as a few products with small tables."
     tables = []
     k = np.zeros(1, int)  # frequencies told apart so far,

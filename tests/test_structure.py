@@ -28,6 +28,39 @@ PEERS = set(
     'essentia kapre torch torchaudio mkl mkl_fft ducc0 pyfftw av miniaudio playwright'.split()
 )
 
+# What each module offers, and nothing else: its `__all__`. A name that somebody needs is added here with a reason.
+PUBLIC = {
+    'files': 'cache_dir file_lock read_json write_file',
+    'audio': 'AudioError PALETTE audio_seconds fix_length load_audio play plot_waveform resample samples_to_seconds seconds_to_samples to_mono use_style wav_bytes',
+    'synthesis': 'INSTRUMENTS Instrument Voice colored_noise perform pluck struck_bar',
+    'stream': 'SILENCE_DB audio_blocks frame_levels windows',
+    'miniset': 'mini_clip',
+    'tables': 'DataError',
+    'dataset': 'Clips count_labels load_clips make_folds mini plot_distribution',
+    'download': 'download',
+    'normalization': 'audio_norm feature_stats loud_span pad_or_repeat trim_silence',
+    'mfcc': 'LogMel MFCC Mel STFT from_settings hz_to_mel mel_filters mel_to_hz',
+    'store': 'FeatureStore StoreError prepare_data',
+    'augmentation': 'Augment Batches ClipWindows crop cutmix freq_mask freq_mixstyle freq_shift gain mixup tilt time_mask time_shift',
+    'model': 'AudioSequence FeatureLayer Standardize pooled_cnn post_cnn raw_cnn standardized strong_cnn',
+    'pretrained': 'Embedding WeightsError download_weights load_weights yamnet',
+    'metrics': 'accuracy average_precision geometric_mean lwlrap map_at_3 mean_std top3_accuracy',
+    'recipe': 'RECIPES Recipe RunError',
+    'fitting': 'FoldTask TrainingData fit_fold',
+    'training': 'split_rows train_folds',
+    'results': 'Run evaluate load_run plot_confusion plot_curves plot_folds plot_labels top_confusions worst_mistakes write_metrics',
+    'report': 'write_report',
+    'tagging': 'Calibration ModelError Tagger load_tagger tag_files',
+    'export': 'export',
+    'timeline': 'Event Timeline draw_timeline listen timeline',
+    'calibration': 'auroc calibration_error cross_calibrate fit_temperature plot_reliability reliability temperature_scale threshold_for_recall',
+    'explain': 'Explanation explain plot_explanation',
+    'rooms': 'ImpulseResponses Room RoomDistribution read_responses simulate_dataset simulate_recording simulate_rooms',
+    'distance': 'DistanceEstimator DistanceRecipe train_distance',
+    'console': '',
+    'cli': 'main',
+}
+
 # Modules that may import Keras at once: whoever imports them is about to train, or reads what was trained.
 HEAVY = {'model', 'recipe', 'fitting', 'training', 'results'}
 
@@ -264,7 +297,7 @@ def test_the_examples_of_the_docstrings_hold(name, tmp_path, monkeypatch):
     module = importlib.import_module(f'soundtag.{name}')
     options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     failed, tried = doctest.testmod(module, optionflags=options)
-    assert not failed and tried
+    assert not failed and (tried or not PUBLIC[name])
 
 
 def test_the_front_door_opens(tmp_path, monkeypatch):
@@ -274,6 +307,11 @@ def test_the_front_door_opens(tmp_path, monkeypatch):
     assert doctest.testmod(soundtag) == (0, 5)
     assert all(callable(getattr(soundtag, name)) for name in soundtag.__all__)
     assert (ROOT / 'soundtag/py.typed').exists()
+
+
+@pytest.mark.parametrize('name', PRODUCT)
+def test_a_module_offers_what_is_listed_and_nothing_else(name):
+    assert set(style.public_names(module_source(name))) == set(PUBLIC[name].split())
 
 
 @pytest.mark.parametrize('name', MODULES)

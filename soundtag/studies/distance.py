@@ -338,7 +338,7 @@ def join_summaries(
 
 RANGING_CARD = """# The ranging model in the box
 
-`soundtag tag FILE --distance` and `Tagger.load(distance=True)` use it. It takes mono sound at \
+`soundtag tag FILE --distance` and `DistanceEstimator.load()` use it. It takes mono sound at \
 {sr:,} Hz, {seconds:g} s at a time, and says how far away its source is, with an interval.
 
 - **Network**: {parameters:,} parameters on {picture}, trained from scratch.
