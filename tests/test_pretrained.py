@@ -273,6 +273,22 @@ def test_two_at_once_fetch_once(server, index, cache):
     assert found == [cache / 'yamnet.h5'] * 2 and server.asked == 1
 
 
+def test_two_processes_fetch_once(server, index, cache):
+    code = (
+        'from dataclasses import replace\n'
+        'from soundtag import pretrained as module\n'
+        f'official = {module.OFFICIAL.url!r}, {module.OFFICIAL.sha256!r}, {module.OFFICIAL.size}\n'
+        'url, digest, size = official\n'
+        'module.OFFICIAL = replace(module.OFFICIAL, url=url, sha256=digest, size=size)\n'
+        'print(module.download_weights())\n'
+    )
+    server.pause = 1e-4
+    command = [sys.executable, '-c', code]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [p.communicate()[0].strip() for p in both] == [str(cache / 'yamnet.h5')] * 2
+    assert server.asked == 1
+
+
 def test_without_a_network_there_is_one_error_within_seconds(tmp_path):
     "Every address that a program could ask is a port where nobody listens."
     nowhere = 'http://127.0.0.1:9'
