@@ -8,7 +8,6 @@ __all__ = ['LAYERS', 'SCORES', 'ASKED', 'PENALTIES', 'layer_columns', 'gram_coor
            'clip_folds', 'benchmark_pretrained']
 
 # %% ../../nbs/26a_pretrained.ipynb #429f6083
-import json
 import tempfile
 import zipfile
 from pathlib import Path
