@@ -180,7 +180,7 @@ def reference(module):
     mod = importlib.import_module(f'soundtag.{module}')
     parts = ['## Reference', f'What `soundtag.{module}` exports.']
     for symbol in api.own(mod):
-        back = re.search(r'^ *\):? *# (.*)$', inspect.getsource(inspect.unwrap(symbol)), re.M)
+        back = re.search(r'^ *\)(?: -> .*)?:? *# (.*)$', inspect.getsource(inspect.unwrap(symbol)), re.M)
         parts.append(api.entry(symbol, 3) + (f'\n\nGives: {back[1]}' if back and not isinstance(symbol, type) else ''))
     return '\n\n'.join(parts)
 

@@ -151,7 +151,7 @@ def test_the_package_reference_stands_in_the_chapters(docs):
     assert 'reference' in ids and all(
         name in ids or f'def {name}' in text for name in module.__all__
     )
-    assert 'Mean and deviation, float32' in text.split('id="reference"', 1)[1], (
+    assert 'Gives: Mean, deviation, float32' in text.split('id="reference"', 1)[1], (
         'what comes back is told'
     )
 
