@@ -4,6 +4,7 @@ A copy of each notebook goes to `_proc`, where figures and sounds become files, 
 plumbing is folded; smalldocs renders that folder to `_docs`. It is a valid Quarto project, so `quarto render _proc`
 does the same. Nothing in the pages is loaded from outside: KaTeX comes from the npm registry once, by its checksum.
 """
+import ast
 import base64
 import hashlib
 import html
@@ -121,17 +122,33 @@ def shown_outputs(cell):
     return outputs
 
 
+def imports(node):
+    "Whether a statement does nothing but import."
+    is_condition = isinstance(node, ast.If) and all(map(imports, node.body))
+    return isinstance(node, (ast.Import, ast.ImportFrom)) or is_condition
+
+
+def checks(node):
+    "Whether a statement does nothing but check."
+    if isinstance(node, (ast.For, ast.With)):
+        return all(map(checks, node.body))
+    is_call = isinstance(node, ast.Expr) and re.match(r'np\.testing\.|refused\(', ast.unparse(node))
+    return isinstance(node, (ast.Assert, ast.Try)) or bool(is_call)
+
+
 def folded(cell):
     "Quarto's options for a cell that is plumbing: what imports, what draws, and what only checks."
-    code = [l for l in cell.source.splitlines() if l.strip() and not l.startswith('#')]
     if 'code-fold' in cell.source:
         return []
     if any('image/png' in o.get('data', {}) for o in cell.outputs):
         return ['#| code-fold: true', '#| code-summary: "How the figure is drawn"']
-    if code and all(re.match(r'(import|from) |if .tensorflow. not in', l) for l in code):
-        return ['#| code-fold: true', '#| code-summary: "What is imported"']
-    if code and all(re.match(r'assert |np\.testing\.|refused\(|try:|except |else: raise|for .*assert', l.strip()) for l in code):
-        return ['#| code-fold: true', '#| code-summary: "Checks"']
+    try:
+        body = ast.parse(cell.source).body
+    except SyntaxError:    # a cell for IPython
+        return []
+    for kind, summary in ((imports, 'What is imported'), (checks, 'Checks')):
+        if body and all(map(kind, body)):
+            return ['#| code-fold: true', f'#| code-summary: "{summary}"']
     return []
 
 
