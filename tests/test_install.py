@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from zipfile import ZipFile
 
 
 def run(environment, *args):
@@ -26,6 +27,13 @@ def test_no_development_tools_come_along(environment):
         'jupyter',
         'pytest',
     }
+
+
+def test_the_laboratory_stays_in_the_repository(environment):
+    code = 'import soundtag, importlib.util as u; print(u.find_spec("soundtag.studies"))'
+    assert run(environment, 'python', '-c', code).stdout.strip() == 'None'
+    (wheel,) = environment.glob('*.whl')
+    assert not [n for n in ZipFile(wheel).namelist() if 'studies/' in n]
 
 
 def test_train_and_tag_on_mini(environment):
