@@ -102,17 +102,6 @@ SELECTION = {
     'nothing is picked',
 }
 
-def data_of(
-    clips: Clips,  # Those of a result
-) -> dict:
-    "What a result says about its data: name, fingerprint and size."
-    return {
-        'name': clips.name,
-        'fingerprint': clips.fingerprint,
-        'clips': len(clips),
-        'labels': len(clips.labels),
-    }
-
 def run_config(
     clips: Clips,  # What it learns from and is scored on
     recipe: Recipe,  # How it learns
@@ -124,7 +113,7 @@ def run_config(
     return {
         'recipe': recipe.settings,
         'selection': SELECTION[recipe.epoch_from],
-        'data': data_of(clips) | {'root': str(Path(clips.root).resolve())},
+        'data': clips.summary | {'root': str(Path(clips.root).resolve())},
         'folds': {'number': int(folds), 'kind': kind},
         'seed': int(seed),
         'versions': versions(),
