@@ -467,6 +467,10 @@ def do_tag(
 ) -> int:  # Exit code
     "Name sounds."
     check_tag(args)
+    if args.model == 'yamnet':
+        from soundtag.pretrained import download_weights
+
+        download_weights()  # before all is quiet: it shows how far it has come
     with silence_tensorflow():
         from soundtag.tagging import Tagger
 

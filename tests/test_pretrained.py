@@ -343,7 +343,9 @@ def test_files_of_other_arrays_are_refused(tmp_path, change, reason):
         load_weights(write_h5(tmp_path / 'other.h5', weights))
 
 
-@pytest.mark.parametrize('data', [b'', b'<html>', b'\x89HDF\r\n\x1a\n', b'\x89HDF\r\n\x1a\n' + b'x' * 9999])
+@pytest.mark.parametrize(
+    'data', [b'', b'<html>', b'\x89HDF\r\n\x1a\n', b'\x89HDF\r\n\x1a\n' + b'x' * 9999]
+)
 def test_what_is_no_file_of_weights_is_refused(tmp_path, data):
     (tmp_path / 'x.h5').write_bytes(data)
     with pytest.raises(WeightsError, match='x.h5: .*soundtag data yamnet'):
@@ -437,7 +439,12 @@ def test_the_store_keeps_embeddings(hear, tmp_path):
 
 def test_settings_name_the_weights_by_their_content(hear, tmp_path):
     assert from_settings(hear.settings) == hear and len(hear.settings['sha256']) == 64
-    assert Embedding().settings == {'name': 'Embedding', 'hop': 0.24, 'weights': None, 'sha256': None}
+    assert Embedding().settings == {
+        'name': 'Embedding',
+        'hop': 0.24,
+        'weights': None,
+        'sha256': None,
+    }
     path = str(write_h5(tmp_path / 'mine.h5', WEIGHTS))
     before = Embedding(weights=path).settings
     write_h5(tmp_path / 'mine.h5', random_weights(9))
@@ -452,7 +459,11 @@ def test_settings_name_the_weights_by_their_content(hear, tmp_path):
 
 def test_there_are_521_names():
     names = audioset_labels()
-    assert len(set(names)) == CLASSES and names[0] == 'Speech' and 'Child speech, kid speaking' in names
+    assert (
+        len(set(names)) == CLASSES
+        and names[0] == 'Speech'
+        and 'Child speech, kid speaking' in names
+    )
 
 
 def test_scores_are_independent(h5, session):
@@ -472,7 +483,9 @@ def test_the_command_tags_and_makes_timelines(h5, tmp_path, capsys):
     assert main(words) == 0
     text = capsys.readouterr().out
     assert any(name in text for name in audioset_labels()) and text.count('%') == 3
-    assert main([*words, '--timeline', '--format', 'json', '--picture', str(tmp_path / 'x.png')]) == 0
+    assert (
+        main([*words, '--timeline', '--format', 'json', '--picture', str(tmp_path / 'x.png')]) == 0
+    )
     assert 'onset' in capsys.readouterr().out and (tmp_path / 'x.png').exists()
 
 
@@ -529,3 +542,15 @@ def test_both_real_files_give_the_same_arrays(real_weights, tmp_path):
     except (module.DataError, OSError) as e:
         pytest.skip(f'only one of the two files can be had: {e}')
     same(load_weights(real_weights), load_weights(other))
+
+
+def test_fetching_is_seen_where_tensorflow_is_kept_quiet(tmp_path, monkeypatch, capfd):
+    def fetch(folder):
+        os.write(2, b'32 MB are on their way')
+        raise WeightsError('no line')
+
+    monkeypatch.delenv('TF_CPP_MIN_LOG_LEVEL', raising=False)
+    monkeypatch.setenv('SOUNDTAG_CACHE', str(tmp_path))
+    monkeypatch.setattr(module, 'fetch_weights', fetch)
+    assert main(['tag', str(tmp_path / 'dog.wav'), '--model', 'yamnet']) == 2
+    assert 'on their way' in capfd.readouterr().err

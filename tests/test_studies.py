@@ -1,6 +1,7 @@
 "The laboratory: studies that are resumed, refuse other settings, and write results of one form."
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -124,6 +125,14 @@ def test_the_command_runs_as_a_process():
 def study(out, clips, **options):
     options = {'recipe': {'name': 'any'}, 'seeds': [0], 'progress': False} | options
     return Study('a test', clips, out=out, **options)
+
+
+def test_what_goes_wrong_is_said_where_tensorflow_is_kept_quiet(tmp_path):
+    env = {k: v for k, v in os.environ.items() if k != 'TF_CPP_MIN_LOG_LEVEL'}
+    command = [sys.executable, '-m', 'soundtag.studies', 'folds', str(tmp_path / 'nowhere')]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert 'nowhere: no such file or folder' in done.stderr
 
 
 def test_a_study_says_what_decides_its_numbers(tmp_path, clips):

@@ -311,8 +311,9 @@ def main(
     module, function = study.function.split('.')
     read = data_set if args.data == 'mini' else READERS[study.data]
     options = {'folder': Path(args.out).with_suffix('')} if study.model and args.out else {}
-    with redirect_stdout(sys.stderr), silence_tensorflow():
+    with silence_tensorflow():
         measure = getattr(import_module(f'soundtag.studies.{module}'), function)
+    with redirect_stdout(sys.stderr):
         try:
             result = measure(read(args.data, args.allow_missing), out=args.out, **options)
         except ValueError as e:
