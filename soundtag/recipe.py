@@ -248,19 +248,19 @@ def current_settings(
     return current
 
 def current_record(
-    found: object,  # Content of a JSON file: a run's configuration, a result, a book of results
+    record: object,  # Content of a JSON file: a run's configuration, a result, a book of results
 ) -> object:  # The same, with every recipe in it under the names of today
     "What earlier versions wrote, as today's would."
-    if isinstance(found, list):
-        return [current_record(value) for value in found]
-    if not isinstance(found, dict):
-        return found
-    found = {name: current_record(value) for name, value in found.items()}
-    if 'features' in found and 'network' in found:
-        return current_settings(found)
-    if 'gain' in found and 'mixup' in found:
-        return current_augment(found)
-    return found
+    if isinstance(record, list):
+        return [current_record(value) for value in record]
+    if not isinstance(record, dict):
+        return record
+    record = {name: current_record(value) for name, value in record.items()}
+    if 'features' in record and 'network' in record:
+        return current_settings(record)
+    if 'gain' in record and 'mixup' in record:
+        return current_augment(record)
+    return record
 
 # %% ../nbs/06c_recipe.ipynb #74307ae3
 def get_recipe(

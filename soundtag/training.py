@@ -26,13 +26,7 @@ from .dataset import Clips, DataError, make_folds, shorten
 from .files import file_lock, write_file, write_npy
 from .fitting import FoldTask, fit_fold, predict_clips
 from .metrics import geometric_mean
-from soundtag.recipe import (
-    RECIPES,
-    Recipe,
-    RunError,
-    current_record,
-    get_recipe,
-)  # RECIPES before all: users look here
+from .recipe import RECIPES, Recipe, RunError, current_record, get_recipe  # also from here
 from .store import FeatureStore, prepare_data
 
 # isort: split
