@@ -7,7 +7,6 @@ __all__ = ['main']
 
 # %% ../nbs/11_cli.ipynb #fd8be852
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +21,6 @@ from soundtag.console import (
     EVENT_COLUMNS,
     TAG_COLUMNS,
     RowWriter,
-    StdinCopy,
     audacity_line,
     distance_columns,
     error_message,
@@ -44,7 +42,6 @@ if TYPE_CHECKING:
     from soundtag.dataset import Clips
     from soundtag.distance import DistanceEstimator
     from soundtag.tagging import Tagger
-    from soundtag.timeline import Event
 
 # %% ../nbs/11_cli.ipynb #cc4a6c0f
 def integer_from(
