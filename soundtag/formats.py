@@ -453,6 +453,9 @@ CONTAINERS = (
     (0, b'\x1aE\xdf\xa3', 'matroska', 'WebM'),
     (0, b'0&\xb2u\x8ef\xcf\x11', 'asf', 'WMA'),
     (0, b'#!AMR', 'amr', 'AMR'),
+    (0, b'\x0bw', 'ac3', 'AC-3'),
+    (0, b'wvpk', 'wv', 'WavPack'),
+    (0, b'MAC ', 'ape', "Monkey's Audio"),
 )
 
 def container(

@@ -27,26 +27,27 @@ def array_blocks(
     sr: float,  # Their rate in Hz
     *,
     seconds: float = 6,  # Length of a block in s
+    name: str | os.PathLike = 'array',  # What to call it in errors
 ) -> Iterator[tuple[np.ndarray, float]]:  # Samples, float32, (channels, n); rate in Hz
     "Hand over an array block by block, once it is clear what it means."
     y = np.asarray(y)
     if sr is None:
-        raise AudioError('array: has no sampling rate; give it in Hz, as sr=44100')
+        raise AudioError(f'{name}: has no sampling rate; give it in Hz, as sr=44100')
     if y.dtype.kind != 'f':
         raise AudioError(
-            f'array: holds {y.dtype}, not amplitudes; '
+            f'{name}: holds {y.dtype}, not amplitudes; '
             'give floats in -1…1 (16-bit samples: y / 32768)'
         )
     if y.ndim not in (1, 2) or y.ndim == 2 and y.shape[0] > y.shape[1]:
         raise AudioError(
-            f'array: has the shape {y.shape}; give (samples,) or (channels, samples)'
+            f'{name}: has the shape {y.shape}; give (samples,) or (channels, samples)'
         )
     y = np.atleast_2d(y)
-    check_format('array', sr, len(y))
+    check_format(name, sr, len(y))
     size = block_size(sr, len(y), seconds)
     for start in range(0, y.shape[1], size):
         block = y[:, start : start + size].astype('float32')
-        check_block(block, 'array')
+        check_block(block, name)
         yield block, sr
 
 # %% ../nbs/01b_stream.ipynb #eb1a5420
@@ -78,10 +79,12 @@ def as_path(
                 shutil.copyfileobj(source, f)
         except TypeError:
             raise AudioError(
-                f"{audio!r}: was opened as text; open it as bytes, open(path, 'rb')"
+                f"{type(audio).__name__}: was opened as text; open it as bytes, open(path, 'rb')"
             ) from None
         except (OSError, ValueError) as e:
-            raise AudioError(f'{audio!r}: cannot be read ({e}); open it again') from None
+            raise AudioError(
+                f"{type(audio).__name__}: cannot be read ({e}); open it again"
+            ) from None
         try:
             yield path
         except AudioError as e:
@@ -135,6 +138,21 @@ def at_rate(
             rest, name
         )  # nothing there, or too short for a single sample at this rate
 
+# %% ../nbs/01b_stream.ipynb #544a82a3
+def sound_blocks(
+    audio: object,  # A file: path, bytes or file object; or an array, (n,) or (channels, n)
+    sr: float | None = None,  # Rate of an array in Hz; a file states its own
+    *,
+    allow_cut: bool | None = None,  # Use what is there of a cut file; None: SOUNDTAG_ALLOW_CUT
+) -> Iterator[tuple[np.ndarray, float]]:  # Samples, float32, (n,); rate in Hz
+    "Any sound block by block, in one channel, at its own rate."
+    check_kind(audio, sr)
+    with as_path(audio) as source:
+        if is_path(source):
+            yield from mono_blocks(file_blocks(source, allow_cut=allow_cut), source)
+        else:
+            yield from mono_blocks(array_blocks(source, sr), 'array')
+
 # %% ../nbs/01b_stream.ipynb #381385a1
 def audio_blocks(
     audio: str | os.PathLike | bytes | BinaryIO | np.ndarray,  # A file, or an array (n,), (channels, n)
@@ -152,14 +170,8 @@ def audio_blocks(
     >>> [len(y) for y in audio_blocks(np.ones(80_000), 8000, target_sr=8000)]
     [48000, 32000]
     """
-    check_kind(audio, sr)
-    with as_path(audio) as source:
-        if is_path(source):
-            blocks = file_blocks(source, allow_cut=allow_cut)
-        else:
-            blocks = array_blocks(source, sr)
-        name = source if is_path(source) else 'array'
-        yield from at_rate(mono_blocks(blocks, name), target_sr, name)
+    name = audio if is_path(audio) else 'array'
+    return at_rate(sound_blocks(audio, sr, allow_cut=allow_cut), target_sr, name)
 
 # %% ../nbs/01b_stream.ipynb #d13f4e03
 def windows(
