@@ -86,6 +86,8 @@ def compute_clip(
         return signature, content, features.rows(y)
     except OSError as e:
         return f'{path}: cannot be read ({e.strerror}); check the path and its permissions'
+    except MemoryError:
+        return f'{path}: its features do not fit into memory; cut it into pieces'
     except ValueError as e:
         return str(e)
 
