@@ -15,6 +15,8 @@ import sys
 import tempfile
 import threading
 import zipfile
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.resources import files
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import requests
 
+from .channel import random_channel
 from .dataset import DataError
 from .download import Patience, Remote, check_content, fetch, short_reason
 from .files import cache_dir, file_lock, write_file
@@ -553,7 +556,8 @@ SHORTEST = SR + FRAME  # Samples; a shorter sound is repeated
 
 def prepare_sound(
     y: np.ndarray,  # Samples at 16 kHz, shape (n,)
-) -> np.ndarray:  # Float32, from -1 to 1, shape (m,), m at least `SHORTEST`
+    shortest: int = SHORTEST,  # Samples; a shorter sound is repeated
+) -> np.ndarray:  # Float32, from -1 to 1, shape (m,), m at least `shortest`
     "The sound without silence at its ends, long enough, at one level."
     levels = np.abs(y)
     if not len(y) or not np.isfinite(levels).all():
@@ -561,17 +565,28 @@ def prepare_sound(
     first, end = loud_span(20 * np.log10(levels + 1e-30), 60)
     peak = levels.max()
     y = np.asarray(y[first:end], 'float32') / (peak or 1)
-    return y if len(y) >= SHORTEST else pad_or_repeat(y, SHORTEST, 'repeat')
+    return y if len(y) >= shortest else pad_or_repeat(y, shortest, 'repeat')
 
 def embed(
     network: 'onnxruntime.InferenceSession',  # What `open_network` gave
-    y: np.ndarray,  # Samples at 16 kHz, shape (n,)
+    y: np.ndarray,  # Samples at 16 kHz, from -1 to 1, shape (n,), at least a patch long
     hop: int,  # Frames from patch to patch
 ) -> np.ndarray:  # Float32, shape (24978,): means over the patches, then maxima
     "What the network notices in a sound."
-    pooled, scores = run_network(network, cut_patches(log_mel(prepare_sound(y)), hop))
+    pooled, scores = run_network(network, cut_patches(log_mel(y), hop))
     noticed = np.concatenate([pooled, np.log(np.maximum(scores, 1e-7))], axis=1)
     return np.concatenate([noticed.mean(0), noticed.max(0)])
+
+def channel_copies(
+    y: np.ndarray,  # Samples at 16 kHz, shape (n,)
+    copies: int,  # How many others
+) -> Iterator[np.ndarray]:  # `y`, then the same through other channels
+    "A sound as it is, and as others might have heard it; its content decides the channels."
+    yield y
+    peak = np.abs(y).max(initial=0) or 1
+    for k in range(copies):
+        rng = np.random.default_rng([k, zlib.crc32(y.tobytes())])
+        yield random_channel(y / peak, sr=SR, rng=rng)
 
 _networks = {}  # File and its fingerprint → network, opened once a process
 _opening = threading.Lock()
@@ -589,11 +604,12 @@ def shared_network(
 # %% ../nbs/06a_pretrained.ipynb #f4bcdd5a
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
-    """What YAMNet notices in a whole sound: one frame of 24,978 numbers, for learning from.
+    """What YAMNet notices in a whole sound: a frame of 24,978 numbers, for learning from.
 
     Of each patch the mean and maximum of all channels of all 14 layers, and the log of the 521
-    scores; of these the mean, then the maximum, over all patches. Weights are fetched when first
-    needed. Raises WeightsError where they can't be had.
+    scores; of these the mean, then the maximum, over all patches. With `copies`, as many more
+    frames say what it notices when another microphone had heard the sound (chapter 05a). Weights
+    are fetched when first needed. Raises WeightsError where they can't be had.
 
     >>> embedding = Embedding()
     >>> embedding.sr, embedding.n_coef, embedding.frames(80_000)
@@ -601,6 +617,8 @@ class Embedding:
     """
 
     hop: float = 0.24  # Seconds from the start of a patch to the start of the next
+    shortest: float = SHORTEST / SR  # Seconds; a shorter sound is repeated
+    copies: int = 0  # Random channels the sound is heard through, besides
     weights: str | None = None  # File of weights; None: the published ones
     sha256: str | None = None  # Of that file, looked up where it is not given
 
@@ -611,6 +629,10 @@ class Embedding:
     def __post_init__(self):
         if not self.hop >= 0.01:
             raise ValueError(f'hop={self.hop}: give 0.01 s or more')
+        if not self.shortest >= SHORTEST / SR:
+            raise ValueError(f'shortest={self.shortest}: give {SHORTEST / SR} s or more')
+        if self.copies < 0:
+            raise ValueError(f'copies={self.copies}: give 0 or more')
         if self.weights is not None:
             load_weights(self.weights)
             found = sha256(Path(self.weights).read_bytes())
@@ -625,20 +647,23 @@ class Embedding:
         return {'name': type(self).__name__} | values
 
     def frames(self, samples: int) -> int:
-        "One, however many samples there are."
-        return 1
+        "One for the sound and one for each copy, however many samples there are."
+        return 1 + self.copies
 
     def rows(self, y: np.ndarray) -> np.ndarray:
-        "As the store keeps them: samples at 16 kHz (..., n) give (..., 1, n_coef)."
+        "As the store keeps them: samples at 16 kHz (..., n) give (..., 1 + copies, n_coef)."
         y = np.asarray(y, 'float32')
         network = shared_network(self.weights, self.sha256)
-        out = np.empty((*y.shape[:-1], 1, self.n_coef), self.dtype)
+        hop = round(self.hop * SR / HOP)
+        shortest = math.ceil(self.shortest * SR)
+        out = np.empty((*y.shape[:-1], 1 + self.copies, self.n_coef), self.dtype)
         for i in np.ndindex(y.shape[:-1]):
-            out[i] = embed(network, y[i], round(self.hop * SR / HOP))
+            for k, heard in enumerate(channel_copies(y[i], self.copies)):
+                out[i][k] = embed(network, prepare_sound(heard, shortest), hop)
         return out
 
     def __call__(self, y: np.ndarray) -> np.ndarray:
-        "As other features are laid out: samples at 16 kHz (..., n) give (..., n_coef, 1)."
+        "As other features are laid out: samples at 16 kHz (..., n) give (..., n_coef, 1 + copies)."
         return self.rows(y).swapaxes(-1, -2)
 
 FEATURES['Embedding'] = Embedding
