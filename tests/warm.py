@@ -16,7 +16,8 @@ context.set_forkserver_preload(
         'joblib',
         'librosa.core',
         'librosa.feature',
-        'matplotlib.pyplot',
+        'matplotlib.backends.backend_agg',
+        'matplotlib.figure',
         'numba',
         'pandas',
         'scipy.signal',
@@ -71,8 +72,11 @@ def kernel(folder, env, words):
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
+    import matplotlib
     from ipykernel.kernelapp import launch_new_instance
 
+    inline = os.environ.setdefault('MPLBACKEND', 'module://matplotlib_inline.backend_inline')
+    matplotlib.rcParams['backend'] = inline  # as it would be if matplotlib were imported from here on
     launch_new_instance([*words, f'--IPKernelApp.parent_handle={os.getppid()}'])
 
 
