@@ -353,6 +353,7 @@ def test_windows_in_training_are_windows_in_tagging(fixed, clips):
     assert times['training'] > 0 and times['cores'] >= 1
 
 
+@at_once()
 def test_what_is_scored_changes_no_weight_of_a_fixed_schedule(tmp_path):
     "Neither the sound nor the labels of the clips held out, nor which clips they are."
     rng = np.random.default_rng(0)

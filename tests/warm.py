@@ -3,6 +3,7 @@
 They are forked from one that has imported them, has run nothing and has no threads. Of soundtag nothing is imported.
 """
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -33,6 +34,7 @@ context.set_forkserver_preload(
 def begin(ready, stderr, target, args):
     "Become a process as a program is one: with a session of its own, and without the folder of the tests on its path."
     os.setsid()
+    gc.freeze()  # what is imported is not looked through at each collection, of which Keras asks for one a training
     threads = len(os.listdir(f'/proc/{os.getppid()}/task'))
     ready.send(threads)
     ready.close()
