@@ -159,11 +159,11 @@ def expand(
     return files
 
 def _sounds_below(folder):
-    "Every sound file in a folder and below it, but hidden ones."
-    from soundtag.dataset import SUFFIXES
+    "What may be a sound in a folder and below it; what is in no format we know fails by name."
+    from soundtag.lists import look_into
 
-    files = (f for f in folder.rglob('*') if f.suffix.lower() in SUFFIXES)
-    return sorted(f for f in files if not f.name.startswith('.') and f.is_file())
+    found = look_into(folder)
+    return sorted(folder / name for name in [*found.sounds, *found.others])
 
 # %% ../nbs/10b_console.ipynb #302a7f7f
 class StdinCopy(os.PathLike):
