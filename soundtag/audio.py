@@ -4,20 +4,28 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'seconds_to_samples', 'samples_to_seconds', 'use_style', 'wav_bytes', 'play', 'plot_waveform', 'resample',
-           'to_mono', 'AudioError', 'audio_seconds', 'load_audio', 'fix_length']
+           'to_mono', 'audio_seconds', 'load_audio', 'fix_length']
 
 # %% ../nbs/01_audio.ipynb #f830cdb1
 import io
 import math
 import os
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile as sf
 import soxr
+
+from soundtag.formats import (
+    AudioError,
+    block_size,
+    check_file,
+    cut_allowed,
+    file_blocks,
+    open_sound,
+    warn,
+)
 
 if TYPE_CHECKING:
     from IPython.display import Audio
@@ -191,184 +199,112 @@ def to_mono(
         return y
     return y[0] if len(y) == 1 else y.mean(axis=0)
 
-# %% ../nbs/01_audio.ipynb #81fe6bf0
-def wav_header(
-    f: BinaryIO,  # File opened for reading, at its start
-) -> dict | None:  # code, channels, sr, block, bits, start, size; None: no wav
-    "Walk the chunks of a wav file up to its samples; the size is None when it is unknown."
-    kind, length, form = struct.unpack('<4sI4s', f.read(12).ljust(12))
-    if kind not in (b'RIFF', b'RF64') or form != b'WAVE':
-        return None
-    header = {}
-    while len(head := f.read(8)) == 8:
-        name, size = struct.unpack('<4sI', head)
-        if name == b'data' and 'code' in header:
-            long_size = header.pop('long_size', None)
-            if size == 0xFFFFFFFF and kind == b'RF64':
-                size = long_size
-            elif size > 0x7FFFEFFF or (size == 0 and length in (0, 0xFFFFFFFF)):
-                size = None
-            return {**header, 'start': f.tell(), 'size': size}
-        body = f.read(min(size, 40))
-        if name == b'fmt ' and len(body) >= 16:
-            names = ('code', 'channels', 'sr', 'rate', 'block', 'bits')
-            header |= dict(zip(names, struct.unpack('<HHIIHH', body[:16])))
-            if header['code'] == 0xFFFE and len(body) == 40:
-                header['code'] = struct.unpack('<H', body[24:26])[0]
-        if name == b'ds64' and len(body) >= 16:
-            header['long_size'] = struct.unpack('<QQ', body[:16])[1]
-        f.seek(size + size % 2 - len(body), 1)  # a chunk of odd length is padded by a byte
-    return None
+# %% ../nbs/01_audio.ipynb #d49fe4be
+OPPOSITE = -0.95  # Correlation below which two channels cancel
 
-# %% ../nbs/01_audio.ipynb #f6640d6d
-def ogg_has_end(
-    tail: bytes,  # Last 64 KiB of an Ogg file, or all of it when shorter
-) -> bool:
-    "Whether the last page of an Ogg file is complete and marked as the last."
-    page = tail[max(0, tail.rfind(b'OggS')) :]
-    if not page.startswith(b'OggS'):
-        return True  # a page is shorter than 64 KiB: something else follows the sound
-    if len(page) < 27:
-        return False
-    segments = page[27 : 27 + page[26]]
-    return bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(segments)
+def mix_down(
+    y: np.ndarray,  # Samples, shape (n,) or (channels, n)
+    name: str | os.PathLike,  # What to call them in the warning: the file
+) -> np.ndarray:  # Samples, shape (n,)
+    "The mean over the channels, without those that would cancel others."
+    y = np.asarray(y)
+    if y.ndim == 1 or len(y) == 1:
+        return to_mono(y)
+    sounding = np.flatnonzero(y.max(axis=1) > y.min(axis=1))
+    if len(sounding) < 2 or y.shape[1] < 100:  # in a few samples anything correlates
+        return to_mono(y)
+    correlation = np.corrcoef(y[sounding])
+    kept = []
+    for i in range(len(sounding)):
+        if (correlation[i, kept] > OPPOSITE).all():
+            kept.append(i)
+    if len(kept) == len(sounding):
+        return to_mono(y)
+    warn(f'{name}: its channels cancel each other when mixed; {len(kept)} of them is used')
+    return to_mono(y[sounding[kept]])
 
-def cut_short(
-    path: str | os.PathLike,  # A sound file
-) -> str:  # What is missing, in words; '' when nothing is, or when the format can't tell
-    "What a wav, aiff or ogg file lacks at its end."
-    with open(path, 'rb') as f:
-        there = os.fstat(f.fileno()).st_size
-        header = wav_header(f)
-        if header:
-            size = header['size'] or 0
-            missing = header['start'] + size - there
-            return (
-                f'{missing} of the {size} bytes of sound are missing' if missing > 0 else ''
-            )
-        f.seek(0)
-        kind, size = struct.unpack('>4sI', f.read(8).ljust(8))
-        if kind == b'FORM' and size + 8 > there:
-            return f'{size + 8 - there} of its {size + 8} bytes are missing'
-        if kind == b'OggS':
-            f.seek(max(0, there - 2**16))
-            if not ogg_has_end(f.read()):
-                return 'its last page is missing'
-    return ''
+# %% ../nbs/01_audio.ipynb #96a45d53
+def constant_offset(
+    y: np.ndarray,  # The first seconds of a sound, shape (n,)
+    *,
+    sr: float,  # Their rate in Hz
+) -> np.float32:  # What to take off; 0 where the mean may belong to the sound
+    "The constant part of a recording, where it is no part of the sound."
+    seconds = samples_to_seconds(len(y), sr=sr)
+    if seconds < 0.02:  # less than a swing of a low tone
+        return np.float32(0)
+    mean = y.mean(dtype='float64')
+    share = 0.2 + 0.04 / seconds
+    is_offset = abs(mean) > max(
+        5e-5, share * y.std(dtype='float64')
+    )  # 5e-5: 16 bits, halved
+    return np.float32(mean if is_offset else 0)
 
-# %% ../nbs/01_audio.ipynb #57c1237f
-class AudioError(ValueError):
-    """A sound that can't be used: which file, what is wrong with it, and the cure.
-
-    >>> from soundtag.audio import load_audio
-    >>> load_audio('absent.wav')
-    Traceback (most recent call last):
-    soundtag.audio.AudioError: absent.wav: there is no such file; check the path
-    """
-
-# %% ../nbs/01_audio.ipynb #a19f57ec
-def check_file(
-    path: str | os.PathLike,  # A sound file
-) -> None:
-    "Raise AudioError unless there is a file, it may be read, and all of it is there."
-    try:
-        missing = cut_short(path)
-        size = os.path.getsize(path)
-    except FileNotFoundError:
-        raise AudioError(f'{path}: there is no such file; check the path') from None
-    except IsADirectoryError:
-        raise AudioError(f'{path}: is a folder; give a file in it') from None
-    except OSError as e:
-        raise AudioError(
-            f'{path}: cannot be read ({e.strerror}); check its permissions'
-        ) from None
-    if not size:
-        raise AudioError(f'{path}: is empty, 0 bytes; fetch or record it again')
-    if missing:
-        raise AudioError(f'{path}: is cut short, {missing}; fetch it again')
+def mono_blocks(
+    blocks: Iterable[tuple[np.ndarray, float]],  # Samples, (channels, n), and their rate in Hz
+    name: str | os.PathLike,  # What to call them in warnings: the file
+) -> Iterator[tuple[np.ndarray, float]]:  # Samples, float32, (n,); rate in Hz
+    "Blocks of one sound, mixed to one channel, without an offset."
+    offset = None
+    for block, sr in blocks:
+        y = mix_down(block, name)
+        if offset is None:
+            offset = constant_offset(y, sr=sr)
+        yield y - offset if offset else y, sr
 
 # %% ../nbs/01_audio.ipynb #2a04a112
 def check_samples(
     y: np.ndarray,  # Samples, any shape
     name: str | os.PathLike,  # What to call them in the error: the file
 ) -> None:
-    "Raise AudioError when there is nothing to hear: no samples, NaN or infinity, silence."
+    "Raise AudioError when there is nothing to hear: no samples, or silence."
     if not y.size:
         raise AudioError(f'{name}: holds no samples; record it again')
     low = float(y.min())
     high = float(y.max())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise AudioError(f'{name}: holds samples that are NaN or infinite; export it again')
     if low == high:
         raise AudioError(
             f'{name}: is silent, every sample is {low:g}; record it again or leave it out'
         )
 
 # %% ../nbs/01_audio.ipynb #d730c970
-def plain_wav(
-    path: str | os.PathLike,  # A sound file
-) -> dict | None:  # Its `wav_header`, with a size, where it is 16-bit PCM; else None
-    "The header of a wav file that we can read by hand."
-    with open(path, 'rb') as f:
-        header = wav_header(f)
-        if not header or (header['code'], header['bits']) != (1, 16) or not header['sr']:
-            return None
-        block = header['block']
-        if not 0 < 2 * header['channels'] == block:
-            return None
-        size = header['size']
-        if size is None:
-            size = os.fstat(f.fileno()).st_size - header['start']
-    return {**header, 'size': size // block * block}
+MAX_SAMPLES = 2**28  # At most so many are held at once: 1.7 h at 44.1 kHz, 1 GB
 
-@contextmanager
-def open_sound(
-    path: str | os.PathLike,  # A sound file that `check_file` let pass
-) -> Iterator[sf.SoundFile]:  # A context with the open file
-    "A file opened by soundfile; whatever soundfile can't read in it becomes an AudioError."
-    # On POSIX systems a name is bytes, and need not be text.
-    name = os.fsencode(path) if os.name == 'posix' else os.fspath(path)
-    try:
-        with sf.SoundFile(name) as f:
-            yield f
-    except (sf.SoundFileError, MemoryError, TypeError, ValueError):
-        raise AudioError(
-            f'{path}: is not sound in a format we know, or is damaged; '
-            'export it as wav, flac, ogg or mp3'
-        ) from None
-
-def check_complete(
+def gather(
     path: str | os.PathLike,  # A sound file
-    count: int,  # Samples that came out of it
-    promised: int,  # Samples that its header promised
-) -> None:
-    "Raise AudioError when samples are missing; some MP3 encoders only estimate their number."
-    missing = promised - count
-    if missing > 0.01 * promised:
-        raise AudioError(
-            f'{path}: is cut short, {missing} of {promised} samples are missing; fetch it again'
-        )
+    blocks: Iterable[tuple[np.ndarray, int]],  # Its blocks, samples last, and their rate in Hz
+    *,
+    target_sr: float | None = None,  # Rate in Hz that they will get
+) -> tuple[np.ndarray, int]:  # All of it; its rate in Hz
+    "The blocks of a file joined, or AudioError where it is too long to be held at once."
+    parts = []
+    count = 0
+    for y, sr in blocks:
+        parts.append(y)
+        count += y.size * max(1, (target_sr or sr) / sr)
+        if count > MAX_SAMPLES:
+            raise AudioError(
+                f'{path}: is too long to be held at once, more than {MAX_SAMPLES:,} samples; '
+                'cut it into pieces'
+            )
+    if not parts:
+        raise AudioError(f'{path}: holds no samples; record it again')
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1), sr
 
 def decode(
-    path: str | os.PathLike,  # A sound file that `check_file` let pass
+    path: str | os.PathLike,  # A sound file
 ) -> tuple[np.ndarray, int]:  # Samples, float32, shape (n, channels), and their rate in Hz
     "The samples as the file has them."
-    header = plain_wav(path)
-    if header:
-        y = np.fromfile(path, '<i2', count=header['size'] // 2, offset=header['start'])
-        return y.reshape(-1, header['channels']) * np.float32(1 / 32768), header['sr']
-    with open_sound(path) as f:
-        y = f.read(dtype='float32', always_2d=True)
-        promised = f.frames
-        sr = f.samplerate
-    check_complete(path, len(y), promised)
-    return y, sr
+    y, sr = gather(path, file_blocks(path))
+    return y.T, sr
 
 # %% ../nbs/01_audio.ipynb #334e8ed1
 def audio_seconds(
     path: str | os.PathLike,  # A sound file
+    *,
+    allow_cut: bool | None = None,  # Take a cut file; None: where SOUNDTAG_ALLOW_CUT is 1
 ) -> float:  # Duration in s
-    """How long a file lasts, from its header alone.
+    """How long a file lasts, from its header alone where that tells.
 
     Raises AudioError where there is no file, or no sound in it.
 
@@ -379,22 +315,27 @@ def audio_seconds(
     >>> audio_seconds('pause.wav')
     0.5
     """
-    check_file(path)
-    header = plain_wav(path)
-    if header:
-        return header['size'] / header['block'] / header['sr']
-    with open_sound(path) as f:
-        return f.frames / f.samplerate
+    allow_cut = cut_allowed(allow_cut)
+    check_file(path, allow_cut=allow_cut)
+    with open_sound(path, allow_cut=allow_cut) as sound:
+        count = sound.frames
+        if count is None:
+            size = block_size(sound.sr, sound.channels, 6)
+            count = 0
+            while n := len(sound.read(size)):
+                count += n
+        return count / sound.sr
 
 def load_audio(
-    path: str | os.PathLike,  # A sound file: wav, flac, ogg, mp3, aiff …
+    path: str | os.PathLike,  # A sound file: wav, flac, ogg, mp3, aiff …; by FFmpeg m4a, webm …
     *,
     sr: int | None = None,  # Wanted sampling rate in Hz; None keeps the file's own
-    mono: bool = True,  # Mix the channels into one
+    mono: bool = True,  # Mix the channels into one, and take a constant offset off
+    allow_cut: bool | None = None,  # Use what is there of a cut file; None: SOUNDTAG_ALLOW_CUT
 ) -> tuple[np.ndarray, int]:  # Samples, float32, (n,) or (channels, n); their rate in Hz
     """The samples of a sound file, and their sampling rate.
 
-    Raises AudioError for what is no sound, damaged, cut short, silent, or holds NaN.
+    Raises AudioError for what is no sound, damaged, cut short, silent, too long, or holds NaN.
 
     >>> from pathlib import Path
     >>> import numpy as np
@@ -404,21 +345,17 @@ def load_audio(
     >>> y.shape, y.dtype, sr
     ((4000,), dtype('float32'), 4000)
     """
-    check_file(path)
-    y, orig_sr = decode(path)
-    check_samples(y, path)
+    blocks = file_blocks(path, allow_cut=allow_cut)
     if mono:
-        channels = y.shape[1]
-        y = to_mono(y.T)
-        if channels > 1 and y.min() == y.max():
-            raise AudioError(
-                f'{path}: its channels cancel each other when mixed; load it with mono=False'
-            )
-    else:
-        y = np.ascontiguousarray(y.T)
-    if sr is None:
-        return y, orig_sr
-    return resample(y, orig_sr=orig_sr, target_sr=sr), sr
+        blocks = mono_blocks(blocks, path)
+    try:
+        y, orig_sr = gather(path, blocks, target_sr=sr)
+        check_samples(y, path)
+        if sr is not None:
+            return resample(y, orig_sr=orig_sr, target_sr=sr), sr
+    except MemoryError:
+        raise AudioError(f'{path}: does not fit into memory; cut it into pieces') from None
+    return np.ascontiguousarray(y), orig_sr
 
 # %% ../nbs/01_audio.ipynb #15648210
 def fix_length(

@@ -21,6 +21,7 @@ from soundtag.console import (
     EVENT_COLUMNS,
     TAG_COLUMNS,
     RowWriter,
+    add_reading_options,
     audacity_line,
     distance_columns,
     error_message,
@@ -28,6 +29,7 @@ from soundtag.console import (
     event_row,
     failed_row,
     raw_blocks,
+    reading,
     remember_interrupt,
     score_table,
     silence_tensorflow,
@@ -130,12 +132,12 @@ def add_data(
 # %% ../nbs/11_cli.ipynb #57fd5c2e
 def data_set(
     data: str | os.PathLike,  # Folder, CSV, or 'mini'
-    allow_missing: bool = False,  # Go on without files that are listed and not there
+    **options,  # For `load_clips`
 ) -> 'Clips':
     "The clips that DATA means."
     from soundtag.dataset import load_clips, mini
 
-    return mini() if data == 'mini' else load_clips(data, allow_missing=allow_missing)
+    return mini() if data == 'mini' else load_clips(data, **options)
 
 def add_data_argument(
     command: argparse.ArgumentParser,  # A command's parser
@@ -146,8 +148,9 @@ def add_data_argument(
         metavar='DATA',
         nargs='?',
         default='mini',
-        help='a folder (FSDKaggle2018, ESC-50, or a folder a label), a CSV with a file and a label'
-        ' column, or mini, the synthetic set (default: %(default)s)',
+        help='a folder (a published set like ESC-50, a folder a label, or train and test with'
+        ' label folders in them), a list with a file and a label column, perhaps with start and'
+        ' end, of Raven or Audacity, or mini, the synthetic set (default: %(default)s)',
     )
 
 # %% ../nbs/11_cli.ipynb #dce951b3
@@ -157,7 +160,8 @@ def do_train(
     "Cross-validate a recipe, measure it, write the report."
     if args.task == 'distance':
         return train_distance_model(args)
-    clips = data_set(args.data, args.allow_missing)
+    clips = data_set(args.data, allow_missing=args.allow_missing, audio=args.audio)
+    print(clips.describe(), file=sys.stderr)
     with silence_tensorflow():
         from soundtag.results import load_run, write_metrics
     from soundtag.report import write_report
@@ -266,11 +270,13 @@ def add_train(
         default=0,
         help='of everything random (default: %(default)s)',
     )
+    command.add_argument('--audio', metavar='DIR', help='folder of the sounds of a list')
     command.add_argument(
         '--allow-missing',
         action='store_true',
         help='go on without files that are listed and not there',
     )
+    add_reading_options(command)
 
 # %% ../nbs/11_cli.ipynb #8c70b0d7
 def do_report(
@@ -539,8 +545,8 @@ def add_tag(
         'audio',
         metavar='AUDIO',
         nargs='+',
-        help='sound files (wav, flac, ogg, mp3, …), folders, patterns in quotes,'
-        ' or - for standard input',
+        help='sound files (wav, flac, ogg, mp3, …; m4a, webm, wma … where ffmpeg is installed),'
+        ' folders, patterns in quotes, or - for standard input',
     )
     command.add_argument(
         '--model',
@@ -567,6 +573,7 @@ def add_tag_extras(
     command: argparse.ArgumentParser,  # That of `soundtag tag`
 ) -> None:
     "Declare its options for distances and timelines."
+    add_reading_options(command)
     command.add_argument(
         '--distance',
         action='store_const',
@@ -653,7 +660,7 @@ def main(
 
 def _run(args):
     "Do what was asked for: the exit code, and one line about an error or None."
-    with remember_interrupt() as presses:
+    with remember_interrupt() as presses, reading(args):
         try:
             code = args.do(args)
             sys.stdout.flush()

@@ -11,9 +11,10 @@ import json
 import os
 import shutil
 import tempfile
+import textwrap
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,14 +25,10 @@ import pandas as pd
 from .audio import PALETTE, AudioError, audio_seconds
 from .files import cache_dir, write_file
 from .miniset import mini_clip, mini_plan, write_mini
-from soundtag.tables import (
-    COLUMN_ALIASES,
-    SUFFIXES,
-    DataError,
-    read_csv,
-    read_table,
-    shorten,
-)
+from .sections import cut_to_files, load_section
+from .layouts import read_table
+from .lists import Listing, unlisted
+from .tables import COLUMN_ALIASES, DataError, read_csv, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,6 +57,11 @@ def seconds_or_nan(
     except (AudioError, OSError):
         return np.nan
 
+# %% ../nbs/02_dataset.ipynb #9ca19b9f
+def no_clips() -> pd.DataFrame:
+    "A table of clips that were left out, without any."
+    return pd.DataFrame(columns=['fname', 'path', 'reason'], dtype=str)
+
 # %% ../nbs/02_dataset.ipynb #bd6e4ebd
 @dataclass(frozen=True, eq=False)
 class Clips:
@@ -78,9 +80,17 @@ class Clips:
     labels: list[str]  # Sorted; the column order of every prediction
     root: Path  # The folder that `path` starts from
     name: str  # Name of the data set
+    layout: str = 'a table'  # What it was read as
+    source: Path | None = None  # The list or the folder it was read from; None: from neither
+    audio: Path | None = None  # The folder of its sounds, where that was named
+    notes: tuple[str, ...] = ()  # What else was understood, a line each
+    skipped: pd.DataFrame = field(default_factory=no_clips)  # Left out: fname, path, reason
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def __repr__(self) -> str:
+        return self.describe()
 
     def subset(
         self,
@@ -117,9 +127,39 @@ class Clips:
         return [self.root / p for p in self.table.path]
 
     @property
+    def sections(self) -> list[tuple[str, float, float]]:
+        "Path, start and end of each clip, times in s; NaN where it is the whole file."
+        columns = self.table.reindex(columns=['path', 'start', 'end'])
+        return list(columns.itertuples(index=False, name=None))
+
+    def load(
+        self,
+        i: int,  # Number of a clip
+        *,
+        sr: int | None = None,  # Wanted rate in Hz; None: that of the file
+    ) -> tuple[np.ndarray, int]:  # Mono samples, float32, shape (n,), and their rate in Hz
+        "The samples of a clip; AudioError where they can't be used."
+        path, start, end = self.sections[i]
+        return load_section(self.root / path, start, end, sr=sr)
+
+    def describe(self) -> str:
+        "What was understood, in a few lines: layout, labels, folds, and what was left out."
+        return describe(self)
+
+    @property
     def fingerprint(self) -> str:
         "16 hexadecimal digits that tell one data set from another, wherever it lies."
         return fingerprint(self)
+
+    @property
+    def places(self) -> dict[str, str]:
+        "Where a data set was read from: root, source and, where it was named, audio."
+        places = {
+            'root': self.root,
+            'source': self.source or self.root,
+            'audio': self.audio,
+        }
+        return {name: str(Path(p).resolve()) for name, p in places.items() if p is not None}
 
     @property
     def summary(self) -> dict:
@@ -147,11 +187,66 @@ def fingerprint(
     "What tells one data set from another, wherever it lies."
     with ThreadPoolExecutor(8) as pool:
         hashes = list(pool.map(hash_or_unreadable, clips.paths))
-    rows = clips.table[['label', 'split', 'fold', 'verified', 'group']].assign(
-        content=hashes
-    )
+    columns = ['label', 'split', 'fold', 'verified', 'group']
+    if clips.table.reindex(columns=['start']).start.notna().any():
+        columns += ['start', 'end']
+    rows = clips.table[columns].assign(content=hashes)
     text = '\n'.join([*clips.labels, rows.to_csv(lineterminator='\n')])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+# %% ../nbs/02_dataset.ipynb #b8028cea
+def describe_labels(
+    table: pd.DataFrame,  # Table of a data set
+    most: int = 60,  # Labels to name; of more, the most frequent and the rarest
+) -> str:  # 'bark 12, meow 9'
+    "Clips per label, most first."
+    counts = (
+        table.label.value_counts().sort_index().sort_values(ascending=False, kind='stable')
+    )
+    words = [f'{label} {n:,}' for label, n in counts.items()]
+    if len(words) > most:
+        words = [*words[: most - 10], f'… {len(words) - most:,} more …', *words[-10:]]
+    return ', '.join(words)
+
+def describe_folds(
+    clips: 'Clips',  # A data set
+) -> str:
+    "What is trained on, what is kept for the test, and where the folds come from."
+    text = f'{len(clips.train):,} to train on'
+    unverified = (~clips.train.table.verified.astype(bool)).sum()
+    if unverified:
+        text += f' ({unverified:,} with unverified labels)'
+    text += (
+        f', {len(clips.test):,} for the test' if len(clips.test) else ', none for the test'
+    )
+    own = clips.train.table.fold
+    numbers = ', '.join(map(str, sorted(own.dropna().unique())))
+    if own.notna().all() and len(own):
+        return f'{text}; folds: its own, {numbers}'
+    group = clips.train.table.group
+    made = 'made here'
+    if group.duplicated().any():
+        made += (
+            f', clips of one recording or speaker together ({group.nunique():,} of them)'
+        )
+    return f'{text}; folds: {made}' + (f'; its own: {numbers}' if numbers else '')
+
+def describe(
+    clips: 'Clips',  # A data set
+) -> str:  # Lines of at most 100 characters
+    "What was understood, in a few lines."
+    lines = [
+        f'{clips.name}: {len(clips):,} clips, {len(clips.labels):,} labels, read as {clips.layout}'
+    ]
+    lines += [describe_labels(clips.table), describe_folds(clips), *clips.notes]
+    if len(clips.skipped):
+        lines.append(
+            f'left out: {len(clips.skipped):,} files; {clips.skipped.reason.iloc[0]}'
+        )
+    indents = {'initial_indent': '  ', 'subsequent_indent': '    '}
+    return '\n'.join(
+        [lines[0], *(textwrap.fill(line, 100, **indents) for line in lines[1:])]
+    )
 
 # %% ../nbs/02_dataset.ipynb #4e9f7fe1
 def count_missing(
@@ -167,10 +262,84 @@ def count_missing(
             counts.append(f'{missing:,} of the {rows.sum():,} listed {what} clips')
     return ' and '.join(counts)
 
+def find_elsewhere(
+    listing: Listing,  # Of which no file is there
+) -> str:  # ' (they seem to lie in ../audio: --audio ../audio)', or ''
+    "Where the clips of a list may be, if near."
+    if not listing.lists or not len(listing.table):
+        return ''
+    name = os.path.basename(listing.table.path.iloc[0])
+    above = Path(os.path.abspath(listing.source)).parents[:2]
+    for folder in dict.fromkeys(p for top in above for p in (top, *sorted(top.glob('*/')))):
+        if (folder / name).is_file():
+            return f'; {name} lies in {folder}: give that by --audio (in Python: audio=…)'
+    return ''
+
+def check_missing(
+    listing: Listing,  # What a data set lists
+    there: np.ndarray,  # Which of its files are there, bool, shape (clips,)
+    path: str | os.PathLike,  # What was asked for, for messages
+    allow_missing: bool,  # Go on where some are there
+) -> None:
+    "Raise DataError for missing clips, unless they are allowed for."
+    if allow_missing and there.any():
+        return
+    cure = '; get the sound files'
+    if there.any():
+        cure = '; get the rest, or go on with what is there by --allow-missing '
+        cure += '(in Python: allow_missing=True)'
+    else:
+        cure = find_elsewhere(listing) or cure
+    missing = listing.table.path[~there]
+    raise DataError(
+        f'{path}: {count_missing(listing.table, there)} are missing ({shorten(missing)}){cure}'
+    )
+
+def missing_clips(
+    table: pd.DataFrame,  # Clips whose files are not there
+) -> list[tuple]:  # fname, path and reason of each
+    "Clips that are left out since their files are missing."
+    return [
+        (n, p, f'{p}: is listed and not there; get the file') for n, p in table.path.items()
+    ]
+
+def file_lengths(
+    root: Path,  # A data set's folder
+    paths: pd.Series,  # Files, as seen from there
+) -> dict[str, float]:  # Path → seconds; NaN for files that can't be read
+    "How long files last, each looked at once."
+    files = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(files, pool.map(seconds_or_nan, [root / p for p in files])))
+
+def check_usable(
+    table: pd.DataFrame,  # With the column seconds, NaN for what can't be read
+    labels: pd.Series,  # All that should be there
+    root: Path,  # The folder that paths start from
+) -> None:
+    "Raise DataError for labels none of whose clips can be read."
+    usable = set(table.label[table.seconds.notna()])
+    useless = sorted(set(labels) - usable)
+    if not useless:
+        return
+    paths = table.path[table.label == useless[0]]
+    reason = 'all sections lie outside their files'
+    if len(paths):
+        try:
+            audio_seconds(root / paths.iloc[0])
+        except (AudioError, OSError) as e:
+            reason = str(e)
+    others = f' (nor of {shorten(useless[1:])})' if useless[1:] else ''
+    raise DataError(
+        f'{root}: no clip of the label {useless[0]} can be used{others}: {reason}; '
+        'mend the files, or take the label out'
+    )
+
 # %% ../nbs/02_dataset.ipynb #c3efb803
 def load_clips(
     path: str | os.PathLike,  # A data set's folder, or a CSV
     allow_missing: bool = False,  # Go on with the clips that are there, and their labels
+    audio: str | os.PathLike | None = None,  # Folder of the sounds, where it isn't the list's
 ) -> Clips:  # Their lengths read from the files
     """A data set in any layout we know, as one table.
 
@@ -187,21 +356,28 @@ def load_clips(
     >>> clips.name, clips.labels, clips.y.tolist()
     ('pets', ['cat', 'dog'], [0, 1, 1])
     """
-    table, root, name = read_table(path)
+    listing = read_table(path, audio)
+    table = listing.table
+    root = Path(listing.root)
     there = np.array([(root / p).is_file() for p in table.path], bool)
-    if not there.all() and not (allow_missing and there.any()):
-        cure = 'get the sound files'
-        if there.any():
-            cure = 'get the rest, or go on with what is there by --allow-missing '
-            cure += '(in Python: allow_missing=True)'
-        raise DataError(
-            f'{path}: {count_missing(table, there)} are missing '
-            f'({shorten(table.path[~there])}); {cure}'
-        )
-    table = table[there].copy()
-    with ThreadPoolExecutor(8) as pool:
-        table['seconds'] = list(pool.map(seconds_or_nan, [root / p for p in table.path]))
-    return Clips(table, sorted(table.label.unique()), Path(root), name)
+    if not there.all():
+        check_missing(listing, there, path, allow_missing)
+    lengths = file_lengths(root, table.path[there])
+    table, cut = cut_to_files(table[there], lengths)
+    check_usable(table, listing.table[there].label, root)
+    skipped = listing.skipped + missing_clips(listing.table[~there]) + cut
+    notes = listing.notes + (unlisted(root, table.path) if listing.lists else [])
+    return Clips(
+        table,
+        sorted(table.label.unique()),
+        root,
+        listing.name,
+        layout=listing.layout,
+        source=listing.source,
+        audio=audio and Path(audio),
+        notes=tuple(notes),
+        skipped=pd.DataFrame(skipped, columns=['fname', 'path', 'reason'], dtype=str),
+    )
 
 # %% ../nbs/02_dataset.ipynb #31630bc2
 MINI_VERSION = 1  # Counts up when the clips change
@@ -321,7 +497,9 @@ def record_counts(
     out: str | os.PathLike,  # JSON file to write
 ) -> dict:  # What was written
     "What a data set holds: its tables say how many clips, the files that are there how long."
-    table, _, name = read_table(path)
+    listing = read_table(path)
+    table = listing.table
+    name = listing.name
     clips = load_clips(path, allow_missing=True)
     lengths = clips.table.groupby('label').seconds.quantile([0, 0.1, 0.5, 0.9, 1])
     lengths = lengths.unstack().round(3)
@@ -369,6 +547,23 @@ def natural_kind(
     if table.fold.notna().all():
         return 'official'
     return 'grouped' if table.group.duplicated().any() else 'stratified'
+
+def complete_folds(
+    clips: Clips,  # The training clips, some with a fold of their own
+    folds: int,  # How many in all
+    *,
+    seed: int,  # Of the shuffle
+) -> pd.Series:  # fname → fold
+    "The folds that some clips came with, as those for validation do, and others for the rest."
+    own = clips.table.fold
+    taken = set(own.dropna())
+    rest = clips.subset(own.isna().to_numpy())
+    free = [k for k in range(folds + len(taken)) if k not in taken]
+    made = pd.Series(0, index=rest.table.index)
+    if folds - len(taken) > 1:
+        kind = natural_kind(rest.table)
+        made = deal_folds(rest, folds - len(taken), kind=kind, seed=seed)
+    return own.fillna(made.map(dict(enumerate(free)))).astype(int)
 
 def official_folds(
     clips: Clips,  # The training clips
@@ -434,6 +629,11 @@ def make_folds(
     [0, 1, 2]
     """
     clips = clips.train
+    own = clips.table.fold.notna()
+    if kind == 'auto' and own.any() and not own.all():
+        fold_of = complete_folds(clips, folds, seed=seed)
+        check_folds(fold_of, clips)
+        return fold_of
     if kind == 'auto':
         kind = natural_kind(clips.table)
     if kind not in FOLD_KINDS:

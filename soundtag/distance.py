@@ -471,7 +471,7 @@ class DistanceEstimator:
     ) -> np.ndarray:  # Shape (windows, 3)
         """Start in s, log of the distance and of its deviation, for each window that sounds.
 
-        >>> DistanceEstimator.load().predict_windows(np.ones(80000), 16000).shape
+        >>> DistanceEstimator.load().predict_windows(np.sin(np.arange(80000)), 16000).shape
         (3, 3)
         """
         size = seconds_to_samples(self.seconds, sr=self.sr)

@@ -22,15 +22,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from .audio import PALETTE
-from .dataset import Clips, load_clips
+from .dataset import Clips
 from .files import write_file
 from .metrics import MEASURES, accuracy, average_precision, geometric_mean, mean_std
-from .store import prepare_data
 from .recipe import RECIPES, RunError, current_settings
+from .store import prepare_data
 from .training import split_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+from .training import find_clips
 
 # %% ../nbs/08_results.ipynb #b2020c7b
 @dataclass(frozen=True, eq=False)
@@ -183,7 +184,7 @@ def run_clips(
     )
     if clips is None:
         try:
-            clips = load_clips(run.config['data']['root'], allow_missing=True)
+            clips = find_clips(run.config['data'])
         except (ValueError, OSError) as e:
             raise RunError(
                 f'{run.out}: its data set cannot be read any more ({e}); {cure}'

@@ -8,6 +8,7 @@ __all__ = ['StoreError', 'FeatureStore', 'prepare_data']
 # %% ../nbs/04a_store.ipynb #ad083b26
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -22,10 +23,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .audio import fix_length, load_audio, seconds_to_samples
-from .dataset import Clips
+from .audio import fix_length, seconds_to_samples
+from .dataset import Clips, file_hash, load_section
 from .files import cache_dir, file_lock, write_file
 from .mfcc import STFT
+from .sections import section_name
 
 # %% ../nbs/04a_store.ipynb #c7b4a2f4
 class StoreError(OSError):
@@ -44,9 +46,23 @@ def stat_signature(
     return [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
 
 # %% ../nbs/04a_store.ipynb #b51defff
+def content_hash(
+    path: str,  # A sound file
+    start: float,  # Where the clip begins in it, in s; NaN: it is all of it
+    end: float,  # Where it ends, in s
+) -> str:  # 32 hexadecimal digits
+    "What is heard in a clip, whatever its name."
+    if math.isnan(start):
+        with open(path, 'rb') as f:
+            return hashlib.file_digest(f, 'sha256').hexdigest()[:32]
+    text = section_name(file_hash(path), start, end)  # hours of sound are hashed once
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
 def compute_clip(
     path: str,  # A sound file
     known: str | None,  # Hash of its content when last seen
+    start: float = math.nan,  # Where the clip begins in it, in s; NaN: it is all of it
+    end: float = math.nan,  # Where it ends, in s
     *,
     features: STFT,  # A feature object of chapter 04
     seconds: float | None,  # Length to cut or pad to in s; None: as it is
@@ -60,17 +76,18 @@ def compute_clip(
         # A file younger than the clock's grain might change again and keep its times: wait 20 ms
         age = time.time() - signature[2] / 1e9
         time.sleep(min(0.02, max(0, 0.02 - age)))
-        with open(path, 'rb') as f:
-            content = hashlib.file_digest(f, 'sha256').hexdigest()[:32]
+        content = content_hash(path, start, end)
         if content == known:
             return signature, content, None
-        y, _ = load_audio(path, sr=features.sr)
+        y, _ = load_section(path, start, end, sr=features.sr)
         if seconds is not None:
             rng = np.random.default_rng([seed, int(content, 16)])
             y = fix_length(y, seconds_to_samples(seconds, sr=features.sr), rng=rng)
         return signature, content, features.rows(y)
     except OSError as e:
         return f'{path}: cannot be read ({e.strerror}); check the path and its permissions'
+    except MemoryError:
+        return f'{path}: its features do not fit into memory; cut it into pieces'
     except ValueError as e:
         return str(e)
 
@@ -78,7 +95,7 @@ def compute_clip(
 PROCESSES_FROM = 1000  # Clips to compute, from which on the start of worker processes pays
 
 def compute_clips(
-    tasks: list[tuple[str, str | None]],  # Sound files, each with its known content hash or None
+    tasks: list[tuple],  # Sound file, known content hash or None, and of sections start and end
     *,
     n_jobs: int | None,  # Workers; None: every core
     progress: bool,  # Show a bar with rate and time left
@@ -216,18 +233,20 @@ def store_folder(
 def stale_clips(
     clips: Clips,  # Clips of a data set
     by_path: dict,  # The index: {path: (signature, content hash)}
-) -> list[tuple]:  # (path in the table, path, known content hash or None) of each
+) -> list[tuple]:  # (name of the sound, path, known content hash or None, start, end) of each
     "Clips that are new, or whose file has changed since."
     stale = []
-    for name in clips.table.path:
-        path = os.path.join(clips.root, name)
+    for section in clips.sections:
+        path = os.path.join(clips.root, section[0])
+        name = section_name(*section)
         signature, content = by_path.get(name, (None, None))
         try:
             if signature == stat_signature(path):
                 continue
         except OSError:
             pass  # computing it will say why
-        stale.append((name, path, content))
+        times = section[1:] if name != section[0] else ()
+        stale.append((name, path, content, *times))
     return stale
 
 # %% ../nbs/04a_store.ipynb #aefd6a60
@@ -347,7 +366,7 @@ def _update_store(
         stale = stale_clips(
             clips, writer.by_path
         )  # another process may have been here meanwhile
-        tasks = [(path, known) for _, path, known in stale]
+        tasks = [task for _, *task in stale]
         results = compute_clips(
             tasks, n_jobs=n_jobs, progress=progress, features=features, **settings
         )
@@ -388,15 +407,15 @@ def prepare_data(
     known, failed = _update_store(
         clips, features, folder, n_jobs=n_jobs, progress=progress, **settings
     )
-    bad = clips.table.path.isin(list(failed)).to_numpy()
-    paths = clips.table.path[bad]
+    sounds = np.array([section_name(*section) for section in clips.sections], object)
+    bad = np.isin(sounds, list(failed))
     skipped = pd.DataFrame(
         {
             'fname': clips.table.index[bad],
-            'path': paths.to_numpy(),
-            'reason': [failed[p] for p in paths],
+            'path': clips.table.path[bad].to_numpy(),
+            'reason': [failed[name] for name in sounds[bad]],
         }
     )
     readable = clips.subset(~bad) if bad.any() else clips
-    places = [known.by_content[known.by_path[p][1]] for p in readable.table.path]
+    places = [known.by_content[known.by_path[name][1]] for name in sounds[~bad]]
     return FeatureStore(folder, features, readable, skipped, places)

@@ -6,38 +6,20 @@
 __all__ = ['SILENCE_DB', 'audio_blocks', 'windows', 'frame_levels']
 
 # %% ../nbs/01b_stream.ipynb #e1ce6578
+import io
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
-from numbers import Real
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soxr
 
-from soundtag.audio import (
-    AudioError,
-    check_complete,
-    check_file,
-    check_samples,
-    open_sound,
-    seconds_to_samples,
-    to_mono,
-)
-
-# %% ../nbs/01b_stream.ipynb #814fc7d1
-def file_blocks(
-    path: str | os.PathLike,  # A sound file
-    *,
-    seconds: int = 6,  # Length of a block in s
-) -> Iterator[tuple[np.ndarray, int]]:  # Samples, float32, (channels, n); rate in Hz
-    "Decode a file block by block."
-    check_file(path)
-    with open_sound(path) as f:
-        promised = f.frames
-        count = 0
-        while len(block := f.read(seconds * f.samplerate, dtype='float32', always_2d=True)):
-            count += len(block)
-            yield block.T, f.samplerate
-    check_complete(path, count, promised)
+from .audio import check_samples, mono_blocks, seconds_to_samples
+from .formats import AudioError, block_size, check_block, check_format, file_blocks
 
 # %% ../nbs/01b_stream.ipynb #01fb34ef
 def array_blocks(
@@ -45,33 +27,139 @@ def array_blocks(
     sr: float,  # Their rate in Hz
     *,
     seconds: float = 6,  # Length of a block in s
+    name: str | os.PathLike = 'array',  # What to call it in errors
 ) -> Iterator[tuple[np.ndarray, float]]:  # Samples, float32, (channels, n); rate in Hz
     "Hand over an array block by block, once it is clear what it means."
     y = np.asarray(y)
     if sr is None:
-        raise AudioError('array: has no sampling rate; give it in Hz, as sr=44100')
-    if not (isinstance(sr, Real) and 1 <= sr < float('inf')):
-        raise AudioError(f'array: sr={sr} is no sampling rate; give it in Hz, as sr=44100')
+        raise AudioError(f'{name}: has no sampling rate; give it in Hz, as sr=44100')
     if y.dtype.kind != 'f':
         raise AudioError(
-            f'array: holds {y.dtype}, not amplitudes; '
+            f'{name}: holds {y.dtype}, not amplitudes; '
             'give floats in -1…1 (16-bit samples: y / 32768)'
         )
     if y.ndim not in (1, 2) or y.ndim == 2 and y.shape[0] > y.shape[1]:
         raise AudioError(
-            f'array: has the shape {y.shape}; give (samples,) or (channels, samples)'
+            f'{name}: has the shape {y.shape}; give (samples,) or (channels, samples)'
         )
     y = np.atleast_2d(y)
-    size = seconds_to_samples(seconds, sr=sr)
+    check_format(name, sr, len(y))
+    size = block_size(sr, len(y), seconds)
     for start in range(0, y.shape[1], size):
-        yield y[:, start : start + size].astype('float32'), sr
+        block = y[:, start : start + size].astype('float32')
+        check_block(block, name)
+        yield block, sr
+
+# %% ../nbs/01b_stream.ipynb #eb1a5420
+def is_content(
+    audio: object,  # What should be a sound
+) -> bool:
+    "Whether it is the content of a file, as bytes, or a file object."
+    return isinstance(audio, (bytes, bytearray, memoryview)) or hasattr(audio, 'read')
+
+def is_path(
+    audio: object,  # What should be a sound
+) -> bool:
+    "Whether it names a file."
+    return isinstance(audio, (str, os.PathLike))
+
+@contextmanager
+def as_path(
+    audio: object,  # A file's content, as bytes or a file object; anything else stays as it is
+) -> Iterator[object]:  # A context with a path to a temporary file that holds it
+    "A place on the disk for what has none."
+    if not is_content(audio):
+        yield audio
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'sound'
+        source = audio if hasattr(audio, 'read') else io.BytesIO(audio)
+        try:
+            with open(path, 'wb') as f:
+                shutil.copyfileobj(source, f)
+        except TypeError:
+            raise AudioError(
+                f"{type(audio).__name__}: was opened as text; open it as bytes, open(path, 'rb')"
+            ) from None
+        except (OSError, ValueError) as e:
+            raise AudioError(
+                f"{type(audio).__name__}: cannot be read ({e}); open it again"
+            ) from None
+        try:
+            yield path
+        except AudioError as e:
+            name = getattr(audio, 'name', f'{len(path.read_bytes()):,} bytes')
+            raise AudioError(str(e).replace(str(path), str(name))) from None
+
+def check_kind(
+    audio: object,  # What should be a sound
+    sr: float | None,  # Rate that was given with it, in Hz
+) -> None:
+    "Raise AudioError where something is no sound of any kind, or is given a rate it doesn't need."
+    if is_path(audio) or is_content(audio):
+        if sr is not None:
+            name = audio if is_path(audio) else 'file'
+            raise AudioError(
+                f'{name}: sr={sr} belongs to an array; a file states its own rate, leave sr out'
+            )
+        return
+    if isinstance(audio, tuple) and len(audio) == 2:
+        raise AudioError('tuple: is no sound; give samples and rate apart, as (y, sr=sr)')
+    if not isinstance(audio, np.ndarray) and not hasattr(audio, '__array__'):
+        raise AudioError(
+            f'{type(audio).__name__}: is no sound; give a file (its path, its bytes, or open), '
+            'or an array of samples and sr'
+        )
+
+# %% ../nbs/01b_stream.ipynb #97ee11f8
+def at_rate(
+    blocks: Iterable[tuple[np.ndarray, float]],  # Samples, float32, (n,), and their rate in Hz
+    target_sr: float,  # Wanted rate in Hz
+    name: str | os.PathLike,  # What to call them in errors: the file
+) -> Iterator[np.ndarray]:  # Yields samples, float32, shape (n,)
+    "A stream at another rate, with nothing lost at its seams; AudioError where it is empty."
+    resampler = None
+    count = 0
+    for y, rate in blocks:
+        if rate != target_sr and resampler is None:
+            resampler = soxr.ResampleStream(
+                rate, target_sr, 1, dtype='float32', quality='HQ'
+            )
+        if resampler is not None:
+            y = resampler.resample_chunk(y)
+        count += len(y)
+        yield y
+    rest = np.zeros(0, 'float32')
+    if resampler is not None:
+        rest = resampler.resample_chunk(rest, last=True)
+        yield rest
+    if not count + len(rest):
+        check_samples(
+            rest, name
+        )  # nothing there, or too short for a single sample at this rate
+
+# %% ../nbs/01b_stream.ipynb #544a82a3
+def sound_blocks(
+    audio: object,  # A file: path, bytes or file object; or an array, (n,) or (channels, n)
+    sr: float | None = None,  # Rate of an array in Hz; a file states its own
+    *,
+    allow_cut: bool | None = None,  # Use what is there of a cut file; None: SOUNDTAG_ALLOW_CUT
+) -> Iterator[tuple[np.ndarray, float]]:  # Samples, float32, (n,); rate in Hz
+    "Any sound block by block, in one channel, at its own rate."
+    check_kind(audio, sr)
+    with as_path(audio) as source:
+        if is_path(source):
+            yield from mono_blocks(file_blocks(source, allow_cut=allow_cut), source)
+        else:
+            yield from mono_blocks(array_blocks(source, sr), 'array')
 
 # %% ../nbs/01b_stream.ipynb #381385a1
 def audio_blocks(
-    audio: str | os.PathLike | np.ndarray,  # A file, or an array, (n,) or (channels, n)
+    audio: str | os.PathLike | bytes | BinaryIO | np.ndarray,  # A file, or an array (n,), (channels, n)
     sr: float | None = None,  # Rate of an array in Hz; a file states its own
     *,
     target_sr: float,  # Wanted rate in Hz
+    allow_cut: bool | None = None,  # Use what is there of a cut file; None: SOUNDTAG_ALLOW_CUT
 ) -> Iterator[np.ndarray]:  # Yields samples, float32, shape (n,)
     """Any sound as a stream of mono samples at one rate.
 
@@ -82,37 +170,8 @@ def audio_blocks(
     >>> [len(y) for y in audio_blocks(np.ones(80_000), 8000, target_sr=8000)]
     [48000, 32000]
     """
-    is_file = isinstance(audio, (str, os.PathLike))
-    if is_file and sr is not None:
-        raise AudioError(
-            f'{audio}: sr={sr} belongs to an array; a file states its own rate, leave sr out'
-        )
-    name = audio if is_file else 'array'
-    resampler = None
-    extremes = []
-    count = 0
-    for y, rate in file_blocks(audio) if is_file else array_blocks(audio, sr):
-        y = to_mono(y)
-        extremes += [y.min(), y.max()]
-        if not np.isfinite(extremes[-2:]).all():
-            break
-        if rate != target_sr and resampler is None:
-            resampler = soxr.ResampleStream(
-                rate, target_sr, 1, dtype='float32', quality='HQ'
-            )
-        if resampler is not None:
-            y = resampler.resample_chunk(y)
-        count += len(y)
-        yield y
-    if not extremes or not np.isfinite(extremes).all():
-        check_samples(
-            np.array(extremes), name
-        )  # not for silence, which a recording may hold
-    if resampler is not None:
-        rest = resampler.resample_chunk(np.zeros(0, 'float32'), last=True)
-        if not count + len(rest):
-            check_samples(rest, name)  # too short for a single sample at this rate
-        yield rest
+    name = audio if is_path(audio) else 'array'
+    return at_rate(sound_blocks(audio, sr, allow_cut=allow_cut), target_sr, name)
 
 # %% ../nbs/01b_stream.ipynb #d13f4e03
 def windows(

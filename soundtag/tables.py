@@ -6,8 +6,12 @@
 __all__ = ['DataError']
 
 # %% ../nbs/01d_tables.ipynb #9fe7b04f
+import codecs
+import csv
 import io
 import os
+import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,10 +22,10 @@ import pandas as pd
 class DataError(ValueError):
     """A data set that can't be used as it is: which, what is wrong with it, and the cure.
 
-    >>> from soundtag.tables import read_table
-    >>> read_table('nowhere')
+    >>> from soundtag.tables import read_csv
+    >>> read_csv('nowhere.csv')
     Traceback (most recent call last):
-    soundtag.tables.DataError: nowhere: no such file or folder; ...
+    soundtag.tables.DataError: nowhere.csv: cannot be read (No such file or directory); check ...
     """
 
 # %% ../nbs/01d_tables.ipynb #9bb73f11
@@ -34,6 +38,12 @@ def shorten(
     more = f' and {len(names) - n:,} more' if len(names) > n else ''
     return ', '.join(names[:n]) + more
 
+# %% ../nbs/01d_tables.ipynb #a1aa396c
+SUFFIXES = set(
+    '.wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64 '
+    '.m4a .m4b .aac .mp4 .webm .wma .amr .3gp .mka .mkv .mov .ac3 .mp2 .wv .ape'.split()
+)
+
 # %% ../nbs/01d_tables.ipynb #b2f86ee8
 COLUMN_DEFAULTS = {
     'path': '',
@@ -44,7 +54,41 @@ COLUMN_DEFAULTS = {
     'group': '',
     'license': '',
     'seconds': np.nan,
+    'start': np.nan,
+    'end': np.nan,
 }
+ONE_LABEL = 'soundtag learns one label a clip so far'
+EMPTY = {'', 'nan', 'nat', '<na>', '#n/a', 'null'}  # What programs write for no value
+
+def is_empty(
+    cells: pd.Series,  # Text
+) -> pd.Series:  # Booleans
+    "Which cells say nothing."
+    return cells.str.strip().str.lower().isin(EMPTY)
+
+def check_names(
+    raw: pd.DataFrame,  # Columns fname and label
+    source: str | os.PathLike,  # The file or folder it comes from, for messages
+) -> None:
+    "Raise DataError for clips without a name or a label, and for names that stand there twice."
+    if not len(raw):
+        raise DataError(f'{source}: lists no clips; add some')
+    blank = raw.index[is_empty(raw.fname) | is_empty(raw.label)]
+    if len(blank):
+        raise DataError(
+            f'{source}: clips without a name or a label (row {shorten(blank + 1)}; '
+            '"nan" is none); fill them in or take these rows out'
+        )
+    twice = raw.fname[raw.fname.duplicated()].unique()
+    if len(twice):
+        pairs = raw[raw.fname.isin(twice)].drop_duplicates(['fname', 'label'])
+        several = (
+            f', with several labels ({ONE_LABEL})' if pairs.fname.duplicated().any() else ''
+        )
+        raise DataError(
+            f'{source}: names that are listed more than once{several}: {shorten(twice)}; '
+            'list each clip once'
+        )
 
 def make_table(
     raw: pd.DataFrame,  # Columns fname, label and any other of `COLUMN_DEFAULTS`
@@ -53,20 +97,7 @@ def make_table(
 ) -> pd.DataFrame:  # Indexed by fname, with all of `COLUMN_DEFAULTS`
     "The one table: every column there, each name once."
     raw = raw.reset_index(drop=True)
-    if not len(raw):
-        raise DataError(f'{source}: lists no clips; add some')
-    blank = raw.index[(raw.fname == '') | (raw.label == '')]
-    if len(blank):
-        raise DataError(
-            f'{source}: clips without a name or a label (row {shorten(blank + 1)}); '
-            'fill them in or take them out'
-        )
-    twice = raw.fname[raw.fname.duplicated()].unique()
-    if len(twice):
-        raise DataError(
-            f'{source}: names that are listed more than once ({shorten(twice)}); '
-            'list each clip once'
-        )
+    check_names(raw, source)
     missing = {c: default for c, default in COLUMN_DEFAULTS.items() if c not in raw}
     if 'path' in missing:
         missing['path'] = raw.fname
@@ -77,213 +108,280 @@ def make_table(
             f'{source}: clips outside the data set\'s folder ({shorten(outside)}); '
             'move the list to a folder above its clips'
         )
-    table['group'] = np.where(table.group == '', table.index, table.group)
-    types = {'fold': 'Int64', 'verified': bool, 'seconds': float}
+    own = np.where(table.start.isna(), table.index, table.path)  # sections: their recording
+    table['group'] = np.where(table.group == '', own, table.group)
+    numbers = dict.fromkeys(('seconds', 'start', 'end'), float)
+    types = {'fold': 'Int64', 'verified': bool, **numbers}
     return table[list(COLUMN_DEFAULTS)].astype(types)
 
-# %% ../nbs/01d_tables.ipynb #a886cab6
-def read_csv(
-    path: str | os.PathLike,  # A CSV file with a header line, in UTF-8
-) -> pd.DataFrame:  # Every cell text
-    "A CSV with every cell as text."
-    try:
-        text = Path(path).read_bytes().decode('utf-8-sig')
-    except UnicodeDecodeError as e:
+# %% ../nbs/01d_tables.ipynb #46c14048
+def label_key(
+    label: str,  # As written
+) -> str:  # The same for labels that differ in case, spaces or Unicode form alone
+    "What is left of a label without the ways to write it."
+    text = unicodedata.normalize('NFKC', label).casefold()
+    text = ''.join(c for c in text if unicodedata.category(c) != 'Cf')  # without width
+    return ' '.join(text.replace('_', ' ').split())
+
+def merge_spellings(
+    labels: pd.Series,  # As written
+) -> tuple[pd.Series, list[str]]:  # In one spelling each, and what was changed, in words
+    "The most frequent spelling of each label for all."
+    counts = labels.value_counts()
+    composed = {label: unicodedata.normalize('NFC', label) for label in counts.index}
+    ranked = sorted(composed, key=lambda x: (-counts[x], x != composed[x], x))
+    spelling = {}
+    for label in ranked:
+        spelling.setdefault(label_key(label), label)
+    changed = [label for label in ranked if spelling[label_key(label)] != label]
+    if not changed:
+        return labels, []
+    words = [f'{c!r} ({counts[c]:,}) as {spelling[label_key(c)]!r}' for c in changed]
+    note = f'labels written in several ways, taken as one: {shorten(words, 8)}'
+    return labels.map(lambda label: spelling[label_key(label)]), [note]
+
+# %% ../nbs/01d_tables.ipynb #ce373b9d
+SEPARATORS = re.compile(r'\s*[,;|]\s*')
+
+def split_labels(
+    cell: str,  # 'Bark,Dog', "['Bark', 'Dog']" or 'Dog'
+) -> list[str]:  # The parts, without brackets and quotes
+    "What stands between the separators of a cell."
+    cell = cell.strip()
+    if cell[:1] in ('[', '(', '{') and cell[-1:] in (']', ')', '}'):
+        cell = cell[1:-1]
+    parts = (part.strip(' \'"') for part in SEPARATORS.split(cell))
+    return [part for part in parts if part]
+
+def check_one_label(
+    raw: pd.DataFrame,  # Columns fname and label
+    *,
+    source: str | os.PathLike,  # The file it comes from, for messages
+    several: bool = False,  # The column's name promises several labels
+) -> pd.Series:  # The labels, without brackets and quotes where these stood around one
+    "Raise DataError where clips have several labels."
+    parts = raw.label.map(split_labels)
+    many = parts.map(len) > 1
+    if many.any() and not several:
+        places = pd.Series({c: split_labels(c) for c in raw.label.unique()}).explode()
+        shared = set(places[places.duplicated(keep=False)])
+        many &= parts.map(lambda names: bool(shared & set(names)))
+    if many.any():
+        first = raw[many].iloc[0]
         raise DataError(
-            f'{path}: byte {e.start} is not UTF-8; save the file as UTF-8'
-        ) from None
+            f'{source}: {many.sum():,} of {len(raw):,} clips have several labels '
+            f'({first.fname}: {first.label}); {ONE_LABEL}: keep the one that matters for each, '
+            'or list only clips that have one; a name is written without , ; and |'
+        )
+    return parts.str[0].fillna('') if several else raw.label
+
+# %% ../nbs/01d_tables.ipynb #79e2c343
+SIGNATURES = {
+    b'PK\x03\x04': 'an Excel workbook or a zip archive; save the sheet as "CSV UTF-8"',
+    b'\xd0\xcf\x11\xe0': 'an old Excel workbook; save the sheet as "CSV UTF-8"',
+    b'%PDF': 'a PDF document; write the table as CSV',
+    b'\x1f\x8b': 'an archive; unpack it',
+    b'PAR1': 'a Parquet file; write it as CSV, in pandas by to_csv(index=False)',
+    b'SQLite': 'a database; write the table as CSV',
+}
+SOUNDS = b'RIFF', b'RF64', b'fLaC', b'OggS', b'ID3', b'FORM', b'caff', b'\xff\xfb', b'.snd'
+
+def check_text(
+    path: Path,  # Perhaps a table
+    head: bytes,  # Its first bytes
+) -> None:
+    "Raise DataError for files that are known to be something else."
+    if path.suffix.lower() in SUFFIXES or head.startswith(SOUNDS):
+        raise DataError(
+            f'{path}: is a sound file and no list of clips; give the folder it lies in, '
+            'or a CSV with a file and a label column'
+        )
+    for signature, what in SIGNATURES.items():
+        if head.startswith(signature):
+            raise DataError(f'{path}: is {what}')
+
+def decode_text(
+    data: bytes,  # Content of a text file
+    path: Path,  # Its file, for messages
+) -> str:
+    "Text from UTF-8, UTF-16 or UTF-32."
+    encoding = 'utf-8-sig'
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        encoding = 'utf-32'
+    elif data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = 'utf-16'
+    elif data[1:200:2].count(0) > 0.4 * len(data[1:200:2]) > 0:
+        encoding = 'utf-16-le'
+    elif data[:200:2].count(0) > 0.4 * len(data[:200:2]) > 0:
+        encoding = 'utf-16-be'
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as e:
+        name = encoding.upper().removesuffix('-SIG')
+        cure = 'save the file as UTF-8'
+        raise DataError(f'{path}: byte {e.start} is not {name}; {cure}') from None
+    if '\0' in text:
+        raise DataError(f'{path}: is no text; give a CSV with a file and a label column')
+    return text
+
+def read_text(
+    path: str | os.PathLike,  # A table
+) -> str:
+    "The text of a table, in whatever Unicode encoding it was saved."
+    path = Path(path)
+    try:
+        with open(path, 'rb') as f:
+            head = f.read(4096)
+            check_text(path, head)
+            return decode_text(head + f.read(), path)
     except OSError as e:
         raise DataError(
-            f'{path}: cannot be read ({e.strerror}); check its permissions'
-        ) from None
-    try:
-        return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).fillna('')
-    except (pd.errors.EmptyDataError, pd.errors.ParserError) as e:
-        reason = str(e).strip().removeprefix('Error tokenizing data. C error: ')
-        raise DataError(
-            f'{path}: is not a CSV with a header line ({reason}); save it as comma-separated text'
+            f'{path}: cannot be read ({e.strerror}); check the path and its permissions'
         ) from None
 
 # %% ../nbs/01d_tables.ipynb #5b661a21
-COLUMN_ALIASES = {
-    'fname': ('fname', 'filename', 'file', 'path', 'file_name', 'filepath'),
-    'label': ('label', 'category', 'class', 'class_name', 'tag'),
-    'split': ('split', 'subset', 'set'),
-    'fold': ('fold',),
-    'verified': ('verified', 'manually_verified'),
-    'group': ('group', 'src_file', 'freesound_id', 'source', 'recording'),
-    'license': ('license', 'licence'),
+_ALIASES = {
+    'fname': 'fname filename file path file_name filepath file_path slice_file_name audio '
+    'audio_file audio_path audio_filename wav wav_file begin_file',
+    'label': 'label category class class_name tag primary_label ebird_code labels tags species '
+    'annotation common_name event_label scene_label',
+    'split': 'split subset set partition',
+    'fold': 'fold fold_id cv_fold',
+    'verified': 'verified manually_verified',
+    'group': 'group src_file freesound_id fsid source recording recording_id speaker speaker_id',
+    'license': 'license licence',
+    'start': 'start onset start_time start_s start_seconds begin_time_s begin_time begin',
+    'end': 'end stop end_time end_s end_seconds end_time_s offset',
+    'duration': 'duration length',
 }
+COLUMN_ALIASES = {ours: tuple(names.split()) for ours, names in _ALIASES.items()}
+KNOWN_COLUMNS = {name for names in COLUMN_ALIASES.values() for name in names}
 
+def column_key(
+    name: str,  # 'Begin Time (s)'
+) -> str:  # 'begin_time_s'
+    "The name of a column without case, spaces and signs."
+    return re.sub(r'\W+', '_', name.strip().lower()).strip('_')
+
+# %% ../nbs/01d_tables.ipynb #a886cab6
+INVISIBLE = ' \t\r\n\ufeff\u200b\xa0'
+
+def parse_rows(
+    text: str,  # Of a CSV
+    delimiter: str,  # One character
+    path: str | os.PathLike,  # Its file, for messages
+    strict: bool = True,  # Whether a quote must end its cell
+) -> list[tuple[int, list[str]]]:  # Number of the line and its cells, without empty lines
+    "The cells of each line."
+    lines = io.StringIO(text, newline='')
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=strict)
+    rows = []
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = [cell.strip(INVISIBLE) for cell in next(reader)]
+        except StopIteration:
+            return rows
+        except csv.Error as e:
+            if 'expected after' in str(e):  # only a space, perhaps
+                return parse_rows(text, delimiter, path, strict=False)
+            raise DataError(
+                f'{path}: line {line} cannot be read as cells ({e}); close its quotes, '
+                'and write a quote within them twice'
+            ) from None
+        if any(cells):
+            rows.append((line, cells))
+
+def find_delimiter(
+    header: str,  # First line of a table
+) -> str:  # One character
+    "The separator that gives the most columns we know, else the most columns."
+
+    def score(delimiter):
+        cells = [column_key(cell.strip('"')) for cell in header.split(delimiter)]
+        return len(KNOWN_COLUMNS & set(cells)) if len(cells) > 1 else 0, len(cells)
+
+    return max(',;\t|', key=score)
+
+def parse_table(
+    text: str,  # Of a CSV
+    path: str | os.PathLike,  # Its file, for messages
+) -> list[tuple[int, list[str]]]:  # Number of the line and its cells
+    "The lines of a table, whatever separates their cells."
+    text = text.lstrip(INVISIBLE)
+    if text.lower().startswith('sep=') and '\n' in text:  # a line for Excel
+        text = text.split('\n', 1)[1]
+    header = text.split('\n', 1)[0]
+    rows = parse_rows(text, find_delimiter(header), path)
+    quoted = header.strip().startswith('"') and all(len(cells) == 1 for _, cells in rows)
+    if quoted and find_delimiter(rows[0][1][0]) in rows[0][1][0]:  # each line as one cell
+        return parse_table('\n'.join(cells[0] for _, cells in rows), path)
+    return rows
+
+def read_csv(
+    path: str | os.PathLike,  # A table with a header line: CSV, semicolons, tabs
+) -> pd.DataFrame:  # Every cell text
+    "A table with every cell as text."
+    rows = parse_table(read_text(path), path)
+    header = rows[0][1] if rows else []
+    while header and not header[-1]:
+        header.pop()
+    if not header or any(Path(cell).suffix.lower() in SUFFIXES for cell in header):
+        raise DataError(
+            f'{path}: has no header line; name the columns in its first line, '
+            'as in fname,label'
+        )
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise DataError(f'{path}: has several columns {shorten(twice)}; rename all but one')
+    cells = []
+    for line, row in rows[1:]:
+        if any(row[len(header) :]):
+            raise DataError(
+                f'{path}: line {line} has {len(row)} cells, and the header {len(header)}; '
+                'put text that holds a comma between quotes, as in comma-separated text'
+            )
+        cells.append((row + [''] * len(header))[: len(header)])
+    return pd.DataFrame(cells, columns=header, dtype=str)
+
+# %% ../nbs/01d_tables.ipynb #63b29168
 def pick_columns(
     raw: pd.DataFrame,  # As read
     *,
     source: str | os.PathLike,  # Its file, for messages
+    needed: tuple = ('fname', 'label'),  # Columns that must be there
 ) -> pd.DataFrame:  # The columns that were found, under our names
     "The columns of a list under our names."
-    theirs = {c.strip().lower(): c for c in raw.columns}
+    theirs = {column_key(c): c for c in raw.columns}
     picked = {}
     for ours, aliases in COLUMN_ALIASES.items():
-        found = [theirs[alias] for alias in aliases if alias in theirs]
+        found = [alias for alias in aliases if alias in theirs]
+        if found == ['offset'] and 'onset' not in theirs:
+            found = []  # in other lists an offset is where to begin
         if found:
-            picked[ours] = raw[found[0]].str.strip()
-        elif ours in ('fname', 'label'):
+            picked[ours] = raw[theirs[found[0]]].str.strip()
+            if ours == 'label':
+                several = found[0] in ('labels', 'tags')
+        elif ours in needed:
             what = {'fname': 'file', 'label': 'label'}[ours]
             raise DataError(
                 f'{source}: has the columns {shorten(raw.columns, 8)}, '
                 f'none of which names the {what}; '
                 f'call one of them {", ".join(aliases[:3])} or {aliases[3]}'
             )
-    return pd.DataFrame(picked)
+    picked = pd.DataFrame(picked)
+    if 'fname' in picked and 'label' in picked:
+        picked['label'] = check_one_label(picked, source=source, several=several)
+    return picked
 
-# %% ../nbs/01d_tables.ipynb #f7bf0004
-def read_list(
-    path: str | os.PathLike,  # A CSV with a file and a label column
-) -> pd.DataFrame:  # Table
-    "Any CSV that names a file and its label, and perhaps fold, group, split, verified and license."
-    path = Path(path)
-    raw = pick_columns(read_csv(path), source=path)
-    here = str(path.parent.absolute()) + os.sep
-    raw['fname'] = [
-        name and Path(os.path.normpath(name.removeprefix(here))).as_posix()
-        for name in raw.fname
-    ]
-    if 'split' in raw:
-        raw['split'] = raw.split.str.lower()
-        odd = sorted(set(raw.split) - {'train', 'test'})
-        if odd:
-            raise DataError(
-                f'{path}: the column split says {shorten(odd)}; only train and test are known'
-            )
-    if 'fold' in raw:
-        is_whole = raw.fold.str.fullmatch(r'-?\d+|')
-        if not is_whole.all():
-            odd = sorted(set(raw.fold[~is_whole]))
-            raise DataError(
-                f'{path}: the column fold says {shorten(odd)}; folds are whole numbers'
-            )
-        raw['fold'] = pd.to_numeric(raw.fold.where(raw.fold != '', None)).astype('Int64')
-    if 'verified' in raw:
-        raw['verified'] = raw.verified.str.lower().isin(['1', 'true', 'yes'])
-    return make_table(raw, source=path)
-
-# %% ../nbs/01d_tables.ipynb #ccf823ab
-SUFFIXES = set('.wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .caf .w64'.split())
-
-def read_folders(
-    root: str | os.PathLike,  # A folder
-) -> pd.DataFrame | None:  # Table, or None when no folder in it holds sound files
-    "A folder a label: `dog/1.wav` is a clip of a dog."
-    files = []
-    for folder in sorted(Path(root).iterdir()):
-        if folder.is_dir() and not folder.name.startswith('.'):
-            files += [
-                f
-                for f in sorted(folder.iterdir())
-                if f.suffix.lower() in SUFFIXES and not f.name.startswith('.')
-            ]
-    if not files:
-        return None
-    labels = [f.parent.name for f in files]
-    names = [f'{f.parent.name}/{f.name}' for f in files]
-    return make_table(pd.DataFrame({'fname': names, 'label': labels}), source=root)
-
-# %% ../nbs/01d_tables.ipynb #b2936321
-def read_esc(
-    root: str | os.PathLike,  # A folder
-) -> pd.DataFrame | None:  # Table, or None when the folder is something else
-    "ESC-50, or ESC-10 laid out like it, with the official folds."
-    meta = Path(root) / 'meta' / 'esc50.csv'
-    if not meta.is_file():
-        return None
-    raw = read_csv(meta)
-    lacking = {'filename', 'fold', 'category', 'esc10', 'src_file'} - set(raw)
-    if lacking:
-        raise DataError(
-            f'{meta}: lacks the columns {shorten(sorted(lacking))}; get the file of ESC-50 again'
-        )
-    in_esc10 = raw.esc10 == 'True'
-    there = {f.name for f in (Path(root) / 'audio').glob('*')}
-    if there and not there & set(raw.filename[~in_esc10]):
-        raw = raw[in_esc10]  # all listed, ESC-10 alone there
-        in_esc10 = in_esc10[in_esc10]
-    columns = {
-        'fname': raw.filename,
-        'path': 'audio/' + raw.filename,
-        'label': raw.category,
-        'fold': raw.fold.astype(int),
-        'group': raw.src_file,
-        'license': np.where(in_esc10, 'CC-BY', 'CC-BY-NC'),
-    }
-    return make_table(pd.DataFrame(columns), source=meta)
-
-# %% ../nbs/01d_tables.ipynb #42fd225d
-FSD_LISTS = {
-    'train': ('train_post_competition.csv', 'train.csv'),
-    'test': ('test_post_competition_scoring_clips.csv', 'test_post_competition.csv'),
-}
-
-def read_fsd_part(
-    root: Path,  # A folder
-    split: str,  # train or test
-) -> pd.DataFrame | None:  # Its rows; None when a list with this name is something else
-    "One of the two lists of FSDKaggle2018; no rows where it isn't there."
-    places = [
-        d / name for d in (root / 'FSDKaggle2018.meta', root) for name in FSD_LISTS[split]
-    ]
-    lists = [f for f in places if f.is_file()]
-    if not lists:
-        return pd.DataFrame()
-    raw = read_csv(lists[0])
-    needed = {'fname', 'label'} | ({'manually_verified'} if split == 'train' else set())
-    if not needed <= set(raw):
-        return None
-    if 'usage' in raw:
-        raw = raw[raw.usage != 'Ignored']
-    folder = f'FSDKaggle2018.audio_{split}'
-    if not (root / folder).is_dir() and (root / f'audio_{split}').is_dir():
-        folder = f'audio_{split}'
-    verified = raw.manually_verified == '1' if 'manually_verified' in raw else True
-    raw = raw.assign(path=folder + '/' + raw.fname, split=split, verified=verified)
-    return raw.rename(columns={'freesound_id': 'group'})
-
-def read_fsd(
-    root: str | os.PathLike,  # A folder
-) -> pd.DataFrame | None:  # Table, or None when the folder is something else
-    "FSDKaggle2018 as Zenodo lays it out, as Kaggle does, or a mixture."
-    train = read_fsd_part(Path(root), 'train')
-    if train is None or not len(train.columns):
-        return None
-    test = read_fsd_part(Path(root), 'test')
-    if test is None:
-        return None
-    raw = pd.concat([train, test]) if len(test.columns) else train
-    raw = raw.drop(columns=['manually_verified', 'usage'], errors='ignore').fillna('')
-    return make_table(raw, source=root)
-
-# %% ../nbs/01d_tables.ipynb #33be843b
-def read_table(
-    path: str | os.PathLike,  # A data set's folder, or a CSV
-) -> tuple[pd.DataFrame, Path, str]:  # Table, folder its paths start from, name of the set
-    "What a data set lists, whether or not the files are there; its content tells its layout."
-    path = Path(path)
-    if not path.exists():
-        raise DataError(
-            f'{path}: no such file or folder; `soundtag data` makes or gets a data set'
-        )
-    if path.is_file():
-        return read_list(path), path.parent, path.stem
-    table = read_fsd(path)
-    if table is not None:
-        return table, path, 'mini' if (path / 'mini.json').is_file() else 'FSDKaggle2018'
-    table = read_esc(path)
-    if table is not None:
-        return table, path, f'ESC-{table.label.nunique()}'
-    lists = sorted(path.glob('*.csv'))
-    table = read_list(lists[0]) if len(lists) == 1 else read_folders(path)
-    if table is None:
-        raise DataError(
-            f'{path}: no data set in here; wanted is FSDKaggle2018, ESC-50, a folder of sound '
-            'files for each label, or a CSV with a file and a label column'
-        )
-    return table, path, path.resolve().name
+# %% ../nbs/01d_tables.ipynb #8db8bc08
+def refuse_cells(
+    cells: pd.Series,  # Cells of a column that mean nothing
+    column: str,  # Its name
+    source: str | os.PathLike,  # The file, for messages
+    cure: str,  # What it should say
+) -> None:
+    "Raise DataError for cells, if there are any."
+    if len(cells):
+        odd = shorten(sorted(set(cells)))
+        raise DataError(f'{source}: the column {column} says {odd}; {cure}')

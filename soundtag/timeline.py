@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .audio import AudioError, check_samples, seconds_to_samples, to_mono
-from .stream import SILENCE_DB, array_blocks, file_blocks, frame_levels
+from .audio import check_samples, mix_down, seconds_to_samples
+from .formats import AudioError
+from soundtag.stream import (
+    SILENCE_DB,
+    array_blocks,
+    frame_levels,
+    is_content,
+    is_path,
+    sound_blocks,
+)
 from .tagging import Tagger, predict_batches
 
 if TYPE_CHECKING:
@@ -503,15 +511,12 @@ class Timeline:
         sr: int,  # Their rate in Hz, the same each time
     ) -> list[Event]:
         "The events that have ended; an AudioError where the samples are no sound."
-        blocks = list(
-            array_blocks(y, sr)
-        )  # all of them are checked before the first is heard
+        # all of them are checked before the first is heard
+        blocks = list(array_blocks(y, sr, name=self.name))
         self._set_rate(sr)
         ended = []
         for block, _ in blocks:
-            block = to_mono(block)
-            if not np.isfinite(block).all():
-                check_samples(block, self.name)
+            block = mix_down(block, self.name)
             if self._resampler:
                 block = self._resampler.resample_chunk(block)
             ended += self._track(self.stream_tagger.feed(block))
@@ -572,16 +577,12 @@ def listen(
     >>> [(event.label, event.offset) for event in listen(Timeline(tagger), seconds, 16000)]
     [('noise', 3.0)]
     """
-    if isinstance(audio, (str, os.PathLike)):
-        if sr is not None:
-            raise AudioError(
-                f'{audio}: sr={sr} belongs to an array; a file states its own rate, leave sr out'
-            )
+    if is_path(audio):
         timeline.name = audio
-        blocks = file_blocks(audio)
+    if is_path(audio) or is_content(audio) or isinstance(audio, np.ndarray):
+        blocks = sound_blocks(audio, sr)
     else:
-        arrays = [audio] if isinstance(audio, np.ndarray) else audio
-        blocks = ((y, sr) for y in arrays)
+        blocks = ((y, sr) for y in audio)
     for y, rate in blocks:
         yield from timeline.feed(y, rate)
     yield from timeline.close()

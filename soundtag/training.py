@@ -26,11 +26,14 @@ from .dataset import Clips, DataError, make_folds, shorten
 from .files import file_lock, write_file, write_npy
 from .fitting import FoldTask, fit_fold, predict_clips
 from .metrics import geometric_mean
-from .recipe import RECIPES, Recipe, RunError, current_record, get_recipe  # also from here
+from .recipe import Recipe, RunError, current_record, get_recipe
 from .store import FeatureStore, prepare_data
 
 # isort: split
 import keras  # after soundtag.model, which tells TensorFlow to use oneDNN
+
+from .dataset import load_clips
+from .lists import is_table
 
 # %% ../nbs/07_training.ipynb #4d7d8cfa
 def split_rows(
@@ -107,11 +110,33 @@ def run_config(
     return {
         'recipe': recipe.settings,
         'selection': SELECTION[recipe.epoch_from],
-        'data': clips.summary | {'root': str(Path(clips.root).resolve())},
+        'data': clips.summary | clips.places,
         'folds': {'number': int(folds), 'kind': kind},
         'seed': int(seed),
         'versions': versions(),
     }
+
+# %% ../nbs/07_training.ipynb #601d5bff
+def find_clips(
+    data: dict,  # What the configuration of a run says of its data
+) -> Clips:  # With the fingerprint it states, else those where the run found its own
+    "The clips of a run: from its list or folder, else from a list beside it with another name."
+    source = Path(data.get('source', data['root']))
+    first = None
+    fault = None
+    lists = sorted(p for p in source.parent.glob('*') if is_table(p.name))
+    for path in dict.fromkeys((source, *lists, Path(data['root']))):
+        try:
+            clips = load_clips(path, allow_missing=True, audio=data.get('audio'))
+        except (ValueError, OSError) as e:
+            fault = fault or e
+            continue
+        if clips.fingerprint == data['fingerprint']:
+            return clips
+        first = first or clips
+    if first is None:
+        raise fault
+    return first
 
 # %% ../nbs/07_training.ipynb #fd7386cd
 def config_differences(
@@ -122,7 +147,7 @@ def config_differences(
     a, b = (
         pd.json_normalize(current_record(c), sep=' ').iloc[0].to_dict() for c in (old, new)
     )
-    ignored = 'data root', 'selection'
+    ignored = 'data name', 'data root', 'data source', 'data audio', 'selection'
     names = [n for n in a | b if a.get(n) != b.get(n) and n not in ignored]
     if 'data fingerprint' in names:
         names = ['data', *(n for n in names if not n.startswith('data '))]
@@ -251,6 +276,20 @@ def clip_windows(
         store = trim_frames(store, recipe.trim_db)
     return ClipWindows(store, recipe.frames, fill=recipe.fill)
 
+def check_left(
+    clips: Clips,  # What was to be learned from
+    store: FeatureStore,  # Features of those that could be read
+) -> None:
+    "Raise RunError for a label that no readable training clip is left of."
+    lost = set(clips.train.table.label) - set(store.clips.train.table.label)
+    if lost:
+        label = min(lost)
+        first = store.skipped.fname.map(clips.table.label).eq(label).to_numpy().argmax()
+        raise RunError(
+            f'{clips.root}: no clip of {shorten(sorted(lost))} can be used; the first of {label}: '
+            f'{store.skipped.reason.iloc[first]}'
+        )
+
 def load_run_data(
     clips: Clips,  # Training and test
     recipe: Recipe,  # Says what is heard
@@ -272,10 +311,11 @@ def load_run_data(
             f'{clips.root}: none of the {len(clips)} clips can be used; '
             f'the first: {store.skipped.reason.iloc[0]}'
         )
+    check_left(clips, store)
     is_train = (store.clips.table.split == 'train').to_numpy()
     return RunData(
         clips=store.clips,
-        skipped=store.skipped,
+        skipped=pd.concat([clips.skipped, store.skipped], ignore_index=True),
         X=clip_windows(store, recipe),
         targets=keras.utils.to_categorical(store.clips.y, len(clips.labels)),
         train=np.flatnonzero(is_train),

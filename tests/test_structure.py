@@ -31,11 +31,15 @@ PEERS = set(
 # What each module offers, and nothing else: its `__all__`. A name that somebody needs is added here with a reason.
 PUBLIC = {
     'files': 'cache_dir file_lock read_json write_file',
-    'audio': 'AudioError PALETTE audio_seconds fix_length load_audio play plot_waveform resample samples_to_seconds seconds_to_samples to_mono use_style wav_bytes',
+    'formats': 'AudioError',
+    'audio': 'PALETTE audio_seconds fix_length load_audio play plot_waveform resample samples_to_seconds seconds_to_samples to_mono use_style wav_bytes',
     'synthesis': 'INSTRUMENTS Instrument Voice colored_noise perform pluck struck_bar',
     'stream': 'SILENCE_DB audio_blocks frame_levels windows',
     'miniset': 'mini_clip',
     'tables': 'DataError',
+    'sections': '',
+    'lists': '',
+    'layouts': '',
     'dataset': 'Clips count_labels load_clips make_folds mini plot_distribution',
     'download': 'download',
     'normalization': 'audio_norm feature_stats loud_span pad_or_repeat trim_silence',

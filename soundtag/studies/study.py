@@ -181,7 +181,7 @@ def data_sets(
 
     def size(folder):
         try:
-            return len(read_table(folder)[0])
+            return len(read_table(folder).table)
         except DataError:
             return 0
 

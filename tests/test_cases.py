@@ -1,0 +1,590 @@
+"""Data sets as they are found in the wild: published layouts, careless folders, lists from anywhere, sections.
+
+One table says for every input what comes of it: clips, labels, splits and folds, or the message. The inputs are those of
+public bug reports, made small, in the form in which they were published or found.
+"""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from soundtag.audio import load_audio, wav_bytes
+from soundtag.dataset import Clips, DataError, load_clips, make_folds
+from soundtag.mfcc import LogMel
+from soundtag.store import prepare_data
+
+LABELS = ['Bass_drum', 'Double_bass', 'Violin_or_fiddle']
+CLIPS = [(LABELS[i // 10], f'{i:02}ab.wav') for i in range(30)]  # label, file
+
+
+def sound(k, seconds=0.05):
+    n = np.arange(int(8000 * seconds))
+    return wav_bytes(0.1 * np.sin(0.02 * (k + 1) * n), sr=8000)
+
+
+def put(path, k=0, data=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(sound(k) if data is None else data)
+
+
+def table(path, rows, delimiter=',', encoding='utf-8', newline='\n'):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, 'w', newline='', encoding=encoding) as f:
+        csv.writer(f, delimiter=delimiter, lineterminator=newline).writerows(rows)
+
+
+# Published layouts
+
+
+def urbansound(root, audio='audio/', meta='metadata/'):
+    rows = ['slice_file_name fsID start end salience fold classID class'.split()]
+    for i, (label, name) in enumerate(CLIPS):
+        name = f'{i // 2}-0-0-{i}.wav'  # two slices of each recording, in one fold
+        put(root / f'{audio}fold{i // 2 % 10 + 1}/{name}', i)
+        rows.append([name, i // 2, '0.0', '4.0', 1, i // 2 % 10 + 1, LABELS.index(label), label])
+    table(root / f'{meta}UrbanSound8K.csv', rows)
+    return root
+
+
+def fsd2019(root, several=False, zenodo=False):
+    parts = {'train_curated': [], 'train_noisy': [], 'test': []}
+    for i, (label, name) in enumerate(CLIPS):
+        part = list(parts)[i % 3]
+        put(root / (f'FSDKaggle2019.audio_{part}' if zenodo else part) / name, i)
+        parts[part].append([name, label + (',Run' if several and i % 4 == 0 else '')])
+    if not zenodo:
+        parts.pop('test')  # the competition kept its labels
+    for part, rows in parts.items():
+        place = f'FSDKaggle2019.meta/{part}_post_competition.csv' if zenodo else f'{part}.csv'
+        table(root / place, [['fname', 'labels'], *rows])
+    return root
+
+
+def fsd50k(root, several=False):
+    lists = {'dev': [['fname', 'labels', 'mids', 'split']], 'eval': [['fname', 'labels', 'mids']]}
+    for i, (label, _) in enumerate(CLIPS):
+        part = 'dev' if i % 3 else 'eval'
+        put(root / f'FSD50K.{part}_audio/{i + 1000}.wav', i)
+        row = [i + 1000, label + (',Music' if several else ''), '/m/1']
+        lists[part].append([*row, 'train' if i % 5 else 'val'] if i % 3 else row)
+    for part, rows in lists.items():
+        table(root / f'FSD50K.ground_truth/{part}.csv', rows)
+    return root
+
+
+def speech_commands(root):
+    speakers = ['0a1', '0b2', '0c3', '0d4', '0e5']
+    names = [f'{w}/{s}_nohash_{k}.wav' for w in ('yes', 'no') for s in speakers for k in (0, 1)]
+    for i, name in enumerate(names):
+        put(root / name, i)
+    put(root / '_background_noise_/pink_noise.wav', 99)
+    (root / '_background_noise_/README.md').write_text('noise')
+    (root / 'README.md').write_text('words')
+    for name, speaker in (('testing', '0d4'), ('validation', '0e5')):
+        listed = [n for n in names if speaker in n]
+        (root / f'{name}_list.txt').write_text('\n'.join(listed) + '\n')
+    return root
+
+
+def birdclef(root, name='train_metadata.csv', flat=False, column='primary_label'):
+    rows = [[column, 'secondary_labels', 'filename', 'license']]
+    for i, (label, _) in enumerate(CLIPS):
+        put(root / f'train_audio/{label}/XC{i}.wav', i)
+        rows.append([label, "['rufous']" if i % 9 == 0 else '[]', f'XC{i}.wav' if flat else f'{label}/XC{i}.wav', 'CC'])
+    table(root / name, rows)
+    table(root / 'taxonomy.csv', [['primary_label', 'class_name'], ['Bass_drum', 'Aves']])
+    table(root / 'sample_submission.csv', [['row_id', *LABELS], ['s_5', 0, 0, 0]])
+    put(root / 'test_soundscapes/s.wav', 77)
+    return root
+
+
+def tree(root, names=('train', 'train', 'valid', 'test')):
+    for i, (label, name) in enumerate(CLIPS):
+        put(root / names[i % len(names)] / label / name, i)
+    return root
+
+
+def esc(root, spoil=False):
+    rows = ['filename fold target category esc10 src_file take'.split()]
+    for i, (label, _) in enumerate(CLIPS):
+        name = f'{i % 5 + 1}-{i}-A-{LABELS.index(label)}.wav'
+        put(root / f'audio/{name}', i)
+        fold, true = (f'{i % 5 + 1}.0', 'TRUE') if spoil else (i % 5 + 1, 'True')
+        rows.append([name, fold, LABELS.index(label), label, true, i, 'A'])
+    table(root / 'meta/esc50.csv', rows)
+    return root
+
+
+# Folders
+
+
+def folders(root, place=lambda i, label: label):
+    for i, (label, name) in enumerate(CLIPS):
+        put(root / place(i, label) / name, i)
+    return root
+
+
+def nested(root):
+    return folders(root, lambda i, label: label if i % 2 else f'{label}/session1/mic {i % 3}')
+
+
+def other_case(root):
+    return folders(root, lambda i, label: label if i % 3 else label.lower())
+
+
+def stray(root):
+    table(folders(root) / 'notes.csv', [['date', 'weather'], ['today', 'fine']])
+    return root
+
+
+def empty_label(root):
+    (folders(root) / 'zebra').mkdir()
+    return root
+
+
+def text_label(root):
+    put(folders(root) / 'zebra/notes.txt', data=b'none seen')
+    return root
+
+
+def broken_label(root):
+    for k in range(3):
+        put(folders(root) / f'zebra/{k}.wav', data=b'no sound at all')
+    return root
+
+
+def unknown_endings(root):
+    put(folders(root) / 'Bass_drum/a.sph', 1)
+    put(root / 'Double_bass/deep/b.zip', 2)
+    put(root / 'README.md', data=b'x')
+    return root
+
+
+def loose(root):
+    put(folders(root) / 'intro.wav', 55)
+    return root
+
+
+def links(root):
+    folders(root / 'sounds')
+    put(root / 'far/zebra/1.wav', 50)
+    put(root / 'far/zebra/2.wav', 51)
+    (root / 'sounds/zebra').symlink_to(root / 'far/zebra')
+    (root / 'sounds/A_first').symlink_to(root / 'sounds/Bass_drum')
+    (root / 'sounds/Bass_drum/loop').symlink_to(root / 'sounds')
+    (root / 'sounds/Bass_drum/up').symlink_to(root)
+    return root / 'sounds'
+
+
+def inner(root):
+    folders(root / 'ESC-50-master' / 'audio')
+    return root
+
+
+# Lists
+
+
+def listed(root, **options):
+    for i, (_, name) in enumerate(CLIPS):
+        put(root / 'audio' / name, i)
+    rows = options.pop('rows', [['fname', 'label'], *([f'audio/{n}', label] for label, n in CLIPS)])
+    place = root / options.pop('name', 'list.csv')
+    table(place, rows, **options)
+    return place
+
+
+def with_column(name, value, *, row=lambda label, n: [f'audio/{n}', label]):
+    "A list with one more column."
+
+    def make(root):
+        rows = [[*row(label, n), value(i)] for i, (label, n) in enumerate(CLIPS)]
+        return listed(root, rows=[['fname', 'label', name], *rows])
+
+    return make
+
+
+def with_names(change, head='fname'):
+    "A list that calls its files by other names."
+
+    def make(root):
+        return listed(root, rows=[[head, 'label'], *([change(n), label] for label, n in CLIPS)])
+
+    return make
+
+
+def with_labels(change, head='label'):
+    "A list with other labels."
+
+    def make(root):
+        rows = [[f'audio/{n}', change(i, label)] for i, (label, n) in enumerate(CLIPS)]
+        return listed(root, rows=[['fname', head], *rows])
+
+    return make
+
+
+def with_text(change, name='list.csv'):
+    "A list whose text is changed as a whole."
+
+    def make(root):
+        path = listed(root)
+        text = path.read_text()
+        path.unlink()
+        path.with_name(name).write_bytes(change(text).encode())
+        return path.with_name(name)
+
+    return make
+
+
+def several_lists(*names):
+    def make(root):
+        rows = [[f'audio/{n}', label] for label, n in CLIPS]
+        for k, name in enumerate(names):
+            listed(root, name=name, rows=[['fname', 'label'], *rows[k :: len(names)]])
+        return root
+
+    return make
+
+
+def given(content, name):
+    def make(root):
+        put(root / name, data=content)
+        return root / name
+
+    return make
+
+
+# Sections of recordings of 2 s
+
+
+def recordings(root, names=('night1.wav', 'night2.wav')):
+    for k, name in enumerate(names):
+        put(root / name, data=sound(7 + 20 * k, 2.0))
+    return root
+
+
+def section_rows():
+    "File, start, end, label: a tenth of a second each, one label after the other."
+    for night in ('night1.wav', 'night2.wav'):
+        for k in range(9):
+            yield night, k / 10, (k + 1) / 10, LABELS[k % 3]
+
+
+def sections(head=('file', 'start', 'end', 'label'), change=lambda *row: row):
+    def make(root):
+        table(recordings(root) / 'events.csv', [head, *(change(*row) for row in section_rows())])
+        return root / 'events.csv'
+
+    return make
+
+
+def raven(root):
+    head = ['Selection', 'View', 'Channel', 'Begin Time (s)', 'End Time (s)', 'Low Freq (Hz)', 'Annotation']
+    for night in ('night1', 'night2'):
+        rows = []
+        for k, (name, start, end, label) in enumerate(section_rows()):
+            if name.startswith(night):
+                views = ('Waveform 1', 'Spectrogram 1')
+                rows += [[k + 1, view, 1, start, end, 200, label] for view in views]
+        table(root / f'{night}.Table.1.selections.txt', [head, *rows], delimiter='\t')
+    return recordings(root)
+
+
+def raven_of_many(root):
+    "One table of all files, opened in Raven as one sequence: its times go on, the offsets don't."
+    head = ['Selection', 'Begin Time (s)', 'End Time (s)', 'Begin File', 'File Offset (s)', 'Species']
+    rows = [
+        [k + 1, start + 2 * (name == 'night2.wav'), end + 2 * (name == 'night2.wav'), name, start, label]
+        for k, (name, start, end, label) in enumerate(section_rows())
+    ]
+    table(recordings(root) / 'all.txt', [head, *rows], delimiter='\t')
+    return root / 'all.txt'
+
+
+def audacity(root):
+    for night in ('night1', 'night2'):
+        lines = [
+            f'{start:.6f}\t{end:.6f}\t{label}\n\\\t200.0\t900.0\n'
+            for name, start, end, label in section_rows()
+            if name.startswith(night)
+        ]
+        put(root / f'{night}.txt', data=''.join(lines).encode())
+    return recordings(root)
+
+
+ALL = {'clips': 30, 'labels': LABELS}
+SECTIONS = {'clips': 18, 'labels': LABELS, 'files': 2, 'groups': 2, 'seconds': 0.1}
+FOLDS = {str(k + 1): 0 for k in range(10)}
+
+# What comes of each: clips, labels, test clips, folds, words of the description … or the words of the error
+CASES = {
+    # published layouts, from wherever they are entered
+    'UrbanSound8K': (urbansound, ALL | {'folds': range(1, 11), 'groups': 15, 'say': 'UrbanSound8K'}),
+    'UrbanSound8K/audio': (lambda p: urbansound(p) / 'audio', ALL | {'folds': range(1, 11)}),
+    'UrbanSound8K/metadata': (lambda p: urbansound(p) / 'metadata', ALL | {'folds': range(1, 11)}),
+    'UrbanSound8K.csv': (
+        lambda p: urbansound(p) / 'metadata/UrbanSound8K.csv',
+        ALL | {'folds': range(1, 11), 'groups': 15},
+    ),
+    'UrbanSound8K, as at Kaggle': (lambda p: urbansound(p, '', ''), ALL | {'folds': range(1, 11)}),
+    'UrbanSound8K without its table': (
+        lambda p: [urbansound(p), (p / 'metadata/UrbanSound8K.csv').unlink()][0],
+        'fold1.*looks like a split or a fold|nothing says what is heard',
+    ),
+    'a fold of UrbanSound8K': (lambda p: urbansound(p) / 'audio/fold1', {'clips': 4, 'folds': [1]}),
+    'FSDKaggle2019': (fsd2019, ALL | {'clips': 20, 'verified': 10, 'say': 'FSDKaggle2019'}),
+    'FSDKaggle2019 of Zenodo': (
+        lambda p: fsd2019(p, zenodo=True),
+        ALL | {'verified': 20, 'test': 10},
+    ),
+    'FSDKaggle2019/train_curated.csv': (
+        lambda p: fsd2019(p) / 'train_curated.csv',
+        ALL | {'clips': 10, 'verified': 10},
+    ),
+    'FSDKaggle2019/train_noisy': (
+        lambda p: fsd2019(p) / 'train_noisy',
+        ALL | {'clips': 10, 'verified': 0},
+    ),
+    'FSDKaggle2019, several labels': (lambda p: fsd2019(p, True), 'several labels.*one label a clip'),
+    'FSD50K': (fsd50k, ALL | {'test': 10, 'own': 4, 'say': 'FSD50K'}),
+    'FSD50K/dev.csv': (
+        lambda p: fsd50k(p) / 'FSD50K.ground_truth/dev.csv',
+        ALL | {'clips': 20, 'test': 0, 'own': 4},
+    ),
+    'FSD50K/FSD50K.dev_audio': (lambda p: fsd50k(p) / 'FSD50K.dev_audio', ALL | {'clips': 20}),
+    'FSD50K, several labels': (lambda p: fsd50k(p, True), '20 of 20 clips have several labels'),
+    'Speech Commands': (
+        speech_commands,
+        {
+            'clips': 20,
+            'labels': ['no', 'yes'],
+            'test': 4,
+            'own': 4,
+            'groups': 5,
+            'say': '_background_noise_',
+        },
+    ),
+    'BirdCLEF': (birdclef, ALL | {'say': 'taxonomy.csv'}),
+    'BirdCLEF 2020': (lambda p: birdclef(p, 'train.csv', True, 'ebird_code'), ALL),
+    'BirdCLEF, its table': (lambda p: birdclef(p) / 'train_metadata.csv', ALL),
+    'ESC-50': (esc, ALL | {'folds': range(1, 6), 'groups': 30}),
+    'ESC-50/audio': (lambda p: esc(p) / 'audio', ALL | {'folds': range(1, 6)}),
+    'ESC-50, 1.0 and TRUE': (lambda p: esc(p, True), ALL | {'folds': range(1, 6)}),
+    'train, valid, test': (tree, ALL | {'test': 7, 'own': 7}),
+    'Training, VAL': (lambda p: tree(p, ('Training', 'VAL')), ALL | {'test': 0, 'own': 15}),
+    'dev, eval': (lambda p: tree(p, ('dev', 'dev', 'eval')), ALL | {'test': 10, 'own': 0}),
+    'train, dev, test': (lambda p: tree(p, ('train', 'dev', 'test')), ALL | {'test': 10, 'own': 10}),
+    'train_audio, test_audio': (
+        lambda p: tree(p, ('train_audio', 'test_audio')),
+        ALL | {'test': 15, 'own': 0},
+    ),
+    'tree/train alone': (lambda p: tree(p) / 'train', ALL | {'clips': 16}),
+    # splits and folds that are no labels
+    'splits of sounds': (
+        lambda p: folders(p, lambda i, label: ('train', 'valid', 'test')[i % 3]),
+        'train, valid|test.*looks like a split.*CSV',
+    ),
+    'folds of sounds': (
+        lambda p: folders(p, lambda i, label: f'fold{i % 3}'),
+        'fold0.*looks like a split or a fold',
+    ),
+    'folds of labels': (
+        lambda p: folders(p, lambda i, label: f'Fold_{i % 3}/{label}'),
+        'Fold_0.*looks like a split or a fold',
+    ),
+    'parts': (lambda p: folders(p, lambda i, label: f'part {i % 3}'), 'part 0.*looks like a split'),
+    'a split among labels': (
+        lambda p: folders(p, lambda i, label: 'test' if i % 9 == 0 else label),
+        'test looks like a split.*rename what is a label',
+    ),
+    'splits within labels': (
+        lambda p: folders(p, lambda i, label: f'{label}/{("train", "test")[i % 2]}'),
+        'within its folders.*train/LABEL',
+    ),
+    'FSD50K without its lists': (
+        lambda p: folders(p, lambda i, label: f'FSD50K.{("dev", "eval")[i % 2]}_audio'),
+        'looks like a split',
+    ),
+    'several data sets': (
+        lambda p: [urbansound(p / 'urban'), esc(p / 'esc'), p][-1],
+        'holds data sets .esc, urban.',
+    ),
+    'sounds without labels': (
+        lambda p: folders(p, lambda i, label: '.'),
+        '30 sound files, and nothing says what is heard',
+    ),
+    'a folder audio without labels': (
+        lambda p: folders(p, lambda i, label: 'audio'),
+        '30 sound files, and nothing says what is heard',
+    ),
+    # folders
+    'nested': (nested, ALL),
+    'one folder in the other': (inner, ALL),
+    'labels in other case': (other_case, ALL | {'say': 'taken as one'}),
+    'a stray CSV': (stray, ALL | {'say': 'notes.csv'}),
+    'an empty label': (empty_label, 'zebra.*add clips, or take the folder away'),
+    'a label of text files': (text_label, 'zebra.*add clips, or take the folder away'),
+    'a label of broken files': (broken_label, 'zebra can be used.*is not sound'),
+    'unknown endings': (unknown_endings, ALL | {'skipped': ['Bass_drum/a.sph', 'Double_bass/deep/b.zip'], 'say': 'left out: 2 files'}),
+    'a sound in no folder': (loose, ALL | {'skipped': ['intro.wav']}),
+    'links': (links, {'clips': 32, 'labels': [*LABELS, 'zebra'], 'say': 'A_first'}),
+    # lists
+    'comma': (listed, ALL),
+    'semicolon': (lambda p: listed(p, delimiter=';'), ALL),
+    'tab': (lambda p: listed(p, delimiter='\t', name='list.tsv'), ALL),
+    'bar': (lambda p: listed(p, delimiter='|'), ALL),
+    'BOM and CRLF': (lambda p: listed(p, encoding='utf-8-sig', newline='\r\n'), ALL),
+    'old Mac lines': (lambda p: listed(p, newline='\r'), ALL),
+    'UTF-16': (lambda p: listed(p, encoding='utf-16'), ALL),
+    'UTF-16 without BOM': (lambda p: listed(p, encoding='utf-16-le'), ALL),
+    'Latin-1': (
+        lambda p: listed(p, rows=[['fname', 'label'], ['audio/00ab.wav', 'Möwe']], encoding='latin-1'),
+        'not UTF-8; save the file as UTF-8',
+    ),
+    'trailing commas': (with_text(lambda t: t.replace('\n', ',,\n')), ALL),
+    'empty lines': (with_text(lambda t: '\n' + t.replace('\n', '\n\n') + ',\n'), ALL),
+    'quotes': (with_text(lambda t: '\n'.join(f'"{l}"' for l in t.split())), ALL),
+    'cells in quotes': (with_text(lambda t: t.replace(',', ' , ').replace('audio', '"audio').replace('.wav', '.wav"')), ALL),
+    'sep=;': (with_text(lambda t: 'sep=;\n' + t.replace(',', ';')), ALL),
+    'a quote that is left open': (
+        with_text(lambda t: t.replace('audio/05', '"audio/05')),
+        'line 7.*close its quotes',
+    ),
+    'no header': (with_text(lambda t: t.split('\n', 1)[1]), 'no header line.*fname,label'),
+    'a comma too many': (with_text(lambda t: t.replace('Bass_drum', 'Bass,drum', 1)), 'line 2 has 3 cells.*quotes'),
+    'columns twice': (with_column('label', lambda i: 'x'), 'several columns label'),
+    'Windows paths': (with_names(lambda n: f'audio\\{n}'), ALL | {'say': 'other names'}),
+    'a drive letter': (with_names(lambda n: f'C:\\Users\\me\\clips\\audio\\{n}'), ALL),
+    'paths of another machine': (with_names(lambda n: f'/home/me/clips/audio/{n}'), ALL),
+    'no endings': (with_names(lambda n: f'audio/{n[:-4]}'), ALL),
+    'other case': (with_names(lambda n: f'Audio/{n[:-4].upper()}.WAV', 'FileName'), ALL),
+    'leading spaces': (with_names(lambda n: f'  audio/{n} '), ALL),
+    'names alone': (with_names(lambda n: n), ALL),
+    'in a folder above': (
+        lambda p: listed(p, name='lists/list.csv', rows=[['fname', 'label'], *([f'../audio/{n}', label] for label, n in CLIPS)]),
+        ALL,
+    ),
+    'elsewhere': (
+        lambda p: [listed(p), table(p / 'lists/mine.csv', [['fname', 'label'], *([n, label] for label, n in CLIPS)])] and p / 'lists/mine.csv',
+        r'30 of the 30 .* lies in .*/audio: give that by --audio',
+    ),
+    'nowhere': (with_names(lambda n: f'audio/x{n}'), '30 of the 30 listed training clips.*get the sound files'),
+    'outside and not there': (with_names(lambda n: f'../gone/{n}'), 'outside its folder.*--audio'),
+    'fold 1.0': (with_column('fold', lambda i: f'{i % 3 + 1}.0'), ALL | {'folds': [1, 2, 3]}),
+    'fold names': (with_column('fold', lambda i: f'fold{i % 3 + 1}'), ALL | {'folds': [1, 2, 3]}),
+    'fold A': (with_column('fold', lambda i: 'ABC'[i % 3]), 'fold says A, B, C; folds are whole numbers'),
+    'split val': (with_column('split', lambda i: ('train', 'train', 'val', 'Test')[i % 4]), ALL | {'test': 7, 'own': 7}),
+    'split recess': (with_column('split', lambda i: 'recess' if i else 'train'), 'split says recess'),
+    'TRUE': (with_column('verified', lambda i: ('TRUE', 'False', '1', '0.0', 'yes')[i % 5]), ALL | {'verified': 18}),
+    'verified perhaps': (with_column('verified', lambda i: 'perhaps'), 'verified says perhaps; write 1 or 0'),
+    'nan for a label': (with_labels(lambda i, label: label if i % 5 else 'nan'), 'row 1, 6, 11.*"nan" is none'),
+    'nan for a group': (with_column('group', lambda i: 'nan' if i % 2 else f'{i // 4}'), ALL | {'groups': 23}),
+    'several labels': (
+        with_labels(lambda i, label: label + (',Run_and_jump' if i % 2 else '')),
+        '15 of 30 clips have several labels.*one label a clip',
+    ),
+    'several labels by semicolon': (
+        with_labels(lambda i, label: label + ('; Run' if i % 2 else '')),
+        'several labels.*one label a clip',
+    ),
+    'a column labels': (with_labels(lambda i, label: f"['{label}', 'Music']", 'labels'), 'several labels'),
+    'a column labels with one': (with_labels(lambda i, label: f"['{label}']", 'labels'), ALL),
+    'a file twice, two labels': (
+        with_names(lambda n: f'audio/{"00ab.wav" if n in ("00ab.wav", "15ab.wav") else n}'),
+        'more than once, with several labels',
+    ),
+    'a label with a comma': (
+        with_labels(lambda i, label: label.replace('Double_bass', 'Speech, female')),
+        {'clips': 30, 'labels': ['Bass_drum', 'Speech, female', 'Violin_or_fiddle']},
+    ),
+    'labels in several spellings': (
+        with_labels(lambda i, label: (label, label.upper(), f' {label.replace("_", " ")}')[i % 3 if i % 4 == 0 else 0]),
+        ALL | {'say': 'taken as one'},
+    ),
+    'Unicode forms': (
+        with_labels(lambda i, label: ('Möwe', 'Mo\u0308we')[i % 2] if label == LABELS[0] else label),
+        {'clips': 30, 'labels': ['Double_bass', 'Möwe', 'Violin_or_fiddle'], 'say': 'taken as one'},
+    ),
+    'several lists': (several_lists('a.csv', 'b.csv'), '2 lists of clips .a.csv, b.csv.; give the one you mean'),
+    'train.csv, val.csv, test.csv': (several_lists('train.csv', 'val.csv', 'test.csv'), ALL | {'test': 10, 'own': 10}),
+    'a list in metadata': (lambda p: listed(p, name='metadata/all.csv') and p, ALL),
+    'a workbook': (given(b'PK\x03\x04' + bytes(99), 'list.xlsx'), 'Excel.*CSV UTF-8'),
+    'a sound': (given(sound(0), 'dog.wav'), 'dog.wav: is a sound file and no list'),
+    'a sound called csv': (given(sound(0), 'dog.csv'), 'dog.csv: is a sound file and no list'),
+    'bytes': (given(os.urandom(64) + bytes(64), 'list.csv'), 'list.csv: .*(UTF|no text|sound file)'),
+    'nothing in it': (given(b'', 'list.csv'), 'no header line'),
+    # sections of long recordings
+    'start and end': (sections(), SECTIONS | {'say': 'sections'}),
+    'onset and offset': (sections(('filename', 'onset', 'offset', 'event_label')), SECTIONS),
+    'start and duration': (
+        sections(('file', 'start', 'duration', 'label'), lambda f, a, b, label: (f, a, b - a, label)),
+        SECTIONS,
+    ),
+    'clock times': (
+        sections(change=lambda f, a, b, label: (f, f'0:00:{a:05.2f}', f'0:{b:05.2f}', label)),
+        SECTIONS,
+    ),
+    'Raven': (raven, SECTIONS),
+    'Raven, one of two': (lambda p: raven(p) / 'night1.Table.1.selections.txt', SECTIONS | {'clips': 9, 'files': 1, 'groups': 1}),
+    'Raven, all in one': (raven_of_many, SECTIONS),
+    'Audacity': (audacity, SECTIONS),
+    'Audacity, one of two': (lambda p: audacity(p) / 'night2.txt', SECTIONS | {'clips': 9, 'files': 1, 'groups': 1}),
+    'Audacity without its sound': (
+        lambda p: [audacity(p), (p / 'night2.wav').unlink(), p / 'night2.txt'][-1],
+        'night2.* missing|night2.*not there',
+    ),
+    'end before start': (sections(change=lambda f, a, b, label: (f, b, a, label)), 'end before they begin .row 1'),
+    'start alone': (sections(('file', 'start', 'x', 'label')), 'none for the other'),
+    'dates': (sections(change=lambda f, a, b, label: (f, '2019-05-01', b, label)), 'start says 2019-05-01; give seconds'),
+    'behind the end': (
+        sections(change=lambda f, a, b, label: (f, a + (5 if a == 0 else 0), b + (5 if a == 0 else 0), label)),
+        {'clips': 16, 'skipped': ['night1.wav#t=5,5.1', 'night2.wav#t=5,5.1'], 'say': 'its file ends at 2 s'},
+    ),
+    'two labels at once': (
+        lambda p: [sections()(p), (p / 'events.csv').open('a').write('night1.wav,0.0,0.1,Fox\n'), p / 'events.csv'][-1],
+        'more than once, with several labels',
+    ),
+}  # fmt: skip
+
+
+def check(clips, wanted):
+    "Compare clips with what the table says of them."
+    t = clips.table
+    own = t.fold[t.split == 'train']
+    found = {
+        'clips': len(clips),
+        'labels': clips.labels,
+        'test': (t.split == 'test').sum(),
+        'verified': t.verified[t.split == 'train'].sum() if wanted.get('test') != 0 else None,
+        'folds': sorted(own.dropna().unique()),
+        'own': (own == 0).sum(),
+        'groups': t.group.nunique(),
+        'files': t.path.nunique(),
+        'skipped': sorted(clips.skipped.fname),
+    }
+    if 'verified' in wanted:
+        found['verified'] = t.verified.sum() if wanted['verified'] == 20 else found['verified']
+    for name in wanted.keys() - {'say', 'seconds'}:
+        value = list(wanted[name]) if name == 'folds' else wanted[name]
+        assert found[name] == value, name
+    assert wanted.get('say', '') in ' '.join(clips.describe().split())
+    if 'skipped' not in wanted:
+        assert not len(clips.skipped)
+    if 'seconds' in wanted:
+        assert np.allclose(t.seconds, wanted['seconds'])
+    assert all(path.is_file() for path in clips.paths)
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_case(name, tmp_path):
+    make, wanted = CASES[name]
+    path = make(tmp_path / 'set')
+    if isinstance(wanted, dict):
+        check(load_clips(path), wanted)
+        return
+    with pytest.raises(DataError, match=wanted) as e:
+        load_clips(path)
+    message = str(e.value)
+    assert '\n' not in message and '; ' in message and str(tmp_path) in message
