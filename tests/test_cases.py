@@ -459,7 +459,7 @@ CASES = {
     'columns twice': (with_column('label', lambda i: 'x'), 'several columns label'),
     'Windows paths': (with_names(lambda n: f'audio\\{n}'), ALL | {'say': 'other names'}),
     'a drive letter': (with_names(lambda n: f'C:\\Users\\me\\clips\\audio\\{n}'), ALL),
-    'paths of another machine': (with_names(lambda n: f'/home/me/clips/audio/{n}'), ALL),
+    'paths of another machine': (with_names(lambda n: f'/mnt/disk/clips/audio/{n}'), ALL),
     'no endings': (with_names(lambda n: f'audio/{n[:-4]}'), ALL),
     'other case': (with_names(lambda n: f'Audio/{n[:-4].upper()}.WAV', 'FileName'), ALL),
     'leading spaces': (with_names(lambda n: f'  audio/{n} '), ALL),
