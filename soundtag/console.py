@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/10b_console.ipynb #647e2bc6
+import argparse
 import csv
 import errno
 import glob
@@ -16,6 +17,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -96,6 +98,44 @@ def remember_interrupt() -> Iterator[list]:  # A list, empty until the user pres
         sys.excepthook, sys.unraisablehook = hooks
         if ours:
             signal.signal(signal.SIGINT, before)
+
+# %% ../nbs/10b_console.ipynb #c9de886a
+ALLOW_CUT = 'SOUNDTAG_ALLOW_CUT'  # What the readers of chapter 00a look at
+
+def add_reading_options(
+    command: argparse.ArgumentParser,  # A command's parser
+) -> None:
+    "Declare --allow-cut."
+    command.add_argument(
+        '--allow-cut',
+        action='store_true',
+        help='use what is there of files that are cut short or damaged',
+    )
+
+@contextmanager
+def reading(
+    args: argparse.Namespace,  # Parsed words
+) -> Iterator[None]:  # A context to read sounds in
+    "Read files as the words say, and show what the readers warn of, a line each."
+    before = os.environ.get(ALLOW_CUT)
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_line(message, category, *place, **more):
+            if category.__name__ == 'AudioWarning':
+                print(f'soundtag: {message}', file=sys.stderr)
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = show_line
+        if getattr(args, 'allow_cut', False):
+            os.environ[ALLOW_CUT] = '1'
+        try:
+            yield
+        finally:
+            os.environ.pop(ALLOW_CUT, None)
+            if before is not None:
+                os.environ[ALLOW_CUT] = before
 
 # %% ../nbs/10b_console.ipynb #4927c9a5
 def expand(
