@@ -230,10 +230,11 @@ def constant_offset(
     sr: float,  # Their rate in Hz
 ) -> np.float32:  # What to take off; 0 where the mean may belong to the sound
     "The constant part of a recording, where it is no part of the sound."
-    if not len(y):
+    seconds = samples_to_seconds(len(y), sr=sr)
+    if seconds < 0.02:  # less than a swing of a low tone
         return np.float32(0)
     mean = y.mean(dtype='float64')
-    share = 0.2 + 0.04 / samples_to_seconds(len(y), sr=sr)
+    share = 0.2 + 0.04 / seconds
     is_offset = abs(mean) > max(
         5e-5, share * y.std(dtype='float64')
     )  # 5e-5: 16 bits, halved

@@ -21,6 +21,7 @@ from soundtag.console import (
     EVENT_COLUMNS,
     TAG_COLUMNS,
     RowWriter,
+    add_reading_options,
     audacity_line,
     distance_columns,
     error_message,
@@ -28,6 +29,7 @@ from soundtag.console import (
     event_row,
     failed_row,
     raw_blocks,
+    reading,
     remember_interrupt,
     score_table,
     silence_tensorflow,
@@ -274,6 +276,7 @@ def add_train(
         action='store_true',
         help='go on without files that are listed and not there',
     )
+    add_reading_options(command)
 
 # %% ../nbs/11_cli.ipynb #8c70b0d7
 def do_report(
@@ -542,8 +545,8 @@ def add_tag(
         'audio',
         metavar='AUDIO',
         nargs='+',
-        help='sound files (wav, flac, ogg, mp3, …), folders, patterns in quotes,'
-        ' or - for standard input',
+        help='sound files (wav, flac, ogg, mp3, …; m4a, webm, wma … where ffmpeg is installed),'
+        ' folders, patterns in quotes, or - for standard input',
     )
     command.add_argument(
         '--model',
@@ -570,6 +573,7 @@ def add_tag_extras(
     command: argparse.ArgumentParser,  # That of `soundtag tag`
 ) -> None:
     "Declare its options for distances and timelines."
+    add_reading_options(command)
     command.add_argument(
         '--distance',
         action='store_const',
@@ -656,7 +660,7 @@ def main(
 
 def _run(args):
     "Do what was asked for: the exit code, and one line about an error or None."
-    with remember_interrupt() as presses:
+    with remember_interrupt() as presses, reading(args):
         try:
             code = args.do(args)
             sys.stdout.flush()

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/10b_console.ipynb #647e2bc6
+import argparse
 import csv
 import errno
 import glob
@@ -16,6 +17,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -97,10 +99,48 @@ def remember_interrupt() -> Iterator[list]:  # A list, empty until the user pres
         if ours:
             signal.signal(signal.SIGINT, before)
 
+# %% ../nbs/10b_console.ipynb #c9de886a
+ALLOW_CUT = 'SOUNDTAG_ALLOW_CUT'  # What the readers of chapter 00a look at
+
+def add_reading_options(
+    command: argparse.ArgumentParser,  # A command's parser
+) -> None:
+    "Declare --allow-cut."
+    command.add_argument(
+        '--allow-cut',
+        action='store_true',
+        help='use what is there of files that are cut short or damaged',
+    )
+
+@contextmanager
+def reading(
+    args: argparse.Namespace,  # Parsed words
+) -> Iterator[None]:  # A context to read sounds in
+    "Read files as the words say, and show what the readers warn of, a line each."
+    before = os.environ.get(ALLOW_CUT)
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_line(message, category, *place, **more):
+            if category.__name__ == 'AudioWarning':
+                print(f'soundtag: {message}', file=sys.stderr)
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = show_line
+        if getattr(args, 'allow_cut', False):
+            os.environ[ALLOW_CUT] = '1'
+        try:
+            yield
+        finally:
+            os.environ.pop(ALLOW_CUT, None)
+            if before is not None:
+                os.environ[ALLOW_CUT] = before
+
 # %% ../nbs/10b_console.ipynb #4927c9a5
 def expand(
     names: Iterable[str],  # Files, folders and patterns
-) -> list[Path]:  # In the order of the names
+) -> list[os.PathLike]:  # In the order of the names
     """The files that names on the command line stand for.
 
     >>> [str(file) for file in expand(['bell.wav', '*.mp3'])]
@@ -119,11 +159,33 @@ def expand(
     return files
 
 def _sounds_below(folder):
-    "What may be a sound in a folder and below it; what is in no format we know fails by name."
+    "All sounds in a folder and below it, and by name what may be one in a format we don't know."
     from soundtag.lists import look_into
 
     found = look_into(folder)
-    return sorted(folder / name for name in [*found.sounds, *found.others])
+    files = {name: folder / name for name in found.sounds}
+    for name, reason in found.unreadable().items():
+        files[name] = UnknownSound(folder / name, reason)
+    return [files[name] for name in sorted(files, key=lambda name: name.split('/'))]
+
+class UnknownSound(os.PathLike):
+    "A file in a folder that is in no format we know: it has a name, and opening it says why not."
+
+    def __init__(
+        self,
+        path: Path,  # Where it is
+        reason: str,  # Why it can't be read, and the cure
+    ):
+        self.path = path
+        self.reason = reason
+
+    def __fspath__(self) -> str:
+        from soundtag.formats import AudioError
+
+        raise AudioError(f'{self.path}: {self.reason}')
+
+    def __str__(self) -> str:
+        return str(self.path)
 
 # %% ../nbs/10b_console.ipynb #302a7f7f
 class StdinCopy(os.PathLike):

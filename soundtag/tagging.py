@@ -9,22 +9,26 @@ __all__ = ['ModelError', 'Calibration', 'Tagger', 'load_tagger', 'tag_files']
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
 from itertools import islice
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from .audio import AudioError, seconds_to_samples
+from .audio import samples_to_seconds, seconds_to_samples
+from .formats import AudioError, warn
 from .normalization import trim_and_fill
-from .stream import SILENCE_DB, audio_blocks, windows
+from .stream import SILENCE_DB, as_path, audio_blocks, is_content, is_path, windows
 
 # %% ../nbs/09_tagging.ipynb #a11a5e51
 PathName = str | PathLike  # Of a file or a folder
-Audio = str | PathLike | np.ndarray  # A sound file, or an array (n,) or (channels, n)
+# A sound file: its path, its bytes, or open; or an array (n,) or (channels, n)
+Audio = str | PathLike | bytes | BinaryIO | np.ndarray
 Predict = Callable[[np.ndarray], np.ndarray]  # Windows (n, samples) → (n, labels)
 
 # %% ../nbs/09_tagging.ipynb #4f963503
@@ -148,6 +152,40 @@ def temperature_scale(
     q = np.maximum(np.asarray(p, float), 1e-12) ** (1 / temperature)
     return q / q.sum(-1, keepdims=True)
 
+# %% ../nbs/09_tagging.ipynb #7ab2c5cb
+QUIET_DB = -37.5  # A sound that never rises above it is made louder, dB re full scale
+LOUD_DB = -10.0  # Where its loudest 20 ms are brought to
+FAINT_DB = -90.0  # What never rises above it can't be judged
+INAUDIBLE_DB = -100.0  # And what never rises above it is silence
+BRIEF = 0.02  # What is shorter can't be judged, s
+
+@dataclass(frozen=True)
+class Heard:
+    "What a tagger says about all of a sound."
+
+    p: np.ndarray  # Probabilities, shape (windows, labels)
+    levels: np.ndarray  # Of the windows as they were heard, dB re full scale
+    loudest: float  # Level of its loudest 20 ms as it came, dB re full scale
+    seconds: float  # How long it lasts
+
+    def sounding(
+        self,
+        trim_db: float | None,  # So far below the loudest silence begins; None: at SILENCE_DB
+    ) -> np.ndarray:  # Shape (windows, labels)
+        "The probabilities of all windows that are not silent."
+        least = SILENCE_DB
+        if trim_db is not None:
+            least = max(least, self.levels.max() - trim_db)
+        return self.p[self.levels >= least]
+
+    def not_judged(self) -> str:
+        "Why it is no use to name it, in words; '' where it isn't."
+        if self.seconds < BRIEF:
+            return f'lasts {1000 * self.seconds:.2g} ms, too short to judge'
+        if self.loudest < FAINT_DB:
+            return f'never rises above {self.loudest:.0f} dB, too quiet to judge'
+        return ''
+
 # %% ../nbs/09_tagging.ipynb #a2025b75
 @dataclass(frozen=True)
 class Tagger:
@@ -187,12 +225,39 @@ class Tagger:
         hop: float | None = None,  # From one window to the next, in s; None: half a window
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # (n, labels); (n,) in dB
         "Probabilities, and levels in dB, of window after window, as the sound goes by."
-        seconds = seconds or self.seconds
-        hop = hop or seconds / 2
-        size = seconds_to_samples(seconds, sr=self.sr)
         blocks = audio_blocks(audio, sr, target_sr=self.sr)
-        sounds = windows(blocks, size, seconds_to_samples(hop, sr=self.sr))
-        return predict_batches(self, sounds, size)
+        return self._predict(blocks, seconds or self.seconds, hop)
+
+    def _predict(self, blocks, seconds, hop=None):
+        "What is said about each window of a stream of samples."
+        size = seconds_to_samples(seconds, sr=self.sr)
+        step = seconds_to_samples(hop or seconds / 2, sr=self.sr)
+        return predict_batches(self, windows(blocks, size, step), size)
+
+    def hear(
+        self,
+        audio: Audio,  # A sound file, or an array (n,) or (channels, n)
+        sr: float | None = None,  # Rate of an array in Hz; a file states its own
+        *,
+        gain: float = 1.0,  # Factor on its samples
+    ) -> 'Heard':  # Of all windows
+        "The answers about all of a sound; what is quiet is heard again, louder."
+        length = 0
+
+        def blocks():
+            nonlocal length
+            for y in audio_blocks(audio, sr, target_sr=self.sr):
+                length += len(y)
+                yield y if gain == 1 else np.float32(gain) * y
+
+        batches = list(self._predict(blocks(), self.seconds))
+        p = np.concatenate([p for p, _ in batches])
+        levels = np.concatenate([levels for _, levels in batches])
+        loudest = float(levels.max())
+        if gain == 1 and INAUDIBLE_DB <= loudest < QUIET_DB:
+            louder = self.hear(audio, sr, gain=10 ** ((LOUD_DB - loudest) / 20))
+            return replace(louder, loudest=loudest)
+        return Heard(p, levels, loudest, samples_to_seconds(length, sr=self.sr))
 
     def sounding_windows(
         self,
@@ -200,13 +265,8 @@ class Tagger:
         sr: float | None = None,  # Rate of an array in Hz; a file states its own
     ) -> np.ndarray:  # Probabilities, shape (windows, labels); no rows where all is silence
         "The probabilities of all windows that are not silent."
-        batches = list(self.predict_windows(audio, sr))
-        p = np.concatenate([p for p, _ in batches])
-        levels = np.concatenate([levels for _, levels in batches])
-        threshold = SILENCE_DB
-        if self.trim_db is not None:
-            threshold = max(threshold, levels.max() - self.trim_db)
-        return p[levels >= threshold]
+        with as_path(audio) as source:
+            return self.hear(source, sr).sounding(self.trim_db)
 
     def probabilities(
         self,
@@ -219,15 +279,28 @@ class Tagger:
 
     def tag(
         self,
-        audio: Audio,  # A sound file, or an array (n,) or (channels, n)
+        audio: Audio | list,  # A sound file, an array (n,) or (channels, n), or a list of files
         sr: float | None = None,  # Rate of an array in Hz; a file states its own
         *,
         top: int = 3,  # How many labels
-    ) -> list[tuple[str, float]]:  # (label, probability); or [('silence', 1.0)]
+    ) -> (
+        list
+    ):  # [(label, probability), …] or [('silence', 1.0)]; for a list such a list a file
         "The most probable labels, best first; in the order of `labels` where six digits agree."
-        p = self.probabilities(audio, sr)
-        if p is None:
+        if not isinstance(top, Integral) or isinstance(top, bool) or top < 1:
+            raise ValueError(f'top={top!r}: give a whole number from 1 up')
+        if isinstance(audio, list) and all(is_path(a) or is_content(a) for a in audio):
+            return [self.tag(one, sr, top=top) for one in audio]
+        with as_path(audio) as source:
+            heard = self.hear(source, sr)
+        p = heard.sounding(self.trim_db)
+        if not len(p):
             return [('silence', 1.0)]
+        reason = heard.not_judged()
+        if reason:
+            warn(f'{audio if is_path(audio) else "array"}: {reason}; it is called unknown')
+            return [('unknown', 1.0)]
+        p = p.mean(0)
         order = np.argsort(-p.round(6), kind='stable')[:top]
         best = [(self.labels[i], float(p[i])) for i in order]
         highest = best[0][1]

@@ -3,11 +3,7 @@
 import errno
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import at_once
 from scipy.stats import gmean
+from warm import Forked
 
 import soundtag.files as files
 import soundtag.fitting as fitting
@@ -102,18 +100,6 @@ def train(clips, out, folds=2, seed=0, recipe=TINY, **options):
     return train_folds(
         clips, recipe, folds, out, seed, cache=Path(out).parent / 'cache', progress=False, **options
     )
-
-
-@contextmanager
-def at_once():
-    "Steps are computed one by one: to build a graph takes longer than a few of them."
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope='module')
@@ -260,35 +246,24 @@ def test_another_seed_gives_other_numbers(home, clips, finished_at_once):
     assert numbers(other)['predictions/oof.npy'] != numbers(finished_at_once)['predictions/oof.npy']
 
 
-SCRIPT = '''
-import sys; sys.path.insert(0, {tests!r})
-from pathlib import Path
-from test_training import {recipe}, load_clips, train
-train(load_clips({data!r}), Path({out!r}), recipe={recipe})
-'''
+def train_anew(data, out, recipe):
+    train(load_clips(data), out, recipe=recipe)
 
 
-def start(home, out, recipe='TINY'):
-    code = SCRIPT.format(
-        tests=str(Path(__file__).parent),
-        data=str(home / 'set/clips.csv'),
-        out=str(out),
-        recipe=recipe,
-    )
-    return subprocess.Popen(
-        [sys.executable, '-c', code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+def start(home, out, recipe=TINY):
+    "Train in another process; what it says of a fault lies beside the run."
+    return Forked(train_anew, home / 'set/clips.csv', out, recipe, stderr=out.with_suffix('.txt'))
 
 
-def kill_when(process, ready, limit=120):
+def kill_when(process, out, ready, limit=120):
     "SIGKILL as soon as `ready()`; the process must not have ended by itself."
     end = time.monotonic() + limit
     while not ready():
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, out.with_suffix('.txt').read_text()
         assert time.monotonic() < end
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
 
 
 def test_killed_at_any_moment_and_started_again(home, finished):
@@ -299,11 +274,10 @@ def test_killed_at_any_moment_and_started_again(home, finished):
         lambda: (out / '.fold_1').exists(),
     ]  # one fold done, one begun
     for ready in moments:
-        kill_when(start(home, out), ready)
+        kill_when(start(home, out), out, ready)
     first = (out / 'best_0.keras').stat().st_mtime_ns
     process = start(home, out)
-    _, err = process.communicate(timeout=180)
-    assert process.returncode == 0, err
+    assert process.wait(180) == 0, out.with_suffix('.txt').read_text()
     assert (out / 'best_0.keras').stat().st_mtime_ns == first, 'a finished fold was trained again'
     assert numbers(out) == numbers(finished)
     assert {f for f in files_in(out) if not f.startswith('logs/')} == expected(range(2))
@@ -319,14 +293,15 @@ def test_a_fixed_schedule_goes_on_in_mid_fold(home, fixed):
     "Killed in its second fold, it begins with the epoch after the last whole one, and ends with the same numbers."
     out, whole = home / 'fixed', fixed
     kill_when(
-        start(home, out, 'FIXED'),
+        start(home, out, FIXED),
+        out,
         lambda: (
             (out / '.fold_1/history.csv').exists()
             and len((out / '.fold_1/history.csv').read_text().splitlines()) > 2
         ),
     )
     done = (out / '.fold_1/last.keras').stat().st_mtime_ns
-    process = start(home, out, 'FIXED')
+    process = start(home, out, FIXED)
     while (
         process.poll() is None
         and (out / '.fold_1/last.keras').exists()
@@ -336,7 +311,7 @@ def test_a_fixed_schedule_goes_on_in_mid_fold(home, fixed):
             'the fold was begun anew'
         )
         time.sleep(0.05)
-    assert process.wait(timeout=180) == 0, process.stderr.read()
+    assert process.wait(180) == 0, out.with_suffix('.txt').read_text()
     assert numbers(out) == numbers(whole) and not [p for p in out.rglob('.*')]
     assert all(len(pd.read_csv(out / f'history_{k}.csv')) == FIXED.epochs for k in range(2))
     config = json.loads((out / 'config.json').read_text('utf-8'))
@@ -366,6 +341,7 @@ def test_windows_in_training_are_windows_in_tagging(fixed, clips):
     assert times['training'] > 0 and times['cores'] >= 1
 
 
+@at_once()
 def test_what_is_scored_changes_no_weight_of_a_fixed_schedule(tmp_path):
     "Neither the sound nor the labels of the clips held out, nor which clips they are."
     rng = np.random.default_rng(0)
@@ -417,7 +393,7 @@ def test_doubting_can_be_killed_at_any_moment(tmp_path):
     "In each of the three trainings: the same weights."
     X, y, _ = banded(24)
     targets = np.eye(3, dtype='float32')[np.where(np.arange(24) % 2, y, (y + 1) % 3)]
-    recipe = replace(FIXED, network='pooled_cnn', extra_windows=())
+    recipe = replace(FIXED, network='pooled_cnn', extra_windows=(), batch_size=16)
 
     class Kill(fitting.keras.callbacks.Callback):
         begun = 0
@@ -603,7 +579,7 @@ def test_labels_drawn_by_lot_give_chance(tmp_path):
     for name, labels in (('true', y), ('lot', lot)):
         (tmp_path / name).mkdir()
         data = TrainingData(still(X), np.eye(3, dtype='float32')[labels])
-        recipe = replace(TINY, epochs=16)
+        recipe = replace(TINY, epochs=10)
         model = fit_fold(FoldTask(data, recipe, train, train, 0, tmp_path / name))
         right[name] = (predict_rows(model, X, held, batch_size=64).argmax(1) == y[held]).mean()
     assert right['true'] > 0.9 and abs(right['lot'] - 1 / 3) < 0.2
@@ -625,7 +601,7 @@ def test_labels_drawn_by_lot_give_chance_with_augmented_windows(tmp_path):
         y.copy(),
     )
     lot[:200] = rng.permutation(lot[:200])
-    right, recipe = {}, replace(FIXED, batch_size=16, epochs=15)
+    right, recipe = {}, replace(FIXED, batch_size=16, epochs=10)
     for name, labels in (('true', y), ('lot', lot)):
         (tmp_path / name).mkdir()
         data = TrainingData(X, np.eye(10, dtype='float32')[labels])
