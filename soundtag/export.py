@@ -18,21 +18,104 @@ from .audio import seconds_to_samples
 from .dataset import mini_clip
 from .files import write_file
 from .synthesis import INSTRUMENTS
+from soundtag.pretrained import (
+    BANDS,
+    FLOOR,
+    FRAME,
+    HOP,
+    N_FFT,
+    PATCH,
+    SR,
+    WIDTHS,
+    hann_window,
+    load_weights,
+    mel_weights,
+    yamnet,
+)
 from soundtag.tagging import (
     Calibration,
     ModelError,
     Tagger,
+    is_linear,
+    linear_parts,
     load_tagger,
     read_model,
     read_run,
     run_features,
 )
 
+# %% ../nbs/09a_export.ipynb #5447a766
+def fourier_kernel() -> np.ndarray:  # Shape (2 × bins, FRAME), float32
+    "The window times cosines and sines: the bins that YAMNet's mel bands ask for."
+    used = np.flatnonzero(mel_weights().any(1))
+    angles = 2 * np.pi * np.outer(used, np.arange(FRAME)) / N_FFT
+    return (np.concatenate([np.cos(angles), np.sin(angles)]) * hann_window()).astype(
+        'float32'
+    )
+
+def used_mel_weights() -> np.ndarray:  # Shape (bins, 64), float32
+    "The mel bands of the bins that they use."
+    weights = mel_weights()
+    return weights[weights.any(1)]
+
+def ears_model(
+    run: str | PathLike,  # Folder of a run by a linear recipe
+) -> object:  # Keras model: samples (batch, samples) → probabilities (batch, labels)
+    "Front end, YAMNet and the linear layer in Keras."
+    import soundtag.model  # before Keras, as it chooses TensorFlow's kernels
+    import keras
+    from keras import layers, ops
+
+    features, classifier = linear_parts(run)
+    hop = round(features.hop * SR / HOP)
+    size = seconds_to_samples(features.shortest, sr=SR)
+    audio = keras.Input((size,), name='audio')
+    peak = ops.max(ops.absolute(audio), axis=1, keepdims=True)
+    x = ops.expand_dims(audio / ops.maximum(peak, 1e-9), -1)
+    kernel = fourier_kernel()
+    bins = len(kernel) // 2
+    fourier = layers.Conv1D(2 * bins, FRAME, strides=HOP, use_bias=False, name='fourier')
+    x = fourier(x)
+    x = ops.sqrt(ops.square(x[:, :, :bins]) + ops.square(x[:, :, bins:]))
+    mel = layers.Dense(BANDS, use_bias=False, name='mel')
+    x = ops.log(mel(x) + FLOOR)
+    starts = range(0, x.shape[1] - PATCH + 1, hop)
+    cut = [layers.Cropping1D((a, x.shape[1] - PATCH - a))(x) for a in starts]
+    patches = ops.reshape(ops.stack(cut, axis=1), (-1, PATCH, BANDS, 1))
+    network = yamnet(load_weights(features.weights))
+    heard = keras.Model(network.inputs, [*layer_outputs(network), network.outputs[0]])
+    *outputs, scores = heard(patches)
+    pooled = [
+        pool(y)
+        for y in outputs
+        for pool in (layers.GlobalAveragePooling2D(), layers.GlobalMaxPooling2D())
+    ]
+    noticed = ops.concatenate([*pooled, ops.log(ops.maximum(scores, 1e-7))], axis=1)
+    noticed = ops.reshape(noticed, (-1, len(starts), noticed.shape[1]))
+    embedding = ops.concatenate(
+        [ops.mean(noticed, axis=1), ops.max(noticed, axis=1)], axis=1
+    )
+    answer = layers.Dense(len(classifier.bias), activation='softmax', name='labels')
+    model = keras.Model(audio, answer(embedding), name='soundtag')
+    fourier.set_weights([kernel.T[:, None]])
+    mel.set_weights([used_mel_weights()])
+    answer.set_weights([classifier.weights, classifier.bias])
+    return model
+
+def layer_outputs(
+    network: object,  # What `yamnet` gave
+) -> list:  # Keras tensors, from the stem to block 13
+    "What each layer hands on."
+    names = ['stem_relu', *(f'block_{i}_relu' for i in range(1, len(WIDTHS)))]
+    return [network.get_layer(name).output for name in names]
+
 # %% ../nbs/09a_export.ipynb #ade82f30
 def end_to_end_model(
     run: str | PathLike,  # Folder of a run
 ) -> object:  # Keras model: samples (batch, samples) → probabilities (batch, labels)
     "All of a run in one model: features, networks, their geometric mean."
+    if is_linear(run):
+        return ears_model(run)
     import soundtag.model  # before Keras, as it chooses TensorFlow's kernels
     import keras
     from keras import ops

@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['LinearClassifier']
 
-# %% ../nbs/06e_linear.ipynb #534441e0
+# %% ../nbs/06e_linear.ipynb #47f9b5e0
 import os
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from .dataset import shorten
 from .pretrained import CLASSES, POOLED, audioset_labels
 from .recipe import LinearRecipe, RunError
 
-# %% ../nbs/06e_linear.ipynb #2ca259b4
+# %% ../nbs/06e_linear.ipynb #390801de
 @dataclass(frozen=True, eq=False)
 class Discriminant:
     "Means of the labels, and the inverse of the covariance that they share."
@@ -58,7 +57,7 @@ class Discriminant:
         "Sounds (..., n) to a number a label, (..., labels): the greatest is nearest."
         return X @ self.weights + self.bias
 
-# %% ../nbs/06e_linear.ipynb #fd3e9313
+# %% ../nbs/06e_linear.ipynb #85a9a968
 LANDMARKS = 1000  # Sounds that span the directions; more cost time and memory
 DIRECTIONS = 600  # That are kept, those of most variance
 CHUNK = 64  # Sounds in memory at once
@@ -116,7 +115,7 @@ def fit_span(
     directions = vectors[:, kept] / np.sqrt(variance[kept])
     return Span(mean.astype('float32'), scale.astype('float32'), Z, directions)
 
-# %% ../nbs/06e_linear.ipynb #0cf0e3ab
+# %% ../nbs/06e_linear.ipynb #3ed5512d
 PARTS = 4  # Of the training sounds, for choosing
 
 def log_softmax(
@@ -137,12 +136,17 @@ def best_temperature(
     z: np.ndarray,  # Shape (sounds, labels)
     y: np.ndarray,  # The right labels, int
 ) -> float:
-    "What `z` is to be divided by."
+    "What `z` is to be divided by; of n sounds that are all right, one in n + 2 may yet be wrong."
     from scipy.optimize import minimize_scalar
 
-    found = minimize_scalar(
-        lambda t: log_loss(z / np.exp(t), y), bounds=(-3, 7), method='bounded'
-    )
+    doubt = 1 / (len(y) + 2)
+
+    def loss(log_temperature):
+        log_p = log_softmax(np.maximum(z, -1e6) / np.exp(log_temperature))
+        right = log_p[np.arange(len(y)), y].mean()
+        return -(1 - doubt) * right - doubt * log_p.mean()
+
+    found = minimize_scalar(loss, bounds=(-3, 7), method='bounded')
     return float(np.exp(found.x))
 
 def inner_parts(
@@ -182,7 +186,7 @@ def held_out_logits(
         z[np.ix_(rows, known)] = model.logits(Z[rows, 0])
     return z
 
-# %% ../nbs/06e_linear.ipynb #462771b5
+# %% ../nbs/06e_linear.ipynb #27c0fe6c
 ENDINGS = re.compile('(?<=...)(ing|ed|es|s|e)$')  # That do not change what a word means
 
 def stems(
@@ -206,7 +210,7 @@ def audioset_names(
                 fit.setdefault(len(words), []).append(i)
     return sorted(set(fit[max(fit)])) if fit else []
 
-# %% ../nbs/06e_linear.ipynb #1ebb8b02
+# %% ../nbs/06e_linear.ipynb #6666b216
 def name_columns(
     names: Sequence[int],  # Numbers of AudioSet's labels
 ) -> np.ndarray:  # Places in an `Embedding`
@@ -227,7 +231,7 @@ def name_scores(
             scores[:, k] = X[:, name_columns(numbers)].mean(1)
     return scores
 
-# %% ../nbs/06e_linear.ipynb #89aa86d5
+# %% ../nbs/06e_linear.ipynb #517a7190
 def fit_names(
     scores: np.ndarray,  # What `name_scores` gave, shape (sounds, labels)
     z: np.ndarray,  # What LDA says of sounds it has not learned from, calibrated, shape (sounds, labels)
@@ -252,7 +256,7 @@ def fit_names(
     found = minimize(loss, np.zeros(1 + scores.shape[1]), jac=True).x
     return float(np.exp(found[0])), np.where(has_name, found[1:], 0)
 
-# %% ../nbs/06e_linear.ipynb #bece4836
+# %% ../nbs/06e_linear.ipynb #1969419c
 @dataclass(frozen=True, eq=False)
 class LinearClassifier:
     """One layer on an embedding: a weight for each number and label, and a softmax.
@@ -296,7 +300,7 @@ class LinearClassifier:
         weights = np.mean([m.weights for m in models], axis=0)
         return cls(weights, np.mean([m.bias for m in models], axis=0))
 
-# %% ../nbs/06e_linear.ipynb #ba5696f3
+# %% ../nbs/06e_linear.ipynb #2908cf05
 @dataclass(frozen=True)
 class Choices:
     "What held-out training sounds decide, before all of them are learned from."
@@ -418,6 +422,22 @@ def fit_classifier(
     choices = choose(Z, y, part, np.concatenate(scores), recipe)
     model = Discriminant.fit(Z, y, choices.shrinkage)
     return join_layers(span, model, choices, names, recipe.names_share), choices
+
+def fit_history(
+    p: np.ndarray,  # Probabilities of clips, shape (clips, labels)
+    y: np.ndarray,  # Their labels, int
+    held_out: np.ndarray,  # Which of them were not learned from, bool
+    choices: Choices,  # What was chosen
+) -> str:  # Text of a CSV, one line
+    "What a training of a network writes after each epoch, for one without epochs."
+    line = {}
+    for prefix, rows in (('', ~held_out), ('val_', held_out)):
+        right = p[rows, y[rows]]
+        line[f'{prefix}loss'] = -np.log(np.maximum(right, 1e-7)).mean()
+        line[f'{prefix}accuracy'] = (p[rows].argmax(1) == y[rows]).mean()
+    line |= {'shrinkage': choices.shrinkage, 'temperature': choices.temperature}
+    values = ','.join(f'{value:.6g}' for value in line.values())
+    return f"epoch,{','.join(line)}\n0,{values}\n"
 
 def predict_embeddings(
     model: LinearClassifier,  # What `fit_classifier` gave

@@ -57,7 +57,7 @@ FLOOR = 1e-3  # Added before the logarithm
 PATCH_SAMPLES = FRAME + (PATCH - 1) * HOP  # Samples of one patch, 0.975 s
 
 @lru_cache(maxsize=1)
-def _mel_weights() -> np.ndarray:  # Shape (N_FFT // 2 + 1, BANDS), float32, read-only
+def mel_weights() -> np.ndarray:  # Shape (N_FFT // 2 + 1, BANDS), float32, read-only
     "Triangles that are even on the mel scale of HTK, 1127 ln(1 + f / 700), and 1 at their middle."
     mel = 1127 * np.log1p(np.fft.rfftfreq(N_FFT, 1 / SR) / 700)[:, None]
     low, high = 1127 * np.log1p(np.array([125, 7500]) / 700)
@@ -70,7 +70,7 @@ def _mel_weights() -> np.ndarray:  # Shape (N_FFT // 2 + 1, BANDS), float32, rea
     return weights
 
 @lru_cache(maxsize=1)
-def _window() -> np.ndarray:  # Shape (FRAME,), float32, read-only
+def hann_window() -> np.ndarray:  # Shape (FRAME,), float32, read-only
     "The periodic Hann window."
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME) / FRAME)).astype('float32')
     window.flags.writeable = False
@@ -83,8 +83,8 @@ def log_mel(
     frames = np.lib.stride_tricks.sliding_window_view(np.asarray(y, 'float32'), FRAME)[
         ::HOP
     ]
-    magnitude = np.abs(np.fft.rfft(frames * _window(), N_FFT))
-    return np.log(magnitude @ _mel_weights() + FLOOR).astype('float32')
+    magnitude = np.abs(np.fft.rfft(frames * hann_window(), N_FFT))
+    return np.log(magnitude @ mel_weights() + FLOOR).astype('float32')
 
 def cut_patches(
     picture: np.ndarray,  # Frames, shape (frames, 64), at least 96
@@ -577,6 +577,15 @@ def embed(
     noticed = np.concatenate([pooled, np.log(np.maximum(scores, 1e-7))], axis=1)
     return np.concatenate([noticed.mean(0), noticed.max(0)])
 
+def embed_windows(
+    network: 'onnxruntime.InferenceSession',  # What `open_network` gave
+    X: np.ndarray,  # Windows at 16 kHz, shape (n, samples), at least a patch long
+    hop: float,  # Seconds from the start of a patch to the start of the next
+) -> np.ndarray:  # Float32, shape (n, 24978)
+    "The same of windows whose silence is cut already, each at one level."
+    peaks = np.maximum(np.abs(X).max(1, keepdims=True), 1e-9)
+    return np.stack([embed(network, y, round(hop * SR / HOP)) for y in X / peaks])
+
 def channel_copies(
     y: np.ndarray,  # Samples at 16 kHz, shape (n,)
     copies: int,  # How many others
@@ -646,6 +655,10 @@ class Embedding:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {'name': type(self).__name__} | values
 
+    def open(self) -> 'onnxruntime.InferenceSession':
+        "The network that listens, on one thread; raises WeightsError where it can't be had."
+        return shared_network(self.weights, self.sha256)
+
     def frames(self, samples: int) -> int:
         "One for the sound and one for each copy, however many samples there are."
         return 1 + self.copies
@@ -653,7 +666,7 @@ class Embedding:
     def rows(self, y: np.ndarray) -> np.ndarray:
         "As the store keeps them: samples at 16 kHz (..., n) give (..., 1 + copies, n_coef)."
         y = np.asarray(y, 'float32')
-        network = shared_network(self.weights, self.sha256)
+        network = self.open()
         hop = round(self.hop * SR / HOP)
         shortest = math.ceil(self.shortest * SR)
         out = np.empty((*y.shape[:-1], 1 + self.copies, self.n_coef), self.dtype)

@@ -180,7 +180,7 @@ class Recipe:
             return False
         return bool(np.isin(train, unverified).mean() >= MIN_UNVERIFIED)
 
-# %% ../nbs/06c_recipe.ipynb #6a5f9d8d
+# %% ../nbs/06c_recipe.ipynb #24f5bb68
 @dataclass(frozen=True, kw_only=True)
 class LinearRecipe:
     """A recipe with no network to train: an embedding (chapter 06a) and a linear classifier (06e).
@@ -189,15 +189,16 @@ class LinearRecipe:
 
     >>> recipe = LinearRecipe(name='ears')
     >>> recipe.features.copies, recipe.settings['shrinkages']
-    (3, [0.01, 0.03, 0.1])
+    (3, [0.05, 0.1, 0.2, 0.4])
     """
 
     name: str  # What it is called in a command and in results
     features: Embedding = Embedding(hop=0.48, shortest=5.0, copies=3)  # What is heard
     shrinkages: tuple = (
-        0.01,
-        0.03,
+        0.05,
         0.1,
+        0.2,
+        0.4,
     )  # Of the covariance, to choose from inside the training
     names_share: float = 0.2  # Of YAMNet's own score, where a label has a name of AudioSet's
     means: tuple = ()  # Pairs of a label and a name of AudioSet's that it means
@@ -206,7 +207,7 @@ class LinearRecipe:
     epoch_from = 'last'  # Nothing is picked on clips that are scored
     picks_epoch = False
     seconds = None  # A clip is heard as a whole
-    window = 5.0  # What tagging hears at once, in s
+    window = None
 
     def __post_init__(self):
         if not self.shrinkages or not all(0 < s <= 1 for s in self.shrinkages):
@@ -226,6 +227,7 @@ class LinearRecipe:
             'shrinkages': list(self.shrinkages),
             'names_share': self.names_share,
             'means': [list(pair) for pair in self.means],
+            'seconds': self.seconds,
             'epoch_from': self.epoch_from,
         }
 

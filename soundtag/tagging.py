@@ -375,7 +375,7 @@ def run_features(
 
 def read_input(
     run: PathName,  # Folder of a run
-) -> tuple[dict, int | None, int]:  # Fields of `Tagger`; frames; folds
+) -> tuple[dict, int | None]:  # Fields of `Tagger`; frames
     "How the models of a run want to hear, by its config.json; frames are None for any number."
     config = read_run_json(run, 'config.json')
     try:
@@ -388,7 +388,7 @@ def read_input(
         frames = features.frames(seconds_to_samples(options['seconds'], sr=features.sr))
         if recipe.get('extra_windows'):  # trained on windows of many lengths, it takes any
             frames = None
-        return options, frames, int(config['folds']['number'])
+        return options, frames
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as e:
         raise ModelError(
             f'{run}: its config.json describes no recipe ({e}); train the run again'
@@ -408,19 +408,87 @@ def keras_ensemble(
 
     return predict
 
-def read_run(
+def linear_parts(
+    run: PathName,  # Folder of a run by a linear recipe
+) -> tuple:  # Its `Embedding`; the mean of its classifiers
+    "What a run asks of YAMNet, and what it makes of the answer."
+    from soundtag.linear import LinearClassifier
+    from soundtag.pretrained import Embedding, WeightsError
+
+    try:
+        settings = read_run_json(run, 'config.json')['recipe']['features']
+        features = Embedding(**{k: v for k, v in settings.items() if k != 'name'})
+        paths = find_models(run, '.npz')
+        classifier = LinearClassifier.mean([LinearClassifier.load(p) for p in paths])
+        shape = features.n_coef, len(read_run_json(run, 'labels.json'))
+        require(classifier.weights.shape == shape, 'they fit no labels')
+        return features, classifier
+    except (ModelError, WeightsError):
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise ModelError(
+            f'{run}: its models do not belong to its config.json and labels.json ({e}); '
+            'train the run again'
+        ) from None
+
+def linear_tagger(
+    run: PathName,  # Folder of a run by a linear recipe
+) -> Tagger:  # Raises WeightsError where YAMNet can't be had
+    "YAMNet, and the mean of the linear classifiers of the folds."
+    from soundtag.pretrained import embed_windows, load_weights, open_network
+
+    features, classifier = linear_parts(run)
+    network = open_network(load_weights(features.weights))
+
+    def predict(X):
+        return classifier.predict(embed_windows(network, X, features.hop))
+
+    return Tagger(
+        predict,
+        read_run_json(run, 'labels.json'),
+        sr=features.sr,
+        seconds=features.shortest,
+        fill='repeat',
+        trim_db=60,
+    )
+
+def find_models(
     run: PathName,  # Folder of a run
-) -> Tagger:  # The ensemble of its folds
-    "The networks of a run behind the features of its recipe, joined by their geometric mean."
-    options, frames, folds = read_input(run)
-    labels = read_run_json(run, 'labels.json')
-    features = run_features(run)
-    paths = sorted(Path(run).glob('best_*.keras'))
+    ending: str,  # .keras or .npz
+) -> list[Path]:  # A file a fold
+    "The models of a run, all of them there."
+    try:
+        folds = int(read_run_json(run, 'config.json')['folds']['number'])
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
+        raise ModelError(
+            f'{run}: its config.json describes no recipe ({e}); train the run again'
+        ) from None
+    paths = sorted(Path(run).glob(f'best_*{ending}'))
     if len(paths) < folds:
         raise ModelError(
             f'{run}: holds {len(paths)} of its {folds} models; '
             'finish it by the command that began it'
         )
+    return paths
+
+def is_linear(
+    run: PathName,  # Folder of a run
+) -> bool:
+    "Whether a run is by a linear recipe."
+    config = read_run_json(run, 'config.json')
+    recipe = config.get('recipe') if isinstance(config, dict) else None
+    return isinstance(recipe, dict) and recipe.get('classifier') == 'linear'
+
+def read_run(
+    run: PathName,  # Folder of a run
+) -> Tagger:  # The ensemble of its folds
+    "The networks of a run behind the features of its recipe, joined by their geometric mean."
+    if is_linear(run):
+        return linear_tagger(run)
+    options, frames = read_input(run)
+    labels = read_run_json(run, 'labels.json')
+    features = run_features(run)
+    paths = find_models(run, '.keras')
     models = [read_model(p) for p in paths]
     shapes = {(m.input_shape[1:], m.output_shape[1:]) for m in models}
     wanted = (

@@ -25,8 +25,9 @@ from .augmentation import ClipWindows, trim_frames
 from .dataset import Clips, DataError, make_folds, shorten
 from .files import file_lock, write_file, write_npy
 from .fitting import FoldTask, fit_fold, predict_clips
+from .linear import fit_classifier, fit_history, predict_embeddings
 from .metrics import geometric_mean
-from .recipe import Recipe, RunError, current_record, get_recipe
+from .recipe import LinearRecipe, Recipe, RunError, current_record, get_recipe
 from .store import FeatureStore, prepare_data
 
 # isort: split
@@ -97,23 +98,27 @@ SELECTION = {
     'nothing is picked on the scored clips',
     'last': 'the number of epochs is settled beforehand and the last weights count: '
     'nothing is picked',
+    'inside': 'shrinkage and temperatures are chosen on parts of the training clips: '
+    'nothing is picked on the scored clips',
 }
 
 def run_config(
     clips: Clips,  # What it learns from and is scored on
-    recipe: Recipe,  # How it learns
+    recipe: Recipe | LinearRecipe,  # How it learns
     folds: int,  # How many there are
     kind: str,  # Kind of folds asked for
     seed: int,  # Of everything random
 ) -> dict:  # Content of config.json
     "All that decides the numbers of a run."
+    linear = isinstance(recipe, LinearRecipe)
     return {
         'recipe': recipe.settings,
-        'selection': SELECTION[recipe.epoch_from],
+        'selection': SELECTION['inside' if linear else recipe.epoch_from],
         'data': clips.summary | clips.places,
         'folds': {'number': int(folds), 'kind': kind},
         'seed': int(seed),
-        'versions': versions(),
+        'versions': versions()
+        | ({'onnxruntime': version('onnxruntime')} if linear else {}),
     }
 
 # %% ../nbs/07_training.ipynb #601d5bff
@@ -266,9 +271,11 @@ class RunData:
 
 def clip_windows(
     store: FeatureStore,  # Features of clips
-    recipe: Recipe,  # Says what is cut, and how long a window is
+    recipe: Recipe | LinearRecipe,  # Says what is cut, and how long a window is
 ) -> ClipWindows:
     "The windows a recipe hears; without `window` each is a whole clip, and all have one length."
+    if isinstance(recipe, LinearRecipe):
+        return ClipWindows(store, 1 + recipe.features.copies)
     if recipe.window is None:
         frames = recipe.frames if recipe.seconds else store.array().shape[2]
         return ClipWindows(store, frames)
@@ -292,12 +299,14 @@ def check_left(
 
 def load_run_data(
     clips: Clips,  # Training and test
-    recipe: Recipe,  # Says what is heard
+    recipe: Recipe | LinearRecipe,  # Says what is heard
     seed: int,  # Of the random offsets
     cache: str | os.PathLike | None = None,  # Folder of the feature store; None: the user's cache
     progress: bool = True,  # Show a bar
 ) -> RunData:
     "Features and targets, once for all folds."
+    if isinstance(recipe, LinearRecipe):
+        recipe.features.open()  # without weights no clip can be heard
     store = prepare_data(
         clips,
         recipe.features,
@@ -408,7 +417,7 @@ def make_task(
     k: int,  # Number of the fold to score
     fold: Sequence[int],  # Fold of each training clip
     data: RunData,  # Features and targets
-    recipe: Recipe,  # How it learns
+    recipe: Recipe | LinearRecipe,  # How it learns
     seed: int,  # The run's
     folder: str | os.PathLike,  # Where the training keeps its files
 ) -> FoldTask:
@@ -460,16 +469,53 @@ def write_fold(
 ) -> None:
     "Predict all clips, and put the fold's files in place."
     data = task.data
-    predictions = out / 'predictions'
     p_train = predict_clips(model, data.X, data.train, task.recipe)
     p_test = predict_clips(model, data.X, data.test, task.recipe)
     write_file(out / f'best_{k}.keras', model.save)
     os.replace(task.folder / 'history.csv', out / f'history_{k}.csv')
     shutil.rmtree(task.folder)
+    write_predictions(k, data.clips, p_train, p_test, out)
+
+def write_predictions(
+    k: int,  # Number of the fold
+    clips: Clips,  # Of the run
+    p_train: np.ndarray,  # Probabilities of the training clips, shape (clips, labels)
+    p_test: np.ndarray,  # The same of the test clips
+    out: Path,  # Folder of the run
+) -> None:
+    "What a fold's model says; the last file shows that the fold is done."
+    predictions = out / 'predictions'
     write_npy(predictions / f'train_predictions_{k}.npy', p_train)
     write_npy(predictions / f'test_predictions_{k}.npy', p_test)
-    csv = top3_csv(data.clips.test.table.index, p_test, data.clips.labels)
+    csv = top3_csv(clips.test.table.index, p_test, clips.labels)
     write_file(predictions / f'predictions_{k}.csv', csv)
+
+def run_linear_fold(
+    k: int,  # Number of the fold
+    task: FoldTask,  # Its training, by a `LinearRecipe`
+    out: Path,  # Folder of the run
+) -> None:
+    "The same where there is no network to train."
+    start = time.perf_counter()
+    data = task.data
+    y = data.targets.argmax(1)
+    model, choices = fit_classifier(
+        data.X,
+        task.train,
+        y,
+        data.clips.labels,
+        recipe=task.recipe,
+        groups=data.clips.table.group.to_numpy(),
+        seed=task.seed,
+    )
+    write_seconds(out / f'seconds_{k}.json', time.perf_counter() - start)
+    p_train = predict_embeddings(model, data.X, data.train)
+    p_test = predict_embeddings(model, data.X, data.test)
+    held_out = ~np.isin(data.train, task.train)
+    write_file(out / f'best_{k}.npz', model.save)
+    history = fit_history(p_train, y[data.train], held_out, choices)
+    write_file(out / f'history_{k}.csv', history)
+    write_predictions(k, data.clips, p_train, p_test, out)
 
 # %% ../nbs/07_training.ipynb #34b81d5a
 def fold_line(
@@ -484,13 +530,16 @@ def fold_line(
     correct = p.argmax(1) == data.targets[data.train].argmax(1)
     taught = np.isin(data.train, task.train)
     held_out = np.asarray(fold) == k
-    losses = pd.read_csv(out / f'history_{k}.csv').val_loss
-    epochs = f'{len(losses)} epochs'
-    if task.recipe.picks_epoch:
-        epochs = f'best epoch {losses.argmin() + 1} of {len(losses)}'
+    history = pd.read_csv(out / f'history_{k}.csv')
+    losses = history.val_loss
+    how = f'{len(losses)} epochs'
+    if isinstance(task.recipe, LinearRecipe):
+        how = f'shrinkage {history.shrinkage[0]:g}'
+    elif task.recipe.picks_epoch:
+        how = f'best epoch {losses.argmin() + 1} of {len(losses)}'
     return (
         f'fold {k}: right on {correct[taught].mean():.1%} of the clips it trained on, '
-        f'{correct[held_out].mean():.1%} of those held out ({epochs})'
+        f'{correct[held_out].mean():.1%} of those held out ({how})'
     )
 
 # %% ../nbs/07_training.ipynb #d30dc059
@@ -520,10 +569,17 @@ def run_folds(
     from tqdm import tqdm
 
     done = {k for k in tasks if (out / f'predictions/predictions_{k}.csv').exists()}
-    steps = sum(task.total_steps for k, task in tasks.items() if k not in done)
-    with tqdm(total=steps, unit='batch', disable=None if progress else True) as bar:
+    linear = all(isinstance(task.recipe, LinearRecipe) for task in tasks.values())
+    steps = sum(
+        1 if linear else task.total_steps for k, task in tasks.items() if k not in done
+    )
+    unit = 'fold' if linear else 'batch'
+    with tqdm(total=steps, unit=unit, disable=None if progress else True) as bar:
         for k, task in tasks.items():
-            if k not in done:
+            if k not in done and linear:
+                run_linear_fold(k, task, out)
+                bar.update()
+            elif k not in done:
                 run_fold(k, task, out, bar)
             if progress:
                 ending = ', trained before' if k in done else ''
@@ -532,7 +588,7 @@ def run_folds(
 # %% ../nbs/07_training.ipynb #b5e1a0a5
 def train_folds(
     clips: Clips,  # From `load_clips` or `mini`
-    recipe: Recipe | str = 'post',  # A recipe, or a name in `RECIPES`
+    recipe: Recipe | LinearRecipe | str = 'post',  # A recipe, or a name in `RECIPES`
     folds: int = 5,  # How many, unless the data set has its own
     out: str | os.PathLike = 'runs/x',  # Folder of the run
     seed: int = 0,  # Of everything random
