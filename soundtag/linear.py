@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LinearClassifier']
 
-# %% ../nbs/06e_linear.ipynb #47f9b5e0
+# %% ../nbs/06e_linear.ipynb #83438239
 import os
 import re
 import zipfile
@@ -18,7 +18,7 @@ from .dataset import shorten
 from .pretrained import CLASSES, POOLED, audioset_labels
 from .recipe import LinearRecipe, RunError
 
-# %% ../nbs/06e_linear.ipynb #390801de
+# %% ../nbs/06e_linear.ipynb #25613483
 @dataclass(frozen=True, eq=False)
 class Discriminant:
     "Means of the labels, and the inverse of the covariance that they share."
@@ -57,10 +57,11 @@ class Discriminant:
         "Sounds (..., n) to a number a label, (..., labels): the greatest is nearest."
         return X @ self.weights + self.bias
 
-# %% ../nbs/06e_linear.ipynb #85a9a968
+# %% ../nbs/06e_linear.ipynb #b2b909e0
 LANDMARKS = 1000  # Sounds that span the directions; more cost time and memory
 DIRECTIONS = 600  # That are kept, those of most variance
 CHUNK = 64  # Sounds in memory at once
+QUIETEST = 0.1  # Numbers that hardly vary count as if they varied so much, beside the median
 
 @dataclass(frozen=True, eq=False)
 class Span:
@@ -104,7 +105,8 @@ def fit_span(
     count = len(rows) * X.shape[2]
     mean = total / count
     sd = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    scale = np.where(sd > 1e-6, sd, 1) * np.sqrt(len(mean))
+    scale = np.maximum(sd, QUIETEST * np.median(sd)) + 1e-9
+    scale *= np.sqrt(len(mean))
     chosen = np.sort(np.random.default_rng(seed).permutation(count)[:LANDMARKS])
     sounds, copies = np.divmod(chosen, X.shape[2])
     parts = zip(chunks(X, rows[sounds]), np.split(copies, range(CHUNK, len(copies), CHUNK)))
@@ -115,7 +117,7 @@ def fit_span(
     directions = vectors[:, kept] / np.sqrt(variance[kept])
     return Span(mean.astype('float32'), scale.astype('float32'), Z, directions)
 
-# %% ../nbs/06e_linear.ipynb #3ed5512d
+# %% ../nbs/06e_linear.ipynb #5b7bd011
 PARTS = 4  # Of the training sounds, for choosing
 
 def log_softmax(
@@ -186,7 +188,7 @@ def held_out_logits(
         z[np.ix_(rows, known)] = model.logits(Z[rows, 0])
     return z
 
-# %% ../nbs/06e_linear.ipynb #27c0fe6c
+# %% ../nbs/06e_linear.ipynb #b72bf066
 ENDINGS = re.compile('(?<=...)(ing|ed|es|s|e)$')  # That do not change what a word means
 
 def stems(
@@ -210,7 +212,7 @@ def audioset_names(
                 fit.setdefault(len(words), []).append(i)
     return sorted(set(fit[max(fit)])) if fit else []
 
-# %% ../nbs/06e_linear.ipynb #6666b216
+# %% ../nbs/06e_linear.ipynb #4d4ea090
 def name_columns(
     names: Sequence[int],  # Numbers of AudioSet's labels
 ) -> np.ndarray:  # Places in an `Embedding`
@@ -231,7 +233,7 @@ def name_scores(
             scores[:, k] = X[:, name_columns(numbers)].mean(1)
     return scores
 
-# %% ../nbs/06e_linear.ipynb #517a7190
+# %% ../nbs/06e_linear.ipynb #93b872e5
 def fit_names(
     scores: np.ndarray,  # What `name_scores` gave, shape (sounds, labels)
     z: np.ndarray,  # What LDA says of sounds it has not learned from, calibrated, shape (sounds, labels)
@@ -256,7 +258,7 @@ def fit_names(
     found = minimize(loss, np.zeros(1 + scores.shape[1]), jac=True).x
     return float(np.exp(found[0])), np.where(has_name, found[1:], 0)
 
-# %% ../nbs/06e_linear.ipynb #1969419c
+# %% ../nbs/06e_linear.ipynb #db3a824f
 @dataclass(frozen=True, eq=False)
 class LinearClassifier:
     """One layer on an embedding: a weight for each number and label, and a softmax.
@@ -300,7 +302,7 @@ class LinearClassifier:
         weights = np.mean([m.weights for m in models], axis=0)
         return cls(weights, np.mean([m.bias for m in models], axis=0))
 
-# %% ../nbs/06e_linear.ipynb #2908cf05
+# %% ../nbs/06e_linear.ipynb #ba73fa4b
 @dataclass(frozen=True)
 class Choices:
     "What held-out training sounds decide, before all of them are learned from."
