@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import at_once
 from scipy.stats import gmean
 from warm import Forked
 
@@ -100,18 +100,6 @@ def train(clips, out, folds=2, seed=0, recipe=TINY, **options):
     return train_folds(
         clips, recipe, folds, out, seed, cache=Path(out).parent / 'cache', progress=False, **options
     )
-
-
-@contextmanager
-def at_once():
-    "Steps are computed one by one: to build a graph takes longer than a few of them."
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope='module')
@@ -405,7 +393,7 @@ def test_doubting_can_be_killed_at_any_moment(tmp_path):
     "In each of the three trainings: the same weights."
     X, y, _ = banded(24)
     targets = np.eye(3, dtype='float32')[np.where(np.arange(24) % 2, y, (y + 1) % 3)]
-    recipe = replace(FIXED, network='pooled_cnn', extra_windows=())
+    recipe = replace(FIXED, network='pooled_cnn', extra_windows=(), batch_size=16)
 
     class Kill(fitting.keras.callbacks.Callback):
         begun = 0
@@ -591,7 +579,7 @@ def test_labels_drawn_by_lot_give_chance(tmp_path):
     for name, labels in (('true', y), ('lot', lot)):
         (tmp_path / name).mkdir()
         data = TrainingData(still(X), np.eye(3, dtype='float32')[labels])
-        recipe = replace(TINY, epochs=16)
+        recipe = replace(TINY, epochs=10)
         model = fit_fold(FoldTask(data, recipe, train, train, 0, tmp_path / name))
         right[name] = (predict_rows(model, X, held, batch_size=64).argmax(1) == y[held]).mean()
     assert right['true'] > 0.9 and abs(right['lot'] - 1 / 3) < 0.2
@@ -613,7 +601,7 @@ def test_labels_drawn_by_lot_give_chance_with_augmented_windows(tmp_path):
         y.copy(),
     )
     lot[:200] = rng.permutation(lot[:200])
-    right, recipe = {}, replace(FIXED, batch_size=16, epochs=15)
+    right, recipe = {}, replace(FIXED, batch_size=16, epochs=10)
     for name, labels in (('true', y), ('lot', lot)):
         (tmp_path / name).mkdir()
         data = TrainingData(X, np.eye(10, dtype='float32')[labels])
