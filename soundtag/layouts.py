@@ -542,6 +542,7 @@ def read_table(
         except DataError as e:
             fault = fault or e
     if listing is not None:
+        listing.source = path
         return listing
     try:
         return read_list(path) if path.is_file() else read_directory(path, None)
