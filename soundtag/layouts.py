@@ -197,6 +197,7 @@ def read_folders(
     "A folder a label, or splits with a folder a label in each."
     root = Path(root)
     found = look_into(root)
+    found.set_nameless_aside()
     if not found.sounds:
         return None
     tops = {name.split('/')[0] for name in found.sounds if '/' in name}

@@ -452,6 +452,10 @@ CASES = {
         dead_ends,
         ALL | {'skipped': ['Bass_drum/gone.wav', 'Bass_drum/pipe.wav']},
     ),
+    'a name that is no text': (
+        lambda p: put(folders(p) / os.fsdecode(b'Bass_drum/\xff.wav'), 3) or p,
+        ALL | {'skipped': ['Bass_drum/\\udcff.wav'], 'say': 'rename it'},
+    ),
     'an archive': (
         lambda p: put(folders(p) / 'Bass_drum/more.zip', data=b'PK') or p,
         ALL | {'skipped': ['Bass_drum/more.zip'], 'say': 'unpack it'},
@@ -565,7 +569,7 @@ CASES = {
     'a sound': (given(sound(0), 'dog.wav'), 'dog.wav: is a sound file and no list'),
     'a sound called csv': (given(sound(0), 'dog.csv'), 'dog.csv: is a sound file and no list'),
     'bytes': (given(os.urandom(64) + bytes(64), 'list.csv'), 'list.csv: .*(UTF|no text|sound file)'),
-    'nothing in it': (given(b'', 'list.csv'), 'no header line'),
+    'nothing in it': (given(b'', 'list.csv'), 'is empty, and not a CSV'),
     # sections of long recordings
     'start and end': (sections(), SECTIONS | {'say': 'sections'}),
     'onset and offset': (sections(('filename', 'onset', 'offset', 'event_label')), SECTIONS),
