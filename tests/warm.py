@@ -21,6 +21,7 @@ context.set_forkserver_preload(
         'matplotlib.figure',
         'numba',
         'pandas',
+        'pytest',
         'scipy.signal',
         'scipy.stats',
         'sklearn.linear_model',
