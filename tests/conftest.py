@@ -1,5 +1,6 @@
 "Shared by all tests: where the project is, where the real recordings are, if anywhere, and the package as a user has it."
 
+import gc
 import os
 import shutil
 import subprocess
@@ -68,6 +69,11 @@ def pytest_collection_modifyitems(items):
         return LONGEST.index(name) if name in LONGEST else others
 
     items.sort(key=place)
+
+
+def pytest_collection_finish():
+    "What is imported by now is not looked through at each collection of garbage, of which Keras asks for one a training."
+    gc.freeze()
 
 
 def needed_by(*requirements):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import warm
+from jupyter_client.provisioning import local_provisioner
 from matplotlib import image
 from nbclient import NotebookClient
 
@@ -61,6 +63,7 @@ def look_alike(fresh, stored):
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
 def test_chapter_runs_and_says_the_same(path, book, monkeypatch):
+    monkeypatch.setattr(local_provisioner, 'launch_kernel', warm.launch_kernel)
     stored = nbformat.read(path, as_version=4)
     fresh = nbformat.read(book / 'nbs' / path.name, as_version=4)
     for cell in fresh.cells:

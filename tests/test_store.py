@@ -1,7 +1,6 @@
 "The feature store: killed, shared, changed, damaged, full."
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from joblib import parallel_config
+from warm import context
 
 import soundtag.store
 from soundtag.audio import load_audio, wav_bytes
@@ -24,8 +24,6 @@ from soundtag.store import StoreError, prepare_data, stat_signature
 
 SR = 8000
 FEATURES = MFCC(sr=SR, n_fft=256, hop_length=64, n_mels=20, n_mfcc=8)
-context = multiprocessing.get_context('forkserver')
-context.set_forkserver_preload(['soundtag.store', 'joblib', 'filelock', 'tqdm', 'numba'])
 
 
 def write_wav(path, seed, seconds=0.25):

@@ -3,9 +3,6 @@
 import errno
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import gmean
+from warm import Forked
 
 import soundtag.files as files
 import soundtag.fitting as fitting
@@ -260,35 +258,24 @@ def test_another_seed_gives_other_numbers(home, clips, finished_at_once):
     assert numbers(other)['predictions/oof.npy'] != numbers(finished_at_once)['predictions/oof.npy']
 
 
-SCRIPT = '''
-import sys; sys.path.insert(0, {tests!r})
-from pathlib import Path
-from test_training import {recipe}, load_clips, train
-train(load_clips({data!r}), Path({out!r}), recipe={recipe})
-'''
+def train_anew(data, out, recipe):
+    train(load_clips(data), out, recipe=recipe)
 
 
-def start(home, out, recipe='TINY'):
-    code = SCRIPT.format(
-        tests=str(Path(__file__).parent),
-        data=str(home / 'set/clips.csv'),
-        out=str(out),
-        recipe=recipe,
-    )
-    return subprocess.Popen(
-        [sys.executable, '-c', code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+def start(home, out, recipe=TINY):
+    "Train in another process; what it says of a fault lies beside the run."
+    return Forked(train_anew, home / 'set/clips.csv', out, recipe, stderr=out.with_suffix('.txt'))
 
 
-def kill_when(process, ready, limit=120):
+def kill_when(process, out, ready, limit=120):
     "SIGKILL as soon as `ready()`; the process must not have ended by itself."
     end = time.monotonic() + limit
     while not ready():
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, out.with_suffix('.txt').read_text()
         assert time.monotonic() < end
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
 
 
 def test_killed_at_any_moment_and_started_again(home, finished):
@@ -299,11 +286,10 @@ def test_killed_at_any_moment_and_started_again(home, finished):
         lambda: (out / '.fold_1').exists(),
     ]  # one fold done, one begun
     for ready in moments:
-        kill_when(start(home, out), ready)
+        kill_when(start(home, out), out, ready)
     first = (out / 'best_0.keras').stat().st_mtime_ns
     process = start(home, out)
-    _, err = process.communicate(timeout=180)
-    assert process.returncode == 0, err
+    assert process.wait(180) == 0, out.with_suffix('.txt').read_text()
     assert (out / 'best_0.keras').stat().st_mtime_ns == first, 'a finished fold was trained again'
     assert numbers(out) == numbers(finished)
     assert {f for f in files_in(out) if not f.startswith('logs/')} == expected(range(2))
@@ -319,14 +305,15 @@ def test_a_fixed_schedule_goes_on_in_mid_fold(home, fixed):
     "Killed in its second fold, it begins with the epoch after the last whole one, and ends with the same numbers."
     out, whole = home / 'fixed', fixed
     kill_when(
-        start(home, out, 'FIXED'),
+        start(home, out, FIXED),
+        out,
         lambda: (
             (out / '.fold_1/history.csv').exists()
             and len((out / '.fold_1/history.csv').read_text().splitlines()) > 2
         ),
     )
     done = (out / '.fold_1/last.keras').stat().st_mtime_ns
-    process = start(home, out, 'FIXED')
+    process = start(home, out, FIXED)
     while (
         process.poll() is None
         and (out / '.fold_1/last.keras').exists()
@@ -336,7 +323,7 @@ def test_a_fixed_schedule_goes_on_in_mid_fold(home, fixed):
             'the fold was begun anew'
         )
         time.sleep(0.05)
-    assert process.wait(timeout=180) == 0, process.stderr.read()
+    assert process.wait(180) == 0, out.with_suffix('.txt').read_text()
     assert numbers(out) == numbers(whole) and not [p for p in out.rglob('.*')]
     assert all(len(pd.read_csv(out / f'history_{k}.csv')) == FIXED.epochs for k in range(2))
     config = json.loads((out / 'config.json').read_text('utf-8'))
@@ -366,6 +353,7 @@ def test_windows_in_training_are_windows_in_tagging(fixed, clips):
     assert times['training'] > 0 and times['cores'] >= 1
 
 
+@at_once()
 def test_what_is_scored_changes_no_weight_of_a_fixed_schedule(tmp_path):
     "Neither the sound nor the labels of the clips held out, nor which clips they are."
     rng = np.random.default_rng(0)
