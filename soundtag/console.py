@@ -140,7 +140,7 @@ def reading(
 # %% ../nbs/10b_console.ipynb #4927c9a5
 def expand(
     names: Iterable[str],  # Files, folders and patterns
-) -> list[Path]:  # In the order of the names
+) -> list[os.PathLike]:  # In the order of the names
     """The files that names on the command line stand for.
 
     >>> [str(file) for file in expand(['bell.wav', '*.mp3'])]
@@ -159,11 +159,33 @@ def expand(
     return files
 
 def _sounds_below(folder):
-    "What may be a sound in a folder and below it; what is in no format we know fails by name."
+    "All sounds in a folder and below it, and by name what may be one in a format we don't know."
     from soundtag.lists import look_into
 
     found = look_into(folder)
-    return sorted(folder / name for name in [*found.sounds, *found.others])
+    files = {name: folder / name for name in found.sounds}
+    for name, reason in found.unreadable().items():
+        files[name] = UnknownSound(folder / name, reason)
+    return [files[name] for name in sorted(files, key=lambda name: name.split('/'))]
+
+class UnknownSound(os.PathLike):
+    "A file in a folder that is in no format we know: it has a name, and opening it says why not."
+
+    def __init__(
+        self,
+        path: Path,  # Where it is
+        reason: str,  # Why it can't be read, and the cure
+    ):
+        self.path = path
+        self.reason = reason
+
+    def __fspath__(self) -> str:
+        from soundtag.formats import AudioError
+
+        raise AudioError(f'{self.path}: {self.reason}')
+
+    def __str__(self) -> str:
+        return str(self.path)
 
 # %% ../nbs/10b_console.ipynb #302a7f7f
 class StdinCopy(os.PathLike):

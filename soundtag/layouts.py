@@ -39,17 +39,9 @@ def leftovers(
     found: Folder,  # What lies in a data set's folder
 ) -> list[tuple]:  # fname, path and reason of each
     "What may be a clip and is in no format we know."
-    reasons = []
-    for name in found.others:
-        ending = os.path.splitext(name)[1]
-        what = f'the ending {ending}' if ending else 'a name without an ending'
-        reason = (
-            f'{name}: {what} is of no sound format we know; convert the file, or rename it'
-        )
-        reasons.append((name, name, reason))
-    for name in found.closed:
-        reasons.append((name, name, f'{name}: may not be read; check its permissions'))
-    return reasons
+    return [
+        (name, name, f'{name}: {reason}') for name, reason in found.unreadable().items()
+    ]
 
 def folder_notes(
     found: Folder,  # What lies in a data set's folder

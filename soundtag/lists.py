@@ -62,6 +62,18 @@ class Folder:
     links: list[str] = field(default_factory=list)  # to folders that are read elsewhere
     closed: list[str] = field(default_factory=list)  # folders that may not be read
 
+    def unreadable(self) -> dict[str, str]:
+        "What may be, or hold, a sound and can't be read: name → why."
+        reasons = {}
+        for name in self.others:
+            ending = os.path.splitext(name)[1]
+            what = f'the ending {ending}' if ending else 'a name without an ending'
+            cure = 'convert the file, or rename it'
+            reasons[name] = f'{what} is of no sound format we know; {cure}'
+        return reasons | dict.fromkeys(
+            self.closed, 'may not be read; check its permissions'
+        )
+
 def _identity(path):
     "What a folder is, by whatever name."
     stat = os.stat(path)

@@ -18,7 +18,7 @@ import numpy as np
 from keras import layers, ops
 from scipy.signal import get_window
 
-from .audio import fix_length, load_audio, seconds_to_samples
+from .audio import fix_length, seconds_to_samples
 from .dataset import Clips
 from .mfcc import MFCC, LogMel, from_settings
 from .normalization import audio_norm
@@ -35,7 +35,9 @@ def check_labels(
         )
 
 # %% ../nbs/06_model.ipynb #60de0001
-def _probabilities(x: keras.KerasTensor, n_labels: int) -> keras.KerasTensor:
+def _probabilities(
+    x: keras.KerasTensor, n_labels: int
+) -> keras.KerasTensor:
     "The last layer: a probability a label, in float32 whatever the rest computes in."
     return layers.Dense(n_labels, activation='softmax', dtype='float32')(x)
 
@@ -273,7 +275,7 @@ class AudioSequence(keras.utils.PyDataset):
         super().__init__(**workers)
         if not len(clips):
             raise ValueError(f'{clips.name}: no clips; a sequence needs 1 or more')
-        self.paths = clips.paths
+        self.clips = clips
         self.size = seconds_to_samples(seconds, sr=sr)
         self.sr = sr
         if self.size < 1 or batch_size < 1:
@@ -288,7 +290,7 @@ class AudioSequence(keras.utils.PyDataset):
 
     def __len__(self) -> int:
         "Batches of an epoch."
-        return math.ceil(len(self.paths) / self.batch_size)
+        return math.ceil(len(self.clips) / self.batch_size)
 
     def on_epoch_end(self) -> None:
         "Go on to the next epoch."
@@ -297,14 +299,14 @@ class AudioSequence(keras.utils.PyDataset):
     @property
     def order(self) -> np.ndarray:
         "Numbers of the clips, in the order of this epoch."
-        n = len(self.paths)
+        n = len(self.clips)
         if not self.shuffle:
             return np.arange(n)
         return np.random.default_rng([self.seed, self.epoch]).permutation(n)
 
     def example(self, i: int) -> np.ndarray:
         "Clip `i`, cut or padded, from -0.5 to 0.5."
-        y, _ = load_audio(self.paths[i], sr=self.sr)
+        y, _ = self.clips.load(i, sr=self.sr)
         rng = np.random.default_rng([self.seed, self.epoch, i])
         return audio_norm(fix_length(y, self.size, rng=rng))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import DictLoader, Environment, StrictUndefined
 
-from .audio import PALETTE, load_audio, use_style
+from .audio import PALETTE, use_style
 from .dataset import Clips
 from .files import write_file
 from .metrics import format_percent
@@ -34,6 +34,7 @@ from soundtag.results import (
     worst_mistakes,
     write_metrics,
 )
+from .sections import load_section
 
 # %% ../nbs/08a_report.ipynb #018605dd
 def _data_sentences(metrics):
@@ -241,6 +242,8 @@ def fold_rows(
 # %% ../nbs/08a_report.ipynb #33721df7
 def sound_uri(
     path: str | os.PathLike,  # A sound file
+    start: float = np.nan,  # Where the clip begins in it, in s; NaN: it is all of it
+    end: float = np.nan,  # Where it ends, in s
     *,
     sr: int = 32000,  # Rate of the copy in Hz: keeps what lies below 16 kHz
     seconds: float = 5,  # At most so much from the beginning, in s
@@ -248,7 +251,7 @@ def sound_uri(
     "The beginning of a sound, small, as text for the page."
     import soundfile as sf
 
-    y, _ = load_audio(path, sr=sr)
+    y, _ = load_section(path, start, end, sr=sr)
     y = np.clip(y[: int(seconds * sr)], -1, 1)
     mp3 = io.BytesIO()
     sf.write(mp3, y, sr, format='MP3', subtype='MPEG_LAYER_III')
@@ -420,12 +423,13 @@ _SECTIONS = {
 def _mistake_cards(run, clips, n):
     "What the page shows of each of the worst mistakes."
     cards = []
+    sections = dict(zip(clips.table.index, clips.sections))
     for row in worst_mistakes(run, clips, n).itertuples():
         shown = {
             'fname': row.Index,
             'truth': display_name(row.truth),
             'guess': display_name(row.guess),
-            'sound': sound_uri(row.path),
+            'sound': sound_uri(row.path, *sections[row.Index][1:]),
         }
         cards.append(row._asdict() | shown)
     return cards

@@ -631,13 +631,13 @@ def simulate_dataset(
     if out.exists() and any(out.iterdir()):
         raise DataError(f'{out}: is not empty; name a new folder')
     sr = responses.sr
-    jobs = list(zip(clips.paths, clips.table.itertuples()))
+    jobs = list(clips.table.itertuples())
     rows = []
-    for i, (path, row) in enumerate(tqdm(jobs, unit='clip', disable=not progress)):
+    for i, row in enumerate(tqdm(jobs, unit='clip', disable=not progress)):
         rng = np.random.default_rng([seed, i])
         k = int(rng.integers(len(responses)))
         try:
-            y, _ = load_audio(path, sr=sr)
+            y, _ = clips.load(i, sr=sr)
         except AudioError:
             continue
         seconds = len(y) / sr + tail

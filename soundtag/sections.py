@@ -18,10 +18,11 @@ from soundtag.audio import (
     AudioError,
     check_samples,
     load_audio,
+    mono_blocks,
     resample,
     seconds_to_samples,
-    to_mono,
 )
+from .formats import check_block, check_file, check_format, cut_allowed
 from .stream import file_blocks
 from soundtag.tables import (
     DataError,
@@ -177,19 +178,23 @@ def read_part(
     start: float,  # In s
     end: float,  # In s; NaN: to the end
 ) -> tuple[np.ndarray, float]:  # Samples, float32, shape (channels, n), and their rate in Hz
-    "A part of a file, in a format that can be entered anywhere; AudioError for others."
+    "A part of a file, in a format that can be entered anywhere; EOFError for others."
+    check_file(path, allow_cut=cut_allowed(None))
     name = os.fsencode(path) if os.name == 'posix' else os.fspath(path)
     try:
         with sf.SoundFile(name) as f:
+            check_format(path, f.samplerate, f.channels)
             first = seconds_to_samples(start, sr=f.samplerate)
             last = f.frames if np.isnan(end) else seconds_to_samples(end, sr=f.samplerate)
             f.seek(first)
             y = f.read(last - first, dtype='float32', always_2d=True)
             if len(y) == last - first > 0:
                 return y.T, f.samplerate
+    except AudioError:
+        raise
     except (sf.SoundFileError, MemoryError, TypeError, ValueError):
-        pass
-    raise AudioError(f'{path}: cannot be entered at {start:g} s')
+        pass  # a format that soundfile doesn't know, or can't enter
+    raise EOFError(f'{path}: cannot be entered at {start:g} s')
 
 def skip_to_part(
     path: str | os.PathLike,  # A sound file
@@ -206,6 +211,8 @@ def skip_to_part(
         passed += y.shape[1]
         if last <= y.shape[1] and not np.isnan(end):
             break
+    if not parts:
+        raise AudioError(f'{path}: holds no samples; record it again')
     return np.concatenate(parts, axis=1), sr
 
 def load_section(
@@ -219,10 +226,11 @@ def load_section(
     if np.isnan(start):
         return load_audio(path, sr=sr)
     try:
-        y, orig_sr = read_part(path, start, end)
-    except AudioError:
-        y, orig_sr = skip_to_part(path, start, end)
-    y = to_mono(y)
+        part = read_part(path, start, end)
+    except EOFError:
+        part = skip_to_part(path, start, end)
+    check_block(part[0], path)
+    y, orig_sr = next(mono_blocks([part], path))
     check_samples(y, section_name(str(path), start, end))
     if sr is None:
         return y, orig_sr

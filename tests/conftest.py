@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PathDistribution, distribution
 from pathlib import Path
@@ -25,6 +26,18 @@ os.environ.setdefault(
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@contextmanager
+def at_once():
+    "TensorFlow computes step by step: to build a graph takes longer than a few steps."
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope='session')
 def root():
     return ROOT
@@ -42,29 +55,32 @@ def real_data():
 LONGEST = [
     'environment',
     'test_training',
-    '10a_distance',
-    '07_training',
-    'test_cli',
-    '28_bundled',
-    '24_ablation',
-    '06_model',
     'docs',
-    'test_model',
-    'test_results',
-    'test_tagging',
+    '06d_fitting',
+    'test_cli',
+    '09a_export',
+    '28_bundled',
+    '11_cli',
+    '09_tagging',
+    '24_ablation',
+    '10a_distance',
+    '08_results',
+    '26_budget',
+    '29a_distance',
+    '06_model',
 ]
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    "With several workers, tests that share what they train or install stay together, and what takes longest begins first, so that all end at about the same time."
+    "With several workers, tests that share what they train or install stay together, and what takes longest begins first and short chapters come last, so that all end at about the same time."
 
     def place(item):
         if item.path.name == 'test_notebooks.py':  # a chapter goes where there is room
-            name, others = item.callspec.id if hasattr(item, 'callspec') else '', len(LONGEST)
+            name, others = item.callspec.id if hasattr(item, 'callspec') else '', len(LONGEST) + 1
         else:
             shared = [f for f in ('environment', 'docs') if f in item.fixturenames]
-            name, others = (*shared, item.path.stem)[0], len(LONGEST) + 1
+            name, others = (*shared, item.path.stem)[0], len(LONGEST)
             item.add_marker(pytest.mark.xdist_group(name))
         return LONGEST.index(name) if name in LONGEST else others
 

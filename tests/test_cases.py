@@ -5,14 +5,17 @@ public bug reports, made small, in the form in which they were published or foun
 """
 
 import csv
+import io
 import os
-from pathlib import Path
+from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pytest
 
 from soundtag.audio import load_audio, wav_bytes
+from soundtag.cli import main
 from soundtag.dataset import Clips, DataError, load_clips, make_folds
+from soundtag.files import read_json
 from soundtag.mfcc import LogMel
 from soundtag.store import prepare_data
 
@@ -316,7 +319,6 @@ def audacity(root):
 
 ALL = {'clips': 30, 'labels': LABELS}
 SECTIONS = {'clips': 18, 'labels': LABELS, 'files': 2, 'groups': 2, 'seconds': 0.1}
-FOLDS = {str(k + 1): 0 for k in range(10)}
 
 # What comes of each: clips, labels, test clips, folds, words of the description … or the words of the error
 CASES = {
@@ -457,7 +459,7 @@ CASES = {
     'columns twice': (with_column('label', lambda i: 'x'), 'several columns label'),
     'Windows paths': (with_names(lambda n: f'audio\\{n}'), ALL | {'say': 'other names'}),
     'a drive letter': (with_names(lambda n: f'C:\\Users\\me\\clips\\audio\\{n}'), ALL),
-    'paths of another machine': (with_names(lambda n: f'/home/me/clips/audio/{n}'), ALL),
+    'paths of another machine': (with_names(lambda n: f'/mnt/disk/clips/audio/{n}'), ALL),
     'no endings': (with_names(lambda n: f'audio/{n[:-4]}'), ALL),
     'other case': (with_names(lambda n: f'Audio/{n[:-4].upper()}.WAV', 'FileName'), ALL),
     'leading spaces': (with_names(lambda n: f'  audio/{n} '), ALL),
@@ -588,3 +590,190 @@ def test_case(name, tmp_path):
         load_clips(path)
     message = str(e.value)
     assert '\n' not in message and '; ' in message and str(tmp_path) in message
+
+
+# What is heard in a section
+
+
+@pytest.mark.parametrize('form', ['wav', 'flac', 'ogg', 'mp3'])
+def test_a_section_is_heard_as_if_it_were_a_file(tmp_path, form):
+    "In every format, one after the other or alone, its features those of a file of its own."
+    import soundfile as sf
+
+    rng = np.random.default_rng(0)
+    y = rng.uniform(-0.5, 0.5, (3 * 16000, 2)).astype('float32')
+    sf.write(tmp_path / f'night.{form}', y, 16000)
+    rows = [['file', 'start', 'end', 'label'], ['night', '0.25', '0.75', 'owl'], ['night', '1.5', '', 'fox']]
+    table(tmp_path / 'list.csv', rows)
+    clips = load_clips(tmp_path / 'list.csv')
+    whole, sr = load_audio(tmp_path / f'night.{form}')
+    assert list(clips.table.index) == [f'night.{form}#t=0.25,0.75', f'night.{form}#t=1.5']
+    tolerance = 1e-2 if form in ('ogg', 'mp3') else 1e-4  # the mean of a part is not that of the whole
+    for i, (a, b) in enumerate([(4000, 12000), (24000, len(whole))]):
+        part, rate = clips.load(i)
+        assert rate == sr and abs(len(part) - (b - a)) <= 1
+        n = min(len(part), b - a)
+        assert np.abs(part[:n] - whole[a : a + n]).max() < tolerance
+    store = prepare_data(clips, LogMel(sr=16000), cache=tmp_path / 'cache', progress=False, n_jobs=1)
+    np.testing.assert_array_equal(store.get(0), LogMel(sr=16000)(clips.load(0)[0]))
+    assert len(store) == 2 and len(store.skipped) == 0
+    again = prepare_data(clips.subset([False, True]), LogMel(sr=16000), cache=tmp_path / 'cache', progress=False)
+    np.testing.assert_array_equal(again.get(0), store.get(1))
+
+
+def test_no_fold_is_examined_on_a_night_it_was_taught(tmp_path):
+    names = [f'night{k}.wav' for k in range(6)]
+    recordings(tmp_path, names)
+    rows = [[n, k / 10, (k + 1) / 10, LABELS[k % 3]] for n in names for k in range(6)]
+    table(tmp_path / 'list.csv', [['file', 'start', 'end', 'label'], *rows])
+    clips = load_clips(tmp_path)
+    folds = make_folds(clips, 3)
+    assert folds.groupby(clips.table.path).nunique().eq(1).all() and folds.nunique() == 3
+    moved = rows[0][:1] + [0.0, 0.2, LABELS[0]]
+    table(tmp_path / 'list.csv', [['file', 'start', 'end', 'label'], moved, *rows[1:]])
+    assert load_clips(tmp_path).fingerprint != clips.fingerprint  # other times, other data
+
+
+def test_the_validation_part_is_one_fold_and_the_rest_is_dealt(tmp_path):
+    clips = load_clips(tree(tmp_path))
+    folds = make_folds(clips, 4)
+    valid = clips.train.table.path.str.startswith('valid')
+    assert (folds[valid] == 0).all() and sorted(folds[~valid].unique()) == [1, 2, 3]
+    assert sorted(make_folds(clips, 2).unique()) == [0, 1]  # that of the authors, and its reverse
+    speakers = load_clips(speech_commands(tmp_path / 'words'))
+    folds = make_folds(speakers, 3)
+    assert folds.groupby(speakers.train.table.group).nunique().eq(1).all()
+    assert set(speakers.test.table.group) == {'0d4'} and (folds == 0).sum() == 4
+
+
+# What is left out, and found again
+
+
+def test_a_clip_in_a_read_file_is_never_lost(tmp_path):
+    "Those that are missing, broken or of no known format are named, each with its reason."
+    folders(tmp_path / 'set')
+    put(tmp_path / 'set/Bass_drum/odd.sph', 1)
+    rows = [[f'{label}/{name}', label] for label, name in CLIPS]
+    table(tmp_path / 'set/list.csv', [['file', 'label'], *rows, ['gone.wav', 'Bass_drum']])
+    with pytest.raises(DataError, match='1 of the 31 listed training clips.*--allow-missing'):
+        load_clips(tmp_path / 'set/list.csv')
+    clips = load_clips(tmp_path / 'set/list.csv', allow_missing=True)
+    assert clips.skipped.fname.tolist() == ['gone.wav'] and 'left out: 1 file' in clips.describe()
+    assert clips.skipped.reason[0] == 'gone.wav: is listed and not there; get the file'
+    table(tmp_path / 'set/list.csv', [['file', 'label'], *rows[1:]])
+    assert 'on no list: Bass_drum/00ab.wav' in load_clips(tmp_path / 'set').describe()
+
+
+def test_a_list_and_its_clips_apart(tmp_path):
+    table(tmp_path / 'lists/mine.csv', [['fname', 'label'], *([n, label] for label, n in CLIPS)])
+    for i, (_, name) in enumerate(CLIPS):
+        put(tmp_path / 'far/away/clips' / name, i)
+    with pytest.raises(DataError, match='30 of the 30 listed'):
+        load_clips(tmp_path / 'lists/mine.csv')
+    clips = load_clips(tmp_path / 'lists/mine.csv', audio=tmp_path / 'far/away/clips')
+    assert len(clips) == 30 and clips.root == tmp_path / 'far/away/clips'
+    assert len(load_clips(tmp_path / 'lists', audio=tmp_path / 'far')) == 30
+    with pytest.raises(DataError, match='no such folder'):
+        load_clips(tmp_path / 'lists/mine.csv', audio=tmp_path / 'gone')
+
+
+def test_two_files_for_one_name(tmp_path):
+    put(tmp_path / 'a.wav')
+    put(tmp_path / 'a.flac')
+    table(tmp_path / 'list.csv', [['file', 'label'], ['A', 'dog']])
+    with pytest.raises(DataError, match='A may be .*a.flac.*write its folder and its ending'):
+        load_clips(tmp_path / 'list.csv')
+
+
+def test_cat_is_never_found_as_dog(tmp_path):
+    "A file of the same name in another folder is another file."
+    put(tmp_path / 'dog/1.wav')
+    table(tmp_path / 'list.csv', [['file', 'label'], ['cat/1.wav', 'cat'], ['dog\\1.wav', 'dog']])
+    clips = load_clips(tmp_path / 'list.csv', allow_missing=True)
+    assert clips.table.path.tolist() == ['dog/1.wav'] and clips.labels == ['dog']
+
+
+def test_it_prints_what_it_understood(tmp_path):
+    text = repr(load_clips(speech_commands(tmp_path / 'words')))
+    assert text.splitlines()[0] == 'Speech Commands: 20 clips, 2 labels, read as Speech Commands'
+    for words in ('no 10, yes 10', '16 to train on, 4 for the test', 'validation', '_background_noise_'):
+        assert words in text
+    assert max(map(len, text.splitlines())) <= 100 and isinstance(load_clips(tmp_path), Clips)
+
+
+# The command
+
+
+def command(*words):
+    "Exit code, stdout and stderr of a command."
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        code = main([str(word) for word in words])
+    return code, out.getvalue(), err.getvalue()
+
+
+def train(data, out, *more):
+    settings = '--recipe post --folds 2 --epochs 1'.split()
+    return command('train', data, *settings, '--out', out, *more)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('SOUNDTAG_CACHE', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
+def test_train_says_what_it_understood_and_names_what_it_left_out(tmp_path):
+    code, out, err = train(unknown_endings(tmp_path / 'set'), tmp_path / 'run')
+    said = err.splitlines()
+    assert code == 1 and said[0] == 'set: 30 clips, 3 labels, read as a folder a label'
+    assert 'left out: 2 files' in err and 'clips skipped: 2' in err
+    skipped = (tmp_path / 'run/skipped.csv').read_text()
+    assert 'Bass_drum/a.sph' in skipped and 'Double_bass/deep/b.zip' in skipped
+    assert 'Double_bass/deep/b.zip' in (tmp_path / 'run/report.html').read_text()
+    code, out, err = command('tag', tmp_path / 'set/Bass_drum')
+    assert code == 1 and 'a.sph' in err and out.count('.wav: ') == 10
+    assert train(urbansound(tmp_path / 'urban'), tmp_path / 'urban_run')[0] == 0
+
+
+def test_a_run_remembers_its_list(tmp_path):
+    "Also when there are others beside it, when it has got another name, and when all has moved."
+    home = tmp_path / 'set'
+    path = listed(home, name='mine.csv')
+    listed(home, name='yours.csv', rows=[['fname', 'label'], ['audio/00ab.wav', 'dog']])
+    run = tmp_path / 'run'
+    assert train(path, run)[0] == 0
+    metrics = read_json(run / 'metrics.json')
+    assert command('report', run)[0] == 0
+    path.rename(home / 'renamed.csv')
+    assert command('report', run)[0] == 0
+    home.rename(tmp_path / 'moved')
+    code, _, err = command('report', run)
+    assert code == 2 and 'put it back, or train again from its new place' in err
+    model = (run / 'best_0.keras').stat().st_mtime_ns
+    assert train(tmp_path / 'moved/renamed.csv', run)[0] == 0  # nothing is trained again
+    assert (run / 'best_0.keras').stat().st_mtime_ns == model
+    assert command('report', run)[0] == 0
+    assert read_json(run / 'metrics.json')['metrics'] == metrics['metrics']
+    code, _, err = train(tmp_path / 'moved/yours.csv', run)
+    assert code == 2
+
+
+def test_sections_are_trained_on_and_played_in_the_report(tmp_path):
+    names = [f'night{k}.wav' for k in range(4)]
+    recordings(tmp_path / 'set', names)
+    rows = [[n, k / 10, (k + 1) / 10, LABELS[k % 3]] for n in names for k in range(9)]
+    rows.append(['night0.wav', 7, 8, LABELS[0]])
+    table(tmp_path / 'set/list.csv', [['file', 'start', 'end', 'label'], *rows])
+    code, out, err = train(tmp_path / 'set/list.csv', tmp_path / 'run')
+    assert code == 1 and 'begins at 7 s, and its file ends at 2 s' in err
+    assert 'night0.wav#t=7,8' in (tmp_path / 'run/skipped.csv').read_text()
+    assert 'night1.wav#t=0,0.1' in (tmp_path / 'run/folds.csv').read_text()
+
+
+def test_a_label_whose_clips_all_fail_is_refused_by_name(tmp_path):
+    "Their headers are fine, but they are silent."
+    for k in range(3):
+        put(folders(tmp_path / 'set') / f'zebra/{k}.wav', data=wav_bytes(np.zeros(800), sr=8000))
+    code, _, err = train(tmp_path / 'set', tmp_path / 'run')
+    assert code == 2 and 'no clip of zebra can be used' in err and 'is silent' in err

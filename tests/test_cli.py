@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
+from conftest import at_once
 
 from soundtag.cli import build_parser, main
 from soundtag.dataset import mini
@@ -80,7 +81,9 @@ def sounds(own_cache, tmp_path_factory):
 
 
 def train(data, out, *more):
-    return cli('train', data, '--recipe', 'post', '--folds', 2, '--epochs', 1, '--out', out, *more)
+    options = '--recipe', 'post', '--folds', 2, '--epochs', 1, '--out', out
+    with at_once():
+        return cli('train', data, *options, *more)
 
 
 @pytest.fixture(scope='module')

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import at_once
 from scipy.stats import gmean
 from warm import Forked
 
@@ -100,18 +100,6 @@ def train(clips, out, folds=2, seed=0, recipe=TINY, **options):
     return train_folds(
         clips, recipe, folds, out, seed, cache=Path(out).parent / 'cache', progress=False, **options
     )
-
-
-@contextmanager
-def at_once():
-    "Steps are computed one by one: to build a graph takes longer than a few of them."
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope='module')
