@@ -46,7 +46,7 @@ class Patience:
 
     tries: int = 5  # Attempts in a row without progress
     connect: float = 10  # Seconds until it answers
-    read: float = 20  # Seconds until more comes
+    read: float = 30  # Seconds until more comes
     rate: float = 100  # Bytes a second that must have come, on average, after `slow` seconds
     slow: float = 60  # Seconds; so long without any progress, and we give up, too
 
