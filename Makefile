@@ -16,8 +16,9 @@ demo: .venv/.installed
 	$(BIN)/soundtag train data/mini --recipe post --out runs/demo
 	$(BIN)/soundtag tag --model runs/demo $$(ls data/mini/FSDKaggle2018.audio_test/*.wav | head -3)
 
+# Three at a time on two cores: one of them often waits, for a browser, a page, or a process it has begun.
 test: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 15
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations 15
 
 benchmark: .venv/.installed
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable

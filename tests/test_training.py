@@ -393,7 +393,7 @@ def test_doubting_can_be_killed_at_any_moment(tmp_path):
     "In each of the three trainings: the same weights."
     X, y, _ = banded(24)
     targets = np.eye(3, dtype='float32')[np.where(np.arange(24) % 2, y, (y + 1) % 3)]
-    recipe = replace(FIXED, network='pooled_cnn', extra_windows=())
+    recipe = replace(FIXED, network='pooled_cnn', extra_windows=(), batch_size=16)
 
     class Kill(fitting.keras.callbacks.Callback):
         begun = 0
@@ -579,7 +579,7 @@ def test_labels_drawn_by_lot_give_chance(tmp_path):
     for name, labels in (('true', y), ('lot', lot)):
         (tmp_path / name).mkdir()
         data = TrainingData(still(X), np.eye(3, dtype='float32')[labels])
-        recipe = replace(TINY, epochs=16)
+        recipe = replace(TINY, epochs=10)
         model = fit_fold(FoldTask(data, recipe, train, train, 0, tmp_path / name))
         right[name] = (predict_rows(model, X, held, batch_size=64).argmax(1) == y[held]).mean()
     assert right['true'] > 0.9 and abs(right['lot'] - 1 / 3) < 0.2
@@ -601,7 +601,7 @@ def test_labels_drawn_by_lot_give_chance_with_augmented_windows(tmp_path):
         y.copy(),
     )
     lot[:200] = rng.permutation(lot[:200])
-    right, recipe = {}, replace(FIXED, batch_size=16, epochs=15)
+    right, recipe = {}, replace(FIXED, batch_size=16, epochs=10)
     for name, labels in (('true', y), ('lot', lot)):
         (tmp_path / name).mkdir()
         data = TrainingData(X, np.eye(10, dtype='float32')[labels])
