@@ -28,7 +28,7 @@ from .miniset import mini_clip, mini_plan, write_mini
 from .sections import cut_to_files, load_section
 from .layouts import read_table
 from .lists import Listing, unlisted
-from .tables import COLUMN_ALIASES, DataError, read_csv, shorten
+from .tables import COLUMN_ALIASES, DataError, plural, read_csv, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -236,13 +236,13 @@ def describe(
 ) -> str:  # Lines of at most 100 characters
     "What was understood, in a few lines."
     lines = [
-        f'{clips.name}: {len(clips):,} clips, {len(clips.labels):,} labels, read as {clips.layout}'
+        f'{clips.name}: {plural(len(clips), "clip")}, {plural(len(clips.labels), "label")}, '
+        f'read as {clips.layout}'
     ]
     lines += [describe_labels(clips.table), describe_folds(clips), *clips.notes]
     if len(clips.skipped):
-        lines.append(
-            f'left out: {len(clips.skipped):,} files; {clips.skipped.reason.iloc[0]}'
-        )
+        count = plural(len(clips.skipped), 'file')
+        lines.append(f'left out: {count}; {clips.skipped.reason.iloc[0]}')
     indents = {'initial_indent': '  ', 'subsequent_indent': '    '}
     return '\n'.join(
         [lines[0], *(textwrap.fill(line, 100, **indents) for line in lines[1:])]
@@ -366,7 +366,9 @@ def load_clips(
     table, cut = cut_to_files(table[there], lengths)
     check_usable(table, listing.table[there].label, root)
     skipped = listing.skipped + missing_clips(listing.table[~there]) + cut
-    notes = listing.notes + (unlisted(root, table.path) if listing.lists else [])
+    notes = list(listing.notes)
+    if listing.lists:
+        notes += unlisted(root, table.path, everywhere=listing.whole)
     return Clips(
         table,
         sorted(table.label.unique()),

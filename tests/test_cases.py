@@ -171,6 +171,13 @@ def loose(root):
     return root
 
 
+def dead_ends(root):
+    folders(root)
+    os.mkfifo(root / 'Bass_drum/pipe.wav')
+    (root / 'Bass_drum/gone.wav').symlink_to(root / 'nowhere.wav')
+    return root
+
+
 def links(root):
     folders(root / 'sounds')
     put(root / 'far/zebra/1.wav', 50)
@@ -333,7 +340,7 @@ CASES = {
     'UrbanSound8K, as at Kaggle': (lambda p: urbansound(p, '', ''), ALL | {'folds': range(1, 11)}),
     'UrbanSound8K without its table': (
         lambda p: [urbansound(p), (p / 'metadata/UrbanSound8K.csv').unlink()][0],
-        'fold1.*looks like a split or a fold|nothing says what is heard',
+        r'called like a split or a fold.*\(fold1',
     ),
     'a fold of UrbanSound8K': (lambda p: urbansound(p) / 'audio/fold1', {'clips': 4, 'folds': [1]}),
     'FSDKaggle2019': (fsd2019, ALL | {'clips': 20, 'verified': 10, 'say': 'FSDKaggle2019'}),
@@ -386,28 +393,28 @@ CASES = {
     # splits and folds that are no labels
     'splits of sounds': (
         lambda p: folders(p, lambda i, label: ('train', 'valid', 'test')[i % 3]),
-        'train, valid|test.*looks like a split.*CSV',
+        r'called like a split.*\(test, train, valid\).*CSV',
     ),
     'folds of sounds': (
         lambda p: folders(p, lambda i, label: f'fold{i % 3}'),
-        'fold0.*looks like a split or a fold',
+        r'called like a split or a fold.*\(fold0',
     ),
     'folds of labels': (
         lambda p: folders(p, lambda i, label: f'Fold_{i % 3}/{label}'),
-        'Fold_0.*looks like a split or a fold',
+        r'called like a split or a fold.*\(Fold_0',
     ),
-    'parts': (lambda p: folders(p, lambda i, label: f'part {i % 3}'), 'part 0.*looks like a split'),
+    'parts': (lambda p: folders(p, lambda i, label: f'part {i % 3}'), r'called like a split.*\(part 0'),
     'a split among labels': (
         lambda p: folders(p, lambda i, label: 'test' if i % 9 == 0 else label),
-        'test looks like a split.*rename what is a label',
+        r'called like a split.*\(test\).*rename what is a label',
     ),
     'splits within labels': (
         lambda p: folders(p, lambda i, label: f'{label}/{("train", "test")[i % 2]}'),
-        'within its folders.*train/LABEL',
+        r'within its folders.*\(test, train\).*train/LABEL',
     ),
     'FSD50K without its lists': (
         lambda p: folders(p, lambda i, label: f'FSD50K.{("dev", "eval")[i % 2]}_audio'),
-        'looks like a split',
+        r'called like a split.*\(FSD50K.dev_audio, FSD50K.eval_audio\)',
     ),
     'several data sets': (
         lambda p: [urbansound(p / 'urban'), esc(p / 'esc'), p][-1],
@@ -428,6 +435,47 @@ CASES = {
     'a stray CSV': (stray, ALL | {'say': 'notes.csv'}),
     'an empty label': (empty_label, 'zebra.*add clips, or take the folder away'),
     'a label of text files': (text_label, 'zebra.*add clips, or take the folder away'),
+    'other words before a split': (
+        lambda p: tree(p, ('train-clean-100', 'dev-clean')),
+        r'called like a split.*\(dev-clean, train-clean-100\)',
+    ),
+    'a tree with unlabelled test clips': (
+        lambda p: [tree(p, ('train', 'val')), put(p / 'test/x.wav', 9)] and p,
+        ALL | {'own': 15, 'test': 0, 'skipped': ['test/x.wav']},
+    ),
+    'Speech Commands without its lists': (
+        lambda p: [speech_commands(p), *(f.unlink() for f in p.glob('*_list.txt'))] and p,
+        {'clips': 20, 'labels': ['no', 'yes'], 'groups': 5, 'say': '_background_noise_'},
+    ),
+    'a link to nothing and a pipe': (
+        dead_ends,
+        ALL | {'skipped': ['Bass_drum/gone.wav', 'Bass_drum/pipe.wav']},
+    ),
+    'an archive': (
+        lambda p: put(folders(p) / 'Bass_drum/more.zip', data=b'PK') or p,
+        ALL | {'skipped': ['Bass_drum/more.zip'], 'say': 'unpack it'},
+    ),
+    'a list that leaves a folder out': (
+        lambda p: table(folders(p) / 'list.csv', [['file', 'label'], *([f'{l}/{n}', l] for l, n in CLIPS[:20])]) or p,
+        {'clips': 20, 'labels': LABELS[:2], 'say': '10 sounds beside them, on no list'},
+    ),
+    'a workbook beside the sounds': (
+        lambda p: [put(p / 'list.xlsx', data=b'PK\x03\x04' + bytes(50)), folders(p / 'audio', lambda i, l: '.')] and p,
+        'list.xlsx: is an Excel workbook',
+    ),
+    'Latin-1 beside the sounds': (
+        lambda p: [put(p / 'list.csv', data='file,label\na,Möwe\n'.encode('latin-1')), folders(p / 'audio', lambda i, l: '.')] and p,
+        'list.csv: byte 14 is not UTF-8',
+    ),
+    'JSON': (given(b'[{"file": "a.wav", "label": "dog"}]', 'list.json'), 'is JSON; write the table as CSV'),
+    'a page': (given(b'<!DOCTYPE html><html>404</html>', 'list.csv'), 'is a page or XML'),
+    'cells in single quotes': (with_text(lambda t: '\n'.join(f"'{l}'".replace(',', "','") for l in t.split())), ALL),
+    'two drives': (with_names(lambda n: ('C:\\a\\', 'D:\\b\\')[int(n[:2]) % 2] + n), ALL),
+    'validation alone': (with_column('split', lambda i: 'val'), '30 clips.* and none to train on; call'),
+    'a point in time': (
+        sections(change=lambda f, a, b, label: (f, a, a, label)),
+        'or at once .row 1',
+    ),
     'a label of broken files': (broken_label, 'zebra can be used.*is not sound'),
     'unknown endings': (unknown_endings, ALL | {'skipped': ['Bass_drum/a.sph', 'Double_bass/deep/b.zip'], 'say': 'left out: 2 files'}),
     'a sound in no folder': (loose, ALL | {'skipped': ['intro.wav']}),
@@ -457,7 +505,7 @@ CASES = {
     'no header': (with_text(lambda t: t.split('\n', 1)[1]), 'no header line.*fname,label'),
     'a comma too many': (with_text(lambda t: t.replace('Bass_drum', 'Bass,drum', 1)), 'line 2 has 3 cells.*quotes'),
     'columns twice': (with_column('label', lambda i: 'x'), 'several columns label'),
-    'Windows paths': (with_names(lambda n: f'audio\\{n}'), ALL | {'say': 'other names'}),
+    'Windows paths': (with_names(lambda n: f'audio\\{n}'), ALL | {'say': 'on the disk differ'}),
     'a drive letter': (with_names(lambda n: f'C:\\Users\\me\\clips\\audio\\{n}'), ALL),
     'paths of another machine': (with_names(lambda n: f'/mnt/disk/clips/audio/{n}'), ALL),
     'no endings': (with_names(lambda n: f'audio/{n[:-4]}'), ALL),
@@ -537,7 +585,7 @@ CASES = {
         lambda p: [audacity(p), (p / 'night2.wav').unlink(), p / 'night2.txt'][-1],
         'night2.* missing|night2.*not there',
     ),
-    'end before start': (sections(change=lambda f, a, b, label: (f, b, a, label)), 'end before they begin .row 1'),
+    'end before start': (sections(change=lambda f, a, b, label: (f, b, a, label)), 'end before they begin, or at once .row 1'),
     'start alone': (sections(('file', 'start', 'x', 'label')), 'none for the other'),
     'dates': (sections(change=lambda f, a, b, label: (f, '2019-05-01', b, label)), 'start says 2019-05-01; give seconds'),
     'behind the end': (
@@ -661,7 +709,7 @@ def test_a_clip_in_a_read_file_is_never_lost(tmp_path):
     assert clips.skipped.fname.tolist() == ['gone.wav'] and 'left out: 1 file' in clips.describe()
     assert clips.skipped.reason[0] == 'gone.wav: is listed and not there; get the file'
     table(tmp_path / 'set/list.csv', [['file', 'label'], *rows[1:]])
-    assert 'on no list: Bass_drum/00ab.wav' in load_clips(tmp_path / 'set').describe()
+    assert '1 sound beside them, on no list: Bass_drum/00ab.wav' in load_clips(tmp_path / 'set').describe()
 
 
 def test_a_list_and_its_clips_apart(tmp_path):
