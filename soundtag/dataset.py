@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import textwrap
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from .audio import PALETTE, AudioError, audio_seconds
-from .files import cache_dir, write_file
+from .files import cache_dir, scratch_folder, write_file
 from .miniset import mini_clip, mini_plan, write_mini
 from .sections import cut_to_files, load_section
 from .layouts import read_table
@@ -410,18 +409,15 @@ def make_mini(
     seed: int,  # Of the set
 ) -> None:
     "Write the synthetic set, and rename it when it is complete."
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=dest.parent, prefix='.mini-') as part:
+    with scratch_folder(dest.parent, '.mini-') as part:
         write_mini(part, mini_plan(seed), seed=seed)
-        (Path(part) / 'mini.json').write_text(note, 'utf-8')
+        (part / 'mini.json').write_text(note, 'utf-8')
         os.chmod(part, 0o755)
         try:
             os.replace(part, dest)
         except OSError:
             if not is_mini(dest, note):
                 raise  # else another program was first
-        else:
-            os.mkdir(part)  # for TemporaryDirectory to remove
 
 # %% ../nbs/02_dataset.ipynb #73830489
 def mini(
