@@ -10,22 +10,23 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-import stat
 import sys
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from tqdm import tqdm
 
-from .dataset import DataError, load_clips
+from .archives import unpack
+from .dataset import load_clips
 from .files import cache_dir, file_lock, read_json, write_file
+from .tables import DataError
 
 # %% ../nbs/02a_download.ipynb #30d948bc
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Remote:
     size: int | None = None  # Bytes; None when the server doesn't say
     md5: str | None = None  # 32 hexadecimal digits; None when the server doesn't say
     sha256: str | None = None  # 64 hexadecimal digits, where we know them beforehand
+    most: int = 10**9  # Bytes it may have where nobody says how many
 
 @dataclass(frozen=True)
 class Patience:
@@ -44,8 +46,64 @@ class Patience:
 
     tries: int = 5  # Attempts in a row without progress
     connect: float = 10  # Seconds until it answers
-    read: float = 60  # Seconds until more comes
-    rate: float = 0  # Bytes a second that must have come after `read` seconds
+    read: float = 30  # Seconds until more comes
+    rate: float = 100  # Bytes a second that must have come, on average, after `slow` seconds
+    slow: float = 60  # Seconds; so long without any progress, and we give up, too
+
+REDIRECTS = 5  # An answer may point elsewhere so often
+
+class NoRange(requests.ConnectionError):
+    "A server can't send the rest of a file."
+
+@contextmanager
+def open_url(
+    url: str,  # An address
+    headers: dict[str, str] | None = None,  # To send along
+    *,
+    patience: Patience = Patience(),  # How long to wait for it
+) -> Iterator[requests.Response]:  # A context with the answer; its body is still to come
+    "Ask for a file, and follow the answer where it points, but never from https to less."
+    timeout = (patience.connect, patience.read)
+    headers = {'Accept-Encoding': 'identity'} | (headers or {})
+    start = url
+    for _ in range(REDIRECTS):
+        check_url(url, start)
+        with requests.get(
+            url, headers=headers, stream=True, timeout=timeout, allow_redirects=False
+        ) as answer:
+            if not answer.is_redirect:
+                check_status(answer)
+                yield answer
+                return
+            url = urljoin(url, answer.headers['location'])
+    raise DataError(f'{start}: is moved again and again; ask its owner')
+
+def check_url(
+    url: object,  # An address, perhaps from a server
+    start: str,  # That which led to it
+) -> None:  # Raises DataError
+    "Refuse what is no address on the web, and one that is less safe than where it came from."
+    try:
+        scheme = urlsplit(url).scheme if isinstance(url, str) else ''
+    except ValueError:
+        scheme = ''
+    if scheme not in ('http', 'https'):
+        raise DataError(f'{start}: leads to {url!r}, which is no address on the web')
+    if scheme == 'http' and urlsplit(start).scheme == 'https':
+        raise DataError(f'{start}: leads to {url}, where anybody may change what is sent')
+
+def announced_bytes(
+    answer: requests.Response,  # What the server sent
+) -> int | None:  # None: it doesn't say
+    "How long the body of an answer is, as the server says."
+    text = answer.headers.get('Content-Length')
+    if answer.headers.get('Content-Encoding', 'identity') != 'identity':
+        raise DataError(f'{answer.url}: sends the file packed, which nobody asked for')
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise DataError(f'{answer.url}: sends a file of {text!r} bytes')
+    return int(text)
 
 def continues(
     answer: requests.Response,  # What the server sent
@@ -59,7 +117,7 @@ def continues(
         expected
     ):
         return True
-    raise requests.ConnectionError('an answer to another question')
+    raise NoRange('an answer to another question')
 
 def receive(
     remote: Remote,  # The file
@@ -69,54 +127,70 @@ def receive(
     "One attempt to get the rest of a file."
     known = remote.md5 or remote.sha256
     have = part.stat().st_size if part.exists() and known else 0
-    headers = {'Accept-Encoding': 'identity'}
-    if have:
-        headers['Range'] = f'bytes={have}-'
-    timeout = (patience.connect, patience.read)
-    with requests.get(remote.url, headers=headers, stream=True, timeout=timeout) as answer:
-        check_status(answer)
-        try:
+    headers = {'Range': f'bytes={have}-'} if have else {}
+    try:
+        with open_url(remote.url, headers, patience=patience) as answer:
             goes_on = continues(answer, have)
-        except requests.ConnectionError:
-            if answer.status_code == 206:
-                part.unlink(missing_ok=True)  # what is here is of no use to this server
-            raise
-        start = have if goes_on else 0
-        announced = start + int(answer.headers.get('Content-Length', 0))
-        check_length(remote, announced)
-        total = remote.size or announced
-        bar = tqdm(
-            desc=remote.key, total=total or None, initial=start, unit='B', unit_scale=True
-        )
-        with open(part, 'ab' if goes_on else 'wb') as f, bar:
-            for chunk in chunks(answer, patience):
-                bar.update(f.write(chunk))
-                if total and f.tell() > total:  # a bar that is hidden counts nothing
-                    raise DataError(f'{remote.url}: sends more than it should')
-    if part.stat().st_size < total:
+            save_body(answer, remote, part, start=have if goes_on else 0, patience=patience)
+    except NoRange:
+        part.unlink(missing_ok=True)  # what is here is of no use to this server
+        raise
+
+def save_body(
+    answer: requests.Response,  # What the server sends
+    remote: Remote,  # The file
+    part: Path,  # File that holds what has arrived
+    *,
+    start: int,  # Bytes of it to keep
+    patience: Patience,  # How long to wait
+) -> None:
+    "Append the body of an answer to a file, and stop where it is more than there should be."
+    coming = announced_bytes(answer)
+    total = remote.size if coming is None else start + coming
+    check_length(remote, total)
+    bar = tqdm(desc=remote.key, total=total, initial=start, unit='B', unit_scale=True)
+    wanted = total if remote.size is None else remote.size
+    with open(part, 'ab' if start else 'wb') as f, bar:
+        for chunk in chunks(answer, patience):
+            if f.tell() + len(chunk) > (remote.most if wanted is None else wanted):
+                raise DataError(f'{remote.url}: sends more than it should')
+            bar.update(f.write(chunk))
+    if part.stat().st_size < (wanted or 0):
         raise requests.ConnectionError('the line broke')
 
 def check_length(
     remote: Remote,  # The file
-    announced: int,  # Bytes it will have, by what the server says; 0: it doesn't say
+    total: int | None,  # Bytes it will have, by what the server says; None: it doesn't say
 ) -> None:  # Raises DataError
-    "Refuse at once what can't be a file of known content, like the page of a hotel's network."
-    if remote.sha256 and announced and announced != remote.size:
+    "Refuse at once what can't be the file, like the page of a hotel's network."
+    if total is None or remote.size is not None and total == remote.size:
+        return
+    if remote.size is not None and (remote.sha256 or total > remote.size):
         raise DataError(
-            f'{remote.url}: sends {announced:,} bytes, and the file has {remote.size:,}'
+            f'{remote.url}: sends {total:,} bytes, and the file has {remote.size:,}'
         )
+    if total > remote.most and remote.size is None:
+        raise DataError(f'{remote.url}: sends {total:,} bytes, more than {remote.most:,}')
 
 def chunks(
     answer: requests.Response,  # What the server sends
     patience: Patience,  # How slowly it may do so
 ) -> Iterator[bytes]:  # What has arrived, piece by piece
-    "The body of an answer; DataError where it drips."
+    "The body of an answer, as it arrives; DataError where it drips."
     begin = time.monotonic()
     received = 0
-    for chunk in answer.iter_content(1 << (12 if patience.rate else 15)):
+    read = getattr(answer.raw, 'read1', answer.raw.read)  # urllib3 before 2.1 has no read1
+    size = 1 << 15 if hasattr(answer.raw, 'read1') else 1 << 10
+    while True:
+        try:
+            chunk = read(size)
+        except Exception as e:  # what urllib3 raises has no name in requests
+            raise requests.ConnectionError('the line broke') from e
+        if not chunk:
+            return
         received += len(chunk)
         seconds = time.monotonic() - begin
-        if seconds > patience.read and received < patience.rate * seconds:
+        if seconds > patience.slow and received < patience.rate * seconds:
             raise DataError(f'{answer.url}: sends {received / seconds:.0f} bytes a second')
         yield chunk
 
@@ -126,9 +200,11 @@ def check_status(
 ) -> None:
     "Nothing for a good answer, DataError for a hopeless one, ConnectionError for one to try again."
     said = f'{answer.status_code} {answer.reason}'
-    if answer.status_code >= 500 or answer.status_code in (408, 416, 429):
+    if answer.status_code == 416:
+        raise NoRange(said)
+    if answer.status_code >= 500 or answer.status_code in (408, 429):
         raise requests.ConnectionError(said)
-    if answer.status_code >= 400:
+    if answer.status_code not in (200, 206):
         raise DataError(f'{answer.url}: the server says {said}')
 
 # %% ../nbs/02a_download.ipynb #9d4b68a5
@@ -136,24 +212,26 @@ def retry(
     attempt: Callable[[], object],  # What to try
     *,
     wait: float,  # First pause in s
-    tries: int = Patience.tries,  # Attempts in a row without progress
-    arrived: Callable[[], int] = lambda: (
-        0
-    ),  # Tells how much there is; more resets the count
+    patience: Patience = Patience(),  # How often and how long
+    arrived: Callable[[], int] = int,  # Tells how much there is; more resets the count
 ) -> object:  # What `attempt` returns
     "Call until it gets through, with growing pauses."
-    left = tries
+    left = patience.tries
     have = arrived()
+    since = time.monotonic()
     while True:
         try:
             return attempt()
         except requests.RequestException as e:
             now = arrived()
-            left = tries if now > have else left - 1
+            left -= 1
+            if now > have:
+                left = patience.tries
+                since = time.monotonic()
             have = max(have, now)
-            if not left:
+            if not left or time.monotonic() - since > patience.slow:
                 raise
-            pause = min(60, wait * 2 ** (tries - left))
+            pause = min(60, wait * 2 ** (patience.tries - left))
             print(f'{short_reason(e)}; trying again in {pause:.0f} s', file=sys.stderr)
             time.sleep(pause)
 
@@ -212,122 +290,10 @@ def fetch(
         def attempt():
             receive(remote, part, patience)
 
-        retry(attempt, wait=wait, tries=patience.tries, arrived=arrived)
+        retry(attempt, wait=wait, patience=patience, arrived=arrived)
     check_content(remote, part)
     os.replace(part, path)
     return path
-
-# %% ../nbs/02a_download.ipynb #02b1c0b4
-NOT_OURS = 'this is not the published archive, delete it'
-
-def what_is_odd(
-    info: zipfile.ZipInfo,  # A member of an archive
-) -> str:  # In words; '' when nothing is
-    "Why a member is not what a data set would hold."
-    path = PurePosixPath(info.filename)
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    if path.is_absolute() or '..' in path.parts or set(':\\') & set(info.filename):
-        return 'leads out of the folder'
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return 'is no ordinary file'
-    if info.flag_bits & 1:
-        return 'is encrypted'
-    return ''
-
-def safe_members(
-    z: zipfile.ZipFile,  # An archive
-    *,
-    strip: int = 0,  # Leading folders to leave out of the names
-) -> dict[str, zipfile.ZipInfo]:  # By relative path, the last in the file first
-    "The files in a zip, or DataError when one of them is not what a data set would hold."
-    members = {}
-    for info in sorted(z.infolist(), key=lambda i: i.header_offset, reverse=True):
-        odd = what_is_odd(info)
-        path = str(PurePosixPath(*PurePosixPath(info.filename).parts[strip:]))
-        if not odd and not info.is_dir() and path in members:
-            odd = 'is there twice'
-        if odd:
-            raise DataError(f'{z.filename}: {info.filename!r} {odd}; {NOT_OURS}')
-        if not info.is_dir():
-            members[path] = info
-    size = sum(i.file_size for i in members.values())
-    packed = os.path.getsize(z.filename)
-    if size > 1e6 + 200 * packed:
-        raise DataError(
-            f'{z.filename}: claims to hold {size / 1e6:,.0f} MB in {packed / 1e6:.3f}; {NOT_OURS}'
-        )
-    return members
-
-# %% ../nbs/02a_download.ipynb #105f5943
-def same_content(
-    path: Path,  # A file, or nothing
-    info: zipfile.ZipInfo,  # A member of an archive
-) -> bool:
-    "Whether a member is already outside, by size and CRC-32."
-    if not path.is_file() or path.stat().st_size != info.file_size:
-        return False
-    crc = 0
-    with open(path, 'rb') as f:
-        while block := f.read(1 << 20):
-            crc = zlib.crc32(block, crc)
-    return crc == info.CRC
-
-def extract(
-    z: zipfile.ZipFile,  # An archive
-    info: zipfile.ZipInfo,  # A member of it
-    path: Path,  # File to write
-) -> None:
-    "One member, under its name only when it is whole."
-
-    def copy(part):
-        with z.open(info) as source, open(part, 'wb') as f:
-            shutil.copyfileobj(source, f, 1 << 20)
-
-    write_file(path, copy)
-
-# %% ../nbs/02a_download.ipynb #c3bab39e
-def put_back(
-    f: BinaryIO,  # An archive without its table of contents, open for reading and writing
-    aside: Path,  # The table of contents, and where in the archive it began
-) -> None:
-    "The table of contents back in its place, for a second call."
-    start, table = aside.read_bytes().split(b'\n', 1)
-    f.seek(int(start))
-    f.write(table)
-    f.truncate()
-
-def unpack(
-    path: str | os.PathLike,  # A zip file; it is gone afterwards
-    dest: str | os.PathLike,  # Folder to unpack into
-    *,
-    strip: int = 0,  # Leading folders to leave out of the names
-) -> None:
-    "Unpack from the end, cutting off the archive what is out; can be killed and called again."
-    path = Path(path)
-    aside = Path(f'{path}.contents')
-    try:
-        with open(path, 'r+b') as f:
-            if aside.exists():
-                put_back(f, aside)
-            with zipfile.ZipFile(f) as z:
-                z.filename = os.fspath(path)
-                members = safe_members(z, strip=strip)
-                if not aside.exists():
-                    f.seek(z.start_dir)
-                    write_file(aside, f'{z.start_dir}\n'.encode() + f.read())
-                bar = tqdm(members.items(), desc=f'unpacking {path.name}', unit=' files')
-                for name, info in bar:
-                    if not same_content(Path(dest) / name, info):
-                        extract(z, info, Path(dest) / name)
-                    f.truncate(info.header_offset)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as e:
-        path.unlink(missing_ok=True)
-        aside.unlink(missing_ok=True)
-        raise DataError(
-            f'{path}: is damaged ({e}) and was deleted; call again to get it again'
-        ) from None
-    aside.unlink()
-    path.unlink()
 
 # %% ../nbs/02a_download.ipynb #2a127749
 @dataclass(frozen=True)
@@ -338,6 +304,12 @@ class Source:
     page: str  # Where a person finds it
     clips: int  # How many clips it has
     strip: int  # Leading folders in the archive to leave out
+    most: int = 10**9  # Bytes that an archive may have where no list says how many
+    files: tuple[str, ...] = ()  # Patterns of the files that `digest` is about
+    digest: str | None = None  # `files_digest` of them; None: the list has checksums
+
+# The last commit of ESC-50, of 2021
+ESC50_COMMIT = '33c8ce9eb2cf0b1c2f8bcf322eb349b6be34dbb6'
 
 SOURCES = {
     'fsdkaggle2018': Source(
@@ -347,20 +319,68 @@ SOURCES = {
         0,
     ),
     'esc50': Source(
-        'https://github.com/karolpiczak/ESC-50/archive/refs/heads/master.zip',
+        f'https://github.com/karolpiczak/ESC-50/archive/{ESC50_COMMIT}.zip',
         'https://github.com/karolpiczak/ESC-50',
         2000,
         1,
+        most=700_000_000,  # it has 645,832,161; packed anew, it may have a few more
+        files=('audio/*.wav', 'meta/esc50.csv'),
+        digest='ae5e9ae8d525d391d999d971c90417501fd531932f116f68566254303a046992',
     ),
 }
 
+def files_digest(
+    folder: str | os.PathLike,  # A folder
+    patterns: tuple[str, ...],  # Of files in it
+) -> str:  # 64 hexadecimal digits
+    "SHA-256 of what `md5sum` prints about files, in the order of their names."
+    lines = []
+    for path in sorted(p for pattern in patterns for p in Path(folder).glob(pattern)):
+        with open(path, 'rb') as f:
+            md5 = hashlib.file_digest(f, lambda: hashlib.new('md5', usedforsecurity=False))
+        lines.append(f'{md5.hexdigest()}  {path.relative_to(folder).as_posix()}\n')
+    return hashlib.sha256(''.join(lines).encode()).hexdigest()
+
+LIST_BYTES = 10_000_000  # A list of files is shorter
+ARCHIVE_BYTES = 10**18  # And each file in it, too
+
 def as_remote(
     entry: dict,  # A file in Zenodo's list
-) -> Remote:
+    start: str,  # Address of the list
+) -> Remote:  # Raises ValueError, KeyError, TypeError where the list is none
     "A file of Zenodo's list as one to fetch."
-    md5 = entry['checksum'].removeprefix('md5:')
-    name = Path(entry['key']).name
-    return Remote(name, entry['links']['self'], int(entry['size']), md5)
+    name = PurePosixPath(entry['key']).name
+    if not re.fullmatch(r'[^\x00-\x1f\\/:]{1,96}\.zip', name):
+        raise ValueError(f'{name!r} is no name of an archive')
+    size = entry['size']
+    if type(size) is not int or not 0 < size < ARCHIVE_BYTES:
+        raise ValueError(f'{size!r} is no size')
+    md5 = re.fullmatch(r'md5:([0-9a-f]{32})', entry['checksum'])
+    if not md5:
+        raise ValueError(f'{entry["checksum"]!r} is no checksum')
+    url = entry['links']['self']
+    check_url(url, start)
+    return Remote(name, url, size, md5[1])
+
+def read_list(
+    url: str,  # Address of a list of files
+) -> dict:  # What it holds, JSON
+    "A short answer of a server, as JSON."
+    with open_url(url) as answer:
+        announced = announced_bytes(answer) or 0
+        body = b''
+        for chunk in chunks(answer, Patience()):
+            body += chunk
+            if max(announced, len(body)) > LIST_BYTES:
+                raise DataError(f'{url}: sends more than a list of files')
+    if len(body) < announced:
+        raise requests.ConnectionError('the line broke')
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise DataError(
+            f'{url}: answered with something else than a list of files'
+        ) from None
 
 def list_archives(
     source: Source,  # Where the data set comes from
@@ -369,22 +389,21 @@ def list_archives(
 ) -> list[Remote]:  # The smallest first
     "The archives that make up a data set."
     if source.url.endswith('.zip'):
-        return [Remote('archive.zip', source.url)]
-
-    def attempt():
-        answer = requests.get(source.url, timeout=(10, 60))
-        check_status(answer)
-        return answer.json()
-
+        return [Remote('archive.zip', source.url, most=source.most)]
+    answer = retry(lambda: read_list(source.url), wait=wait)
     try:
-        files = retry(attempt, wait=wait)['files']
-        found = [as_remote(f) for f in files if f['key'].endswith('.zip')]
-    except (KeyError, TypeError, ValueError) as e:
+        files = [f for f in answer['files'] if f['key'].endswith('.zip')]
+        found = [as_remote(f, source.url) for f in files]
+    except DataError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise DataError(
-            f'{source.url}: answered with something else than a list of files'
-        ) from e
+            f'{source.url}: answered with something else than a list of files ({e})'
+        ) from None
     if not found:
         raise DataError(f'{source.url}: lists no archives')
+    if len({remote.key for remote in found}) < len(found):
+        raise DataError(f'{source.url}: lists an archive twice')
     return sorted(found, key=lambda r: r.size)
 
 # %% ../nbs/02a_download.ipynb #358a7154
@@ -427,6 +446,11 @@ def get_archives(
             f'{dest}: everything was unpacked, and clips are missing or damaged; '
             'call again to get them again'
         )
+    if source.digest and files_digest(dest, source.files) != source.digest:
+        raise DataError(
+            f'{dest}: its files are not those that were published; delete the folder, '
+            f'and get them from {source.page}'
+        )
 
 # %% ../nbs/02a_download.ipynb #b5e477c0
 def download(
@@ -453,10 +477,13 @@ def download(
     by_hand = f'or get it by hand from {source.page} and unpack it into {dest}'
     try:
         with file_lock(lock, wait=False):
-            if is_complete(dest, source):
-                print(f'{dest}: {name} is already there')
-            else:
-                get_archives(dest, source, wait=wait)
+            try:
+                if is_complete(dest, source):
+                    print(f'{dest}: {name} is already there')
+                else:
+                    get_archives(dest, source, wait=wait)
+            finally:
+                lock.unlink(missing_ok=True)
     except BlockingIOError:
         raise DataError(
             f'{dest}: another download into this folder is running; wait for it'
@@ -473,5 +500,4 @@ def download(
         raise DataError(
             f'{dest}: can\'t be written ({e.strerror}); name another folder'
         ) from None
-    lock.unlink(missing_ok=True)
     return dest

@@ -8,7 +8,10 @@ __all__ = ['write_file', 'read_json', 'file_lock', 'cache_dir']
 # %% ../nbs/00_files.ipynb #e3a69e17
 import json
 import os
+import shutil
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -113,6 +116,42 @@ def file_lock(
         yield
     finally:
         lock.release()
+
+# %% ../nbs/00_files.ipynb #50ab381f
+@contextmanager
+def scratch_folder(
+    parent: str | os.PathLike,  # Where it shall be; made where it is missing
+    prefix: str,  # Its name begins so, with a dot
+) -> Iterator[Path]:  # A context with an empty folder, which may be renamed
+    "A folder for work in progress; what killed programs have left of theirs is removed first."
+    parent = Path(parent)
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in {
+        p.with_name(p.name.removesuffix('.lock')) for p in parent.glob(f'{prefix}*')
+    }:
+        remove_left(left)
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+    lock = Path(f'{folder}.lock')
+    try:
+        with file_lock(lock):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.unlink(missing_ok=True)
+
+def remove_left(
+    folder: Path,  # A folder for work in progress, or its lock is left
+) -> None:
+    "Remove what nobody works in any more: nobody holds its lock, or it is old and has none."
+    lock = Path(f'{folder}.lock')
+    if not lock.exists() and time.time() - folder.stat().st_mtime < 3600:
+        return
+    try:
+        with file_lock(lock, wait=False):
+            shutil.rmtree(folder, ignore_errors=True)
+    except BlockingIOError:
+        return
+    lock.unlink(missing_ok=True)
 
 # %% ../nbs/00_files.ipynb #082c1701
 def cache_dir() -> Path:  # A folder, which may not exist yet

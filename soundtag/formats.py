@@ -118,10 +118,13 @@ def ogg_has_end(
     segments = page[27 : 27 + page[26]]
     return bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(segments)
 
+# What WMA puts before the size of the file, 40 bytes on
+WMA_FILE = bytes.fromhex('a1dcab8c47a9cf118ee400c00c205365')
+
 def cut_short(
     path: str | os.PathLike,  # A sound file
 ) -> str:  # What is missing, in words; '' when nothing is, or when the format can't tell
-    "What a wav, aiff or ogg file lacks at its end."
+    "What a wav, aiff, wma or ogg file lacks at its end."
     with open(path, 'rb') as f:
         there = os.fstat(f.fileno()).st_size
         header = wav_header(f)
@@ -132,9 +135,13 @@ def cut_short(
                 f'{missing} of the {size} bytes of sound are missing' if missing > 0 else ''
             )
         f.seek(0)
-        kind, size = struct.unpack('>4sI', f.read(8).ljust(8))
+        head = f.read(4096)
+        kind, size = struct.unpack('>4sI', head[:8].ljust(8))
         if kind == b'FORM' and there < size + 8 < 0x7FFFEFFF:
             return f'{size + 8 - there} of its {size + 8} bytes are missing'
+        if WMA_FILE in head:
+            size = int.from_bytes(head[head.find(WMA_FILE) + 40 :][:8], 'little')
+            return f'{size - there} of its {size} bytes are missing' if size > there else ''
         if kind == b'OggS':
             f.seek(max(0, there - 2**16))
             if not ogg_has_end(f.read()):
@@ -209,7 +216,8 @@ def check_file(
         check_regular(path)
         missing = cut_short(path)
     except FileNotFoundError:
-        raise AudioError(f'{path}: there is no such file; check the path') from None
+        cure = 'download it first' if '://' in os.fspath(path) else 'check the path'
+        raise AudioError(f'{path}: there is no such file; {cure}') from None
     except OSError as e:
         forbidden = e.errno in (errno.EACCES, errno.EPERM)
         cure = 'check its permissions' if forbidden else 'check the path'

@@ -16,6 +16,7 @@ import pandas as pd
 
 from soundtag.lists import (
     GENERIC_WORDS,
+    SPLIT_OF,
     TABLES,
     Folder,
     Listing,
@@ -32,7 +33,7 @@ from soundtag.lists import (
     split_word,
     use_splits,
 )
-from .tables import DataError, check_one_label, read_csv, read_text, shorten
+from .tables import DataError, check_one_label, plural, read_csv, read_text, shorten
 
 # %% ../nbs/01g_layouts.ipynb #904d8943
 def leftovers(
@@ -77,26 +78,9 @@ def check_labels(
         )
     return passed
 
-def read_labels(
-    root: Path,  # A folder
-    found: Folder,  # What lies in it
-) -> Listing:
-    "A folder a label: `dog/1.wav` is a clip of a dog."
-    flat = [name for name in found.sounds if '/' not in name]
-    names = [name for name in found.sounds if '/' in name]
-    labels = [name.split('/')[0] for name in names]
-    tops = {name for name in found.folders if '/' not in name}
-    passed = check_labels(root, tops, labels)
-    notes = folder_notes(found)
-    if passed:
-        notes.append(f'folders without sounds, taken for no labels: {shorten(passed)}')
-    reason = 'lies in no folder that names a label; move it into one'
-    skipped = [(name, name, f'{name}: {reason}') for name in flat] + leftovers(found)
-    raw = pd.DataFrame({'fname': names, 'label': labels})
-    about = {'root': root, 'name': root.resolve().name, 'layout': 'a folder a label'}
-    return Listing.of(raw, source=root, notes=notes, skipped=skipped, **about)
+NOISE = '_background_noise_'
+SPEAKER = r'(?:^|/)([0-9a-f]+)_nohash_\d+\.\w+$'  # as in Speech Commands
 
-# %% ../nbs/01g_layouts.ipynb #ed5f11e5
 def second_folder(
     name: str,  # 'train/dog/1.wav'
 ) -> str | None:  # 'dog'; None for a file that lies in no second folder
@@ -104,6 +88,33 @@ def second_folder(
     parts = name.split('/')
     return parts[1] if len(parts) > 2 else None
 
+def read_labels(
+    root: Path,  # A folder
+    found: Folder,  # What lies in it
+) -> Listing:
+    "A folder a label: `dog/1.wav` is a clip of a dog."
+    flat = [name for name in found.sounds if '/' not in name]
+    noise = [name for name in found.sounds if name.startswith(f'{NOISE}/')]
+    names = [name for name in found.sounds if '/' in name and name not in set(noise)]
+    labels = [name.split('/')[0] for name in names]
+    tops = {name for name in found.folders if '/' not in name} - {NOISE}
+    passed = check_labels(root, tops, labels)
+    notes = folder_notes(found)
+    if passed:
+        notes.append(f'folders without sounds, taken for no labels: {shorten(passed)}')
+    deep = sorted({os.path.dirname(name) for name in names if second_folder(name)})
+    if deep:
+        notes.append(f'sounds in folders within a label belong to it: {shorten(deep)}')
+    reason = 'lies in no folder that names a label; move it into one'
+    skipped = [(name, name, f'{name}: {reason}') for name in flat] + leftovers(found)
+    if noise:
+        notes.append(f'{NOISE} ({plural(len(noise), "file")}) is no label, and passed over')
+    raw = pd.DataFrame({'fname': names, 'label': labels})
+    raw['group'] = raw.fname.str.extract(SPEAKER)[0].fillna('')
+    about = {'root': root, 'name': root.resolve().name, 'layout': 'a folder a label'}
+    return Listing.of(raw, source=root, notes=notes, skipped=skipped, **about)
+
+# %% ../nbs/01g_layouts.ipynb #ed5f11e5
 def read_tree(
     root: Path,  # A folder
     found: Folder,  # What lies in it
@@ -140,18 +151,23 @@ def check_folders(
             f'as {root / sets[0]}'
         )
     splits = [top for top in tops if looks_like_split(top)]
+    first = {top: re.split(r'[^a-z]', top.lower())[0] for top in tops}
+    kinds = {word for word in first.values() if word in SPLIT_OF}
+    if len(kinds) > 1:  # train-clean and test-other
+        splits = [top for top, word in first.items() if word in kinds]
     cure = 'list the clips in a CSV with the columns file, label and split or fold'
     if splits:
         raise DataError(
-            f'{root}: {shorten(splits)} looks like a split or a fold and no label; {cure}, or make '
-            'train, valid and test with label folders in each, or rename what is a label'
+            f'{root}: folders called like a split or a fold, and not like a label '
+            f'({shorten(splits)}); {cure}, or make train, valid and test with label '
+            'folders in each, or rename what is a label'
         )
     within = {second_folder(name) for name in found.sounds} - {None}
     within = sorted(name for name in within if looks_like_split(name))
     if within:
         raise DataError(
-            f'{root}: {shorten(within)} within its folders looks like a split or a fold; '
-            f'{cure}, or put the labels into the splits: train/LABEL, test/LABEL'
+            f'{root}: folders within its folders are called like a split or a fold '
+            f'({shorten(within)}); {cure}, or put the labels into splits: train/LABEL, test/LABEL'
         )
 
 def is_published(
@@ -181,12 +197,13 @@ def read_folders(
     "A folder a label, or splits with a folder a label in each."
     root = Path(root)
     found = look_into(root)
+    found.set_nameless_aside()
     if not found.sounds:
         return None
     tops = {name.split('/')[0] for name in found.sounds if '/' in name}
     if not tops:
         raise DataError(
-            f'{root}: {len(found.sounds):,} sound files, and nothing says what is heard in them; '
+            f'{root}: {plural(len(found.sounds), "sound file")}, and nothing says what is heard; '
             'sort them into a folder for each label, or list them in a CSV with a file and a '
             'label column'
         )
@@ -202,12 +219,12 @@ def published_listing(
     lists: list[Path],  # The lists it was read from
     root: Path,  # The data set's folder
     name: str,  # Of the data set
+    layout: str = '',  # Of its publication, where that is another's
     notes: Iterable[str] = (),  # What is to be known
 ) -> Listing:
     "A published data set as a listing; it remembers the lists."
-    notes = list(notes)
-    about = {'root': root, 'name': name, 'layout': name, 'source': root, 'lists': lists}
-    return Listing.of(raw, notes=notes, **about)
+    about = {'root': root, 'name': name, 'layout': layout or name, 'source': root}
+    return Listing.of(raw, notes=list(notes), lists=lists, **about)
 
 def first_file(
     *places: Path,  # Where a file may be
@@ -306,8 +323,10 @@ def read_fsd(
         else (train if train[1] else test)[0]
     )
     raw = raw.drop(columns=['manually_verified', 'usage'], errors='ignore').fillna('')
-    name = 'mini' if (root / 'mini.json').is_file() else 'FSDKaggle2018'
-    return published_listing(raw, lists=train[1] + test[1], root=root, name=name)
+    layout = 'FSDKaggle2018'
+    name = 'mini' if (root / 'mini.json').is_file() else layout
+    lists = train[1] + test[1]
+    return published_listing(raw, lists=lists, root=root, name=name, layout=layout)
 
 # %% ../nbs/01g_layouts.ipynb #9947f486
 def _pick_known(source, **columns):
@@ -399,18 +418,17 @@ def read_urbansound(
     raw = pd.DataFrame(columns)
     return published_listing(raw, lists=[path], root=root, name='UrbanSound8K')
 
-_SPEAKER = r'(?:^|/)([0-9a-f]+)_nohash_\d+\.\w+$'
-
 def read_speech_commands(
     root: Path,  # A folder
     only: Path | None = None,  # One of its lists; it speaks of all clips
 ) -> Listing | None:  # None when the folder is something else
     "Speech Commands with its lists; a group is a speaker."
     lists = {'test': root / 'testing_list.txt', 'valid': root / 'validation_list.txt'}
-    if not all(path.is_file() for path in lists.values()):
+    lists = {kind: path for kind, path in lists.items() if path.is_file()}
+    if not lists:
         return None
     found = look_into(root)
-    noise = [name for name in found.sounds if name.startswith('_background_noise_/')]
+    noise = [name for name in found.sounds if name.startswith(f'{NOISE}/')]
     names = [name for name in found.sounds if '/' in name and name not in set(noise)]
     split = dict.fromkeys(names, 'train')
     for kind, path in lists.items():
@@ -419,12 +437,10 @@ def read_speech_commands(
         )
     raw = pd.DataFrame({'fname': split.keys(), 'split': split.values()})
     raw['label'] = raw.fname.str.split('/').str[0]
-    raw['group'] = raw.fname.str.extract(_SPEAKER)[0].fillna('')
+    raw['group'] = raw.fname.str.extract(SPEAKER)[0].fillna('')
     raw, notes = use_splits(raw, root)
     if noise:
-        notes.append(
-            f'_background_noise_ ({len(noise)} files) is no label, and passed over'
-        )
+        notes.append(f'{NOISE} ({plural(len(noise), "file")}) is no label, and passed over')
     listing = published_listing(
         raw, lists=[*lists.values()], root=root, name='Speech Commands', notes=notes
     )
@@ -482,12 +498,15 @@ def read_directory(
     listing = read_listed(root, audio)
     if listing is not None:
         return listing
-    inner = only_folder(root)
-    if inner:
-        return read_table(inner, audio)
-    listing = read_folders(root)
     endings = *TABLES, '.xlsx', '.xls', '.ods'
     tables = [p for p in sorted(root.iterdir()) if p.suffix.lower() in endings]
+    inner = only_folder(root)
+    try:
+        listing = read_table(inner, audio) if inner else read_folders(root)
+    except DataError:
+        for path in tables:
+            read_csv(path)  # a table that can't be read is what is wrong
+        raise
     if listing is None and tables:
         return read_list(tables[0], audio)  # says what is wrong with it
     if listing is None:
@@ -524,6 +543,7 @@ def read_table(
         except DataError as e:
             fault = fault or e
     if listing is not None:
+        listing.source = path
         return listing
     try:
         return read_list(path) if path.is_file() else read_directory(path, None)

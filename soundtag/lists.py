@@ -19,12 +19,14 @@ import pandas as pd
 from .sections import parse_sections, read_rows, section_name
 from soundtag.tables import (
     COLUMN_ALIASES,
+    ONE_LABEL,
     SUFFIXES,
     DataError,
     column_key,
     is_empty,
     make_table,
     merge_spellings,
+    plural,
     read_csv,
     refuse_cells,
     shorten,
@@ -37,6 +39,8 @@ DOCUMENTS = set(
     '.ipynb .r .m .sh .bat .ini .cfg .log .db .sqlite .npy .npz .h5 .hdf5 .pkl .mat .mid .midi '
     '.lab .textgrid .jams .rttm .asd .reapeaks .pk .url .lnk .md5 .sha256'.split()
 )
+
+ARCHIVES = '.zip', '.gz', '.tar', '.tgz', '.7z', '.rar', '.bz2', '.xz'
 
 def is_sound(
     name: str,  # Of a file
@@ -61,6 +65,10 @@ class Folder:
     folders: list[str] = field(default_factory=list)
     links: list[str] = field(default_factory=list)  # to folders that are read elsewhere
     closed: list[str] = field(default_factory=list)  # folders that may not be read
+    dead: list[str] = field(default_factory=list)  # links to nothing, pipes and the like
+    nameless: list[str] = field(
+        default_factory=list
+    )  # sounds set aside: names that are no text
 
     def unreadable(self) -> dict[str, str]:
         "What may be, or hold, a sound and can't be read: name → why."
@@ -68,11 +76,21 @@ class Folder:
         for name in self.others:
             ending = os.path.splitext(name)[1]
             what = f'the ending {ending}' if ending else 'a name without an ending'
-            cure = 'convert the file, or rename it'
+            cure = 'unpack it' if ending in ARCHIVES else 'convert the file, or rename it'
             reasons[name] = f'{what} is of no sound format we know; {cure}'
-        return reasons | dict.fromkeys(
-            self.closed, 'may not be read; check its permissions'
+        reasons |= dict.fromkeys(
+            self.nameless, 'has a name that is no text in UTF-8; rename it'
         )
+        reasons |= dict.fromkeys(self.closed, 'may not be read; check its permissions')
+        return reasons | dict.fromkeys(
+            self.dead, 'is a link to nothing, or no file; remove it'
+        )
+
+    def set_nameless_aside(self) -> None:
+        "Take out the sounds whose names can't be written into a table."
+        escaped = {n: n.encode('utf-8', 'backslashreplace').decode() for n in self.sounds}
+        self.nameless = [text for name, text in escaped.items() if text != name]
+        self.sounds = [name for name, text in escaped.items() if text == name]
 
 def _identity(path):
     "What a folder is, by whatever name."
@@ -97,6 +115,8 @@ def _look(root, folder, found, known):
             links += _look(root, name, found, known)
         elif entry.is_dir():
             links.append(name)
+        elif not entry.is_file():
+            found.dead.append(name)
         elif is_sound(name):
             found.sounds.append(name)
         else:
@@ -134,14 +154,17 @@ def _parts(name):
 
 def _is_absolute(name):
     "Whether a name begins with a slash or a drive, on whatever system."
-    return name.startswith('/') or PureWindowsPath(name).is_absolute()
+    return name.startswith(('/', '~')) or bool(PureWindowsPath(name).drive)
 
-def shared_folder(
+def shared_folders(
     names: Iterable[str],  # Names of files, as written
-) -> list[str]:  # Its parts, compared as `_plain`
-    "The folder that all absolute names begin with."
-    folders = [_parts(_plain(name))[:-1] for name in names if _is_absolute(name)]
-    return os.path.commonprefix(folders) if folders else []
+) -> dict[str, int]:  # First part → how many parts they share
+    "How much of the absolute names that begin alike, on one drive say, is the same folder."
+    folders = {}
+    for name in filter(_is_absolute, names):
+        parts = _parts(_plain(name))[:-1]
+        folders.setdefault(parts[0] if parts else '', []).append(parts)
+    return {first: len(os.path.commonprefix(found)) for first, found in folders.items()}
 
 class SoundFinder:
     "Finds sound files below a folder by names that are not quite theirs."
@@ -149,7 +172,7 @@ class SoundFinder:
     def __init__(
         self,
         base: Path,  # The folder
-        shared: list[str],  # What absolute names begin with, see `shared_folder`
+        shared: dict[str, int],  # What absolute names begin with, see `shared_folders`
     ):
         self.base = base
         self.shared = shared
@@ -160,11 +183,15 @@ class SoundFinder:
             for name in {parts[-1], os.path.splitext(parts[-1])[0]}:
                 self.by_name.setdefault(name, []).append((parts, path))
 
+    def here(self, name: str) -> list[str]:
+        "The parts of a name, without the folder on another machine that it begins with."
+        parts = _parts(name.replace('\\', '/'))
+        first = _plain(parts[0]) if parts else ''
+        return parts[self.shared.get(first, 0) :] if _is_absolute(name) else parts
+
     def find(self, name: str) -> list[Path]:
         "All files that a name fits."
-        wanted = _parts(_plain(name))
-        if _is_absolute(name):
-            wanted = wanted[len(self.shared) :]
+        wanted = [_plain(part) for part in self.here(name)]
         if not wanted or '..' in wanted:
             return []
         folders = wanted[:-1]
@@ -192,7 +219,7 @@ def locate(
         if beside and (beside / name).is_file():
             paths[name] = beside / name
             continue
-        finder = finder or SoundFinder(base, shared_folder(names))
+        finder = finder or SoundFinder(base, shared_folders(names))
         found = finder.find(name)
         if len(found) > 1:
             raise DataError(
@@ -201,9 +228,7 @@ def locate(
         if found:
             paths[name] = found[0]
         elif _is_absolute(name):
-            paths[name] = base.joinpath(
-                *_parts(name.replace('\\', '/'))[len(finder.shared) :]
-            )
+            paths[name] = base.joinpath(*finder.here(name))
     direct = {base, beside or base}
     other = [
         n for n, p in paths.items() if p not in {d / n for d in direct} and p.is_file()
@@ -213,7 +238,9 @@ def locate(
     notes = []
     if other:
         example = f'{other[0]} is {places[other[0]]}'
-        notes = [f'{len(other):,} files have other names than the list gives: {example}']
+        notes = [
+            f'{plural(len(other), "name")} in the list and on the disk differ: {example}'
+        ]
     return folder, [places[name] for name in names], notes
 
 def _common_folder(base, paths):
@@ -281,16 +308,17 @@ def use_splits(
     source: str | os.PathLike,  # The file or folder, for messages
 ) -> tuple[pd.DataFrame, list[str]]:  # With train and test, validation as fold 0; notes
     "The clips for validation as a fold of their own."
-    if not (raw.split == 'train').any():
-        raise DataError(
-            f'{source}: no clips to train on, all are for {shorten(set(raw.split))}; add some'
-        )
     valid = raw.split == 'valid'
+    if valid.any() and not (raw.split == 'train').any():
+        raise DataError(
+            f'{source}: clips for validation ({plural(valid.sum(), "clip")}) and none to train on; '
+            'call their split train, or add clips to train on'
+        )
     if not valid.any():
         return raw, []
-    note = f'{valid.sum():,} clips for validation are a fold of their own, number 0'
+    note = f'{plural(valid.sum(), "clip")} for validation: a fold of their own, number 0'
     if 'fold' in raw and raw.fold[raw.split != 'test'].notna().all():
-        note = f'{valid.sum():,} clips for validation are in their own folds'
+        note = f'{plural(valid.sum(), "clip")} for validation: in the folds that the list gives'
     else:
         raw = raw.assign(fold=pd.array(np.where(valid, 0, None), 'Int64'))
     return raw.assign(split=raw.split.mask(valid, 'train')), [note]
@@ -343,6 +371,7 @@ class Listing:
     notes: list[str] = field(default_factory=list)  # What is to be known
     skipped: list[tuple] = field(default_factory=list)  # Left out: fname, path, reason
     lists: list[Path] = field(default_factory=list)  # The lists it was read from
+    whole: bool = False  # Whether a folder was given, and no list
 
     @classmethod
     def of(cls, raw: pd.DataFrame, **about) -> 'Listing':
@@ -366,6 +395,13 @@ def parse_columns(
         raw['verified'] = parse_flags(raw.verified, source)
     if 'group' in raw:
         raw['group'] = raw.group.mask(is_empty(raw.group), '')
+    if 'others' in raw:
+        count = raw.pop('others').str.contains(r'\w').sum()
+        notes += (
+            [f'further labels of {count:,} clips are passed over: {ONE_LABEL}']
+            if count
+            else []
+        )
     return parse_sections(raw, source), notes
 
 def check_outside(
@@ -395,7 +431,9 @@ def read_lists(
     names = raw.path.where(raw.fname != '', '')
     if 'start' in raw:
         names = [section_name(*row) for row in zip(names, raw.start, raw.end)]
-        notes.append(f'{raw.start.notna().sum():,} clips are sections of their files')
+        notes.append(
+            f'{plural(raw.start.notna().sum(), "clip")} cut as sections from their files'
+        )
     about = {'root': root, 'name': first.stem, 'layout': 'a list', 'source': source}
     about['lists'] = list(lists)
     return Listing.of(raw.assign(fname=names), notes=notes + found, **about)
@@ -412,17 +450,21 @@ def read_list(
 def unlisted(
     root: Path,  # A data set's folder
     paths: Iterable[str],  # Its clips, as seen from there
+    everywhere: bool = False,  # Look into all of the folder, not beside the clips alone
 ) -> list[str]:  # A note, or none
     "What lies beside the clips of a list and is on no list, in words."
     paths = {os.path.normpath(path) for path in paths}
     beside = []
-    for folder in sorted({os.path.dirname(path) for path in paths}):
+    folders = () if everywhere else sorted({os.path.dirname(path) for path in paths})
+    if everywhere:
+        beside = [name for name in look_into(root).sounds if name not in paths]
+    for folder in folders:
         names = (os.path.join(folder, name) for name in sorted(os.listdir(root / folder)))
         beside += [name for name in names if is_sound(name) and name not in paths]
     beside = [name for name in beside if not os.path.basename(name).startswith('.')]
     if not beside:
         return []
-    return [f'{len(beside):,} sounds beside them are on no list: {shorten(beside)}']
+    return [f'{plural(len(beside), "sound")} beside them, on no list: {shorten(beside)}']
 
 # %% ../nbs/01f_lists.ipynb #e16f8d21
 TABLES = '.csv', '.tsv', '.tab'
@@ -503,6 +545,8 @@ def read_listed(
     first = next(iter(chosen))
     listing = read_lists(chosen, audio or root, first if len(chosen) == 1 else root)
     listing.name = root.resolve().name
+    listing.layout = f'the list {first.name}' if len(chosen) == 1 else 'lists'
+    listing.whole = True
     others += [path for path in lists if path not in chosen]
     if others:
         listing.notes.append(

@@ -98,7 +98,7 @@ def parse_sections(
     wrong = raw.index[end <= start] + 1
     if len(wrong):
         raise DataError(
-            f'{source}: sections that end before they begin (row {shorten(wrong)}); '
+            f'{source}: sections that end before they begin, or at once (row {shorten(wrong)}); '
             'give start and end in seconds'
         )
     return raw.assign(start=start, end=end)

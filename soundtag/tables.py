@@ -44,6 +44,14 @@ SUFFIXES = set(
     '.m4a .m4b .aac .mp4 .webm .wma .amr .3gp .mka .mkv .mov .ac3 .mp2 .wv .ape'.split()
 )
 
+# %% ../nbs/01d_tables.ipynb #2cfabe6b
+def plural(
+    n: int,  # How many
+    noun: str,  # 'clip'
+) -> str:  # '1 clip', '2 clips'
+    "A number of things, for a message."
+    return f'{n:,} {noun}' + ('' if n == 1 else 's')
+
 # %% ../nbs/01d_tables.ipynb #b2f86ee8
 COLUMN_DEFAULTS = {
     'path': '',
@@ -126,19 +134,21 @@ def label_key(
 def merge_spellings(
     labels: pd.Series,  # As written
 ) -> tuple[pd.Series, list[str]]:  # In one spelling each, and what was changed, in words
-    "The most frequent spelling of each label for all."
+    "The most frequent spelling of each label for all, in composed form and without outer spaces."
     counts = labels.value_counts()
-    composed = {label: unicodedata.normalize('NFC', label) for label in counts.index}
+    composed = {x: unicodedata.normalize('NFC', ' '.join(x.split())) for x in counts.index}
     ranked = sorted(composed, key=lambda x: (-counts[x], x != composed[x], x))
     spelling = {}
+    changed = []
     for label in ranked:
-        spelling.setdefault(label_key(label), label)
-    changed = [label for label in ranked if spelling[label_key(label)] != label]
-    if not changed:
-        return labels, []
-    words = [f'{c!r} ({counts[c]:,}) as {spelling[label_key(c)]!r}' for c in changed]
-    note = f'labels written in several ways, taken as one: {shorten(words, 8)}'
-    return labels.map(lambda label: spelling[label_key(label)]), [note]
+        key = label_key(label)
+        known = set(spelling)
+        chosen = spelling.setdefault(key, composed[label])
+        if label != chosen and key in known:
+            changed.append(f'{label!r} ({counts[label]:,}) as {chosen!r}')
+    note = f'labels written in several ways, taken as one: {shorten(changed, 8)}'
+    merged = labels.map(lambda label: spelling[label_key(label)])
+    return merged, [note] if changed else []
 
 # %% ../nbs/01d_tables.ipynb #ce373b9d
 SEPARATORS = re.compile(r'\s*[,;|]\s*')
@@ -251,6 +261,7 @@ _ALIASES = {
     'group': 'group src_file freesound_id fsid source recording recording_id speaker speaker_id',
     'license': 'license licence',
     'start': 'start onset start_time start_s start_seconds begin_time_s begin_time begin',
+    'others': 'secondary_labels secondary_label other_labels background_species',
     'end': 'end stop end_time end_s end_seconds end_time_s offset',
     'duration': 'duration length',
 }
@@ -309,10 +320,17 @@ def parse_table(
 ) -> list[tuple[int, list[str]]]:  # Number of the line and its cells
     "The lines of a table, whatever separates their cells."
     text = text.lstrip(INVISIBLE)
+    if text.startswith(('{', '[', '<')):
+        kind = 'a page or XML' if text.startswith('<') else 'JSON'
+        raise DataError(
+            f'{path}: is {kind}; write the table as CSV, with a file and a label column'
+        )
     if text.lower().startswith('sep=') and '\n' in text:  # a line for Excel
         text = text.split('\n', 1)[1]
     header = text.split('\n', 1)[0]
     rows = parse_rows(text, find_delimiter(header), path)
+    if all(len(c) > 1 and c[0] == c[-1] == "'" for c in (rows[0][1] if rows else '?') if c):
+        return [(line, [cell.strip("'") for cell in cells]) for line, cells in rows]
     quoted = header.strip().startswith('"') and all(len(cells) == 1 for _, cells in rows)
     if quoted and find_delimiter(rows[0][1][0]) in rows[0][1][0]:  # each line as one cell
         return parse_table('\n'.join(cells[0] for _, cells in rows), path)
@@ -326,7 +344,11 @@ def read_csv(
     header = rows[0][1] if rows else []
     while header and not header[-1]:
         header.pop()
-    if not header or any(Path(cell).suffix.lower() in SUFFIXES for cell in header):
+    if not header:
+        raise DataError(
+            f'{path}: is empty, and not a CSV with a header line; save it again'
+        )
+    if any(Path(cell).suffix.lower() in SUFFIXES for cell in header):
         raise DataError(
             f'{path}: has no header line; name the columns in its first line, '
             'as in fname,label'

@@ -18,6 +18,7 @@ from soundtag.dataset import Clips, DataError, load_clips, make_folds
 from soundtag.files import read_json
 from soundtag.mfcc import LogMel
 from soundtag.store import prepare_data
+from soundtag.training import find_clips
 
 LABELS = ['Bass_drum', 'Double_bass', 'Violin_or_fiddle']
 CLIPS = [(LABELS[i // 10], f'{i:02}ab.wav') for i in range(30)]  # label, file
@@ -168,6 +169,13 @@ def unknown_endings(root):
 
 def loose(root):
     put(folders(root) / 'intro.wav', 55)
+    return root
+
+
+def dead_ends(root):
+    folders(root)
+    os.mkfifo(root / 'Bass_drum/pipe.wav')
+    (root / 'Bass_drum/gone.wav').symlink_to(root / 'nowhere.wav')
     return root
 
 
@@ -333,7 +341,7 @@ CASES = {
     'UrbanSound8K, as at Kaggle': (lambda p: urbansound(p, '', ''), ALL | {'folds': range(1, 11)}),
     'UrbanSound8K without its table': (
         lambda p: [urbansound(p), (p / 'metadata/UrbanSound8K.csv').unlink()][0],
-        'fold1.*looks like a split or a fold|nothing says what is heard',
+        r'called like a split or a fold.*\(fold1',
     ),
     'a fold of UrbanSound8K': (lambda p: urbansound(p) / 'audio/fold1', {'clips': 4, 'folds': [1]}),
     'FSDKaggle2019': (fsd2019, ALL | {'clips': 20, 'verified': 10, 'say': 'FSDKaggle2019'}),
@@ -386,28 +394,28 @@ CASES = {
     # splits and folds that are no labels
     'splits of sounds': (
         lambda p: folders(p, lambda i, label: ('train', 'valid', 'test')[i % 3]),
-        'train, valid|test.*looks like a split.*CSV',
+        r'called like a split.*\(test, train, valid\).*CSV',
     ),
     'folds of sounds': (
         lambda p: folders(p, lambda i, label: f'fold{i % 3}'),
-        'fold0.*looks like a split or a fold',
+        r'called like a split or a fold.*\(fold0',
     ),
     'folds of labels': (
         lambda p: folders(p, lambda i, label: f'Fold_{i % 3}/{label}'),
-        'Fold_0.*looks like a split or a fold',
+        r'called like a split or a fold.*\(Fold_0',
     ),
-    'parts': (lambda p: folders(p, lambda i, label: f'part {i % 3}'), 'part 0.*looks like a split'),
+    'parts': (lambda p: folders(p, lambda i, label: f'part {i % 3}'), r'called like a split.*\(part 0'),
     'a split among labels': (
         lambda p: folders(p, lambda i, label: 'test' if i % 9 == 0 else label),
-        'test looks like a split.*rename what is a label',
+        r'called like a split.*\(test\).*rename what is a label',
     ),
     'splits within labels': (
         lambda p: folders(p, lambda i, label: f'{label}/{("train", "test")[i % 2]}'),
-        'within its folders.*train/LABEL',
+        r'within its folders.*\(test, train\).*train/LABEL',
     ),
     'FSD50K without its lists': (
         lambda p: folders(p, lambda i, label: f'FSD50K.{("dev", "eval")[i % 2]}_audio'),
-        'looks like a split',
+        r'called like a split.*\(FSD50K.dev_audio, FSD50K.eval_audio\)',
     ),
     'several data sets': (
         lambda p: [urbansound(p / 'urban'), esc(p / 'esc'), p][-1],
@@ -428,6 +436,51 @@ CASES = {
     'a stray CSV': (stray, ALL | {'say': 'notes.csv'}),
     'an empty label': (empty_label, 'zebra.*add clips, or take the folder away'),
     'a label of text files': (text_label, 'zebra.*add clips, or take the folder away'),
+    'other words before a split': (
+        lambda p: tree(p, ('train-clean-100', 'dev-clean')),
+        r'called like a split.*\(dev-clean, train-clean-100\)',
+    ),
+    'a tree with unlabelled test clips': (
+        lambda p: [tree(p, ('train', 'val')), put(p / 'test/x.wav', 9)] and p,
+        ALL | {'own': 15, 'test': 0, 'skipped': ['test/x.wav']},
+    ),
+    'Speech Commands without its lists': (
+        lambda p: [speech_commands(p), *(f.unlink() for f in p.glob('*_list.txt'))] and p,
+        {'clips': 20, 'labels': ['no', 'yes'], 'groups': 5, 'say': '_background_noise_'},
+    ),
+    'a link to nothing and a pipe': (
+        dead_ends,
+        ALL | {'skipped': ['Bass_drum/gone.wav', 'Bass_drum/pipe.wav']},
+    ),
+    'a name that is no text': (
+        lambda p: put(folders(p) / os.fsdecode(b'Bass_drum/\xff.wav'), 3) or p,
+        ALL | {'skipped': ['Bass_drum/\\udcff.wav'], 'say': 'rename it'},
+    ),
+    'an archive': (
+        lambda p: put(folders(p) / 'Bass_drum/more.zip', data=b'PK') or p,
+        ALL | {'skipped': ['Bass_drum/more.zip'], 'say': 'unpack it'},
+    ),
+    'a list that leaves a folder out': (
+        lambda p: table(folders(p) / 'list.csv', [['file', 'label'], *([f'{l}/{n}', l] for l, n in CLIPS[:20])]) or p,
+        {'clips': 20, 'labels': LABELS[:2], 'say': '10 sounds beside them, on no list'},
+    ),
+    'a workbook beside the sounds': (
+        lambda p: [put(p / 'list.xlsx', data=b'PK\x03\x04' + bytes(50)), folders(p / 'audio', lambda i, l: '.')] and p,
+        'list.xlsx: is an Excel workbook',
+    ),
+    'Latin-1 beside the sounds': (
+        lambda p: [put(p / 'list.csv', data='file,label\na,Möwe\n'.encode('latin-1')), folders(p / 'audio', lambda i, l: '.')] and p,
+        'list.csv: byte 14 is not UTF-8',
+    ),
+    'JSON': (given(b'[{"file": "a.wav", "label": "dog"}]', 'list.json'), 'is JSON; write the table as CSV'),
+    'a page': (given(b'<!DOCTYPE html><html>404</html>', 'list.csv'), 'is a page or XML'),
+    'cells in single quotes': (with_text(lambda t: '\n'.join(f"'{l}'".replace(',', "','") for l in t.split())), ALL),
+    'two drives': (with_names(lambda n: ('C:\\a\\', 'D:\\b\\')[int(n[:2]) % 2] + n), ALL),
+    'validation alone': (with_column('split', lambda i: 'val'), '30 clips.* and none to train on; call'),
+    'a point in time': (
+        sections(change=lambda f, a, b, label: (f, a, a, label)),
+        'or at once .row 1',
+    ),
     'a label of broken files': (broken_label, 'zebra can be used.*is not sound'),
     'unknown endings': (unknown_endings, ALL | {'skipped': ['Bass_drum/a.sph', 'Double_bass/deep/b.zip'], 'say': 'left out: 2 files'}),
     'a sound in no folder': (loose, ALL | {'skipped': ['intro.wav']}),
@@ -457,7 +510,7 @@ CASES = {
     'no header': (with_text(lambda t: t.split('\n', 1)[1]), 'no header line.*fname,label'),
     'a comma too many': (with_text(lambda t: t.replace('Bass_drum', 'Bass,drum', 1)), 'line 2 has 3 cells.*quotes'),
     'columns twice': (with_column('label', lambda i: 'x'), 'several columns label'),
-    'Windows paths': (with_names(lambda n: f'audio\\{n}'), ALL | {'say': 'other names'}),
+    'Windows paths': (with_names(lambda n: f'audio\\{n}'), ALL | {'say': 'on the disk differ'}),
     'a drive letter': (with_names(lambda n: f'C:\\Users\\me\\clips\\audio\\{n}'), ALL),
     'paths of another machine': (with_names(lambda n: f'/mnt/disk/clips/audio/{n}'), ALL),
     'no endings': (with_names(lambda n: f'audio/{n[:-4]}'), ALL),
@@ -516,7 +569,7 @@ CASES = {
     'a sound': (given(sound(0), 'dog.wav'), 'dog.wav: is a sound file and no list'),
     'a sound called csv': (given(sound(0), 'dog.csv'), 'dog.csv: is a sound file and no list'),
     'bytes': (given(os.urandom(64) + bytes(64), 'list.csv'), 'list.csv: .*(UTF|no text|sound file)'),
-    'nothing in it': (given(b'', 'list.csv'), 'no header line'),
+    'nothing in it': (given(b'', 'list.csv'), 'is empty, and not a CSV'),
     # sections of long recordings
     'start and end': (sections(), SECTIONS | {'say': 'sections'}),
     'onset and offset': (sections(('filename', 'onset', 'offset', 'event_label')), SECTIONS),
@@ -537,7 +590,7 @@ CASES = {
         lambda p: [audacity(p), (p / 'night2.wav').unlink(), p / 'night2.txt'][-1],
         'night2.* missing|night2.*not there',
     ),
-    'end before start': (sections(change=lambda f, a, b, label: (f, b, a, label)), 'end before they begin .row 1'),
+    'end before start': (sections(change=lambda f, a, b, label: (f, b, a, label)), 'end before they begin, or at once .row 1'),
     'start alone': (sections(('file', 'start', 'x', 'label')), 'none for the other'),
     'dates': (sections(change=lambda f, a, b, label: (f, '2019-05-01', b, label)), 'start says 2019-05-01; give seconds'),
     'behind the end': (
@@ -584,7 +637,10 @@ def test_case(name, tmp_path):
     make, wanted = CASES[name]
     path = make(tmp_path / 'set')
     if isinstance(wanted, dict):
-        check(load_clips(path), wanted)
+        clips = load_clips(path)
+        check(clips, wanted)
+        found = find_clips(clips.summary | clips.places)  # as a run does, later
+        assert found.fingerprint == clips.fingerprint and found.labels == clips.labels
         return
     with pytest.raises(DataError, match=wanted) as e:
         load_clips(path)
@@ -661,7 +717,7 @@ def test_a_clip_in_a_read_file_is_never_lost(tmp_path):
     assert clips.skipped.fname.tolist() == ['gone.wav'] and 'left out: 1 file' in clips.describe()
     assert clips.skipped.reason[0] == 'gone.wav: is listed and not there; get the file'
     table(tmp_path / 'set/list.csv', [['file', 'label'], *rows[1:]])
-    assert 'on no list: Bass_drum/00ab.wav' in load_clips(tmp_path / 'set').describe()
+    assert '1 sound beside them, on no list: Bass_drum/00ab.wav' in load_clips(tmp_path / 'set').describe()
 
 
 def test_a_list_and_its_clips_apart(tmp_path):
@@ -699,6 +755,13 @@ def test_it_prints_what_it_understood(tmp_path):
     for words in ('no 10, yes 10', '16 to train on, 4 for the test', 'validation', '_background_noise_'):
         assert words in text
     assert max(map(len, text.splitlines())) <= 100 and isinstance(load_clips(tmp_path), Clips)
+
+
+def test_folders_are_found_again_when_a_list_has_come_to_them(tmp_path):
+    clips = load_clips(folders(tmp_path / 'set'))
+    table(tmp_path / 'set/new.csv', [['file', 'label'], ['Bass_drum/00ab.wav', 'dog']])
+    assert find_clips(clips.summary | clips.places).fingerprint == clips.fingerprint
+    assert len(load_clips(tmp_path / 'set')) == 1
 
 
 # The command
@@ -757,6 +820,16 @@ def test_a_run_remembers_its_list(tmp_path):
     assert read_json(run / 'metrics.json')['metrics'] == metrics['metrics']
     code, _, err = train(tmp_path / 'moved/yours.csv', run)
     assert code == 2
+
+
+def test_a_list_is_given_the_folder_of_its_sounds(tmp_path):
+    rows = [[n, label] for label, n in CLIPS]
+    listed(tmp_path / 'set', name='../lists/mine.csv', rows=[['fname', 'label'], *rows])
+    path = tmp_path / 'lists/mine.csv'
+    code, _, err = train(path, tmp_path / 'run')
+    assert code == 2 and '--audio' in err
+    assert train(path, tmp_path / 'run', '--audio', tmp_path / 'set/audio')[0] == 0
+    assert command('report', tmp_path / 'run')[0] == 0
 
 
 def test_sections_are_trained_on_and_played_in_the_report(tmp_path):

@@ -17,10 +17,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
+from soundtag import archives
 from soundtag import download as module
 from soundtag.audio import wav_bytes
 from soundtag.dataset import DataError, load_clips
-from soundtag.download import Source, download, unpack
+from soundtag.archives import unpack
+from soundtag.download import Source, download
 
 
 def wav(k, n=4000):
@@ -379,14 +381,14 @@ def test_a_full_disk_while_downloading(server, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_while_unpacking(server, tmp_path, monkeypatch):
-    real, count = module.extract, iter(range(10))
+    real, count = archives.extract, iter(range(10))
 
     def full(*args):
         if next(count, None) is None:
             raise OSError(errno.ENOSPC, 'No space left on device')
         real(*args)
 
-    monkeypatch.setattr(module, 'extract', full)
+    monkeypatch.setattr(archives, 'extract', full)
     with pytest.raises(DataError, match='disk is full'):
         get(server, tmp_path / 'fsd')
     monkeypatch.undo()
@@ -407,18 +409,18 @@ def test_too_large_for_the_disk_is_said_at_once(server, tmp_path):
 def test_unpacking_takes_the_space_once(tmp_path):
     files = {f'{k}.bin': np.random.default_rng(k).bytes(50_000) for k in range(40)}
     (tmp_path / 'a.zip').write_bytes(zipped(files, method=zipfile.ZIP_STORED))
-    most, real = 0, module.extract
+    most, real = 0, archives.extract
 
     def watched(z, info, path):
         nonlocal most
         real(z, info, path)
         most = max(most, sum(p.stat().st_size for p in tmp_path.rglob('*') if p.is_file()))
 
-    module.extract = watched
+    archives.extract = watched
     try:
         unpack(tmp_path / 'a.zip', tmp_path)
     finally:
-        module.extract = real
+        archives.extract = real
     assert (
         most < 2_000_000 + 2 * 50_000 + 20_000
         and {p.name: p.read_bytes() for p in tmp_path.iterdir()} == files
@@ -506,3 +508,301 @@ print(kills)
     )
     assert out.stdout.split()[-1:] == ['20'], out.stderr
     assert whole(tmp_path / 'fsd')
+
+
+# A server that lies
+
+
+class Liar(BaseHTTPRequestHandler):
+    "Answers each path as `answers` says: a function that gets the handler."
+
+    protocol_version = 'HTTP/1.1'
+    answers = {}
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        try:
+            self.answers[self.path](self)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    def reply(self, body=b'', status=200, **headers):
+        self.send_response(status)
+        for name, value in {'Content_Length': len(body), 'Connection': 'close', **headers}.items():
+            if value is not None:
+                self.send_header(name.replace('_', '-'), str(value))
+        self.end_headers()
+        self.close_connection = True
+        self.wfile.write(body)
+
+    def raw(self, data):
+        self.close_connection = True
+        self.wfile.write(data)
+
+    def forever(self, block):
+        self.reply(Content_Length=None)
+        while True:
+            self.wfile.write(block)
+
+
+@pytest.fixture
+def liar():
+    s = ThreadingHTTPServer(('127.0.0.1', 0), Liar)
+    s.daemon_threads = True
+    s.home = f'http://127.0.0.1:{s.server_port}'
+    threading.Thread(target=s.serve_forever, kwargs={'poll_interval': 0.02}, daemon=True).start()
+    yield s
+    s.shutdown()
+    s.server_close()
+
+
+GOOD = zipped(ESC)
+ANSWERS = {
+    'page': (lambda h: h.reply(b'<html>Welcome to our hotel</html>'), 'damaged'),
+    'nothing': (lambda h: h.reply(), 'damaged'),
+    'no content': (lambda h: h.reply(status=204), 'says 204'),
+    'moved nowhere': (lambda h: h.reply(status=301), 'says 301'),
+    'in circles': (lambda h: h.reply(status=302, Location='/x.zip'), 'again and again'),
+    'to a file': (lambda h: h.reply(status=302, Location='file:///etc/passwd'), 'no address'),
+    'to ftp': (lambda h: h.reply(status=302, Location='ftp://127.0.0.1/x.zip'), 'no address'),
+    'endless': (lambda h: h.forever(bytes(65536)), 'more than it should'),
+    'far too long': (lambda h: h.reply(Content_Length=10**15), 'more than 1,000,000'),
+    'a length of letters': (lambda h: h.reply(GOOD, Content_Length='abc'), "of 'abc' bytes"),
+    'a length below 0': (lambda h: h.reply(GOOD, Content_Length=-5), "of '-5' bytes"),
+    'half a length': (lambda h: h.reply(GOOD, Content_Length=len(GOOD) // 2), 'damaged'),
+    'packed': (lambda h: h.reply(GOOD, Content_Encoding='gzip'), 'packed'),
+    'noise': (lambda h: h.raw(os.urandom(500)), 'no connection'),
+    'one long line': (lambda h: h.raw(b'HTTP/1.1 200 OK\r\nX: ' + b'a' * 10**6), 'no conn'),
+}
+
+
+@pytest.mark.parametrize('name', ANSWERS)
+def test_answers_that_are_no_archive(liar, tmp_path, name):
+    answer, expected = ANSWERS[name]
+    liar.RequestHandlerClass.answers = {'/x.zip': answer}
+    source = Source(f'{liar.home}/x.zip', 'the page', 10, 1, most=1_000_000)
+    began = time.monotonic()
+    with pytest.raises(DataError, match=expected) as e:
+        download('esc50', tmp_path / 'esc', source=source, wait=0.001)
+    assert '\n' not in str(e.value) and time.monotonic() - began < 5
+    kept = sum(p.stat().st_size for p in tmp_path.rglob('*') if p.is_file())
+    assert kept <= 1_000_000
+    assert not list(tmp_path.rglob('*.lock'))
+
+
+ENTRY = {
+    'key': 'a.zip',
+    'links': {'self': 'HOME/file'},
+    'size': len(GOOD),
+    'checksum': 'md5:' + hashlib.md5(GOOD).hexdigest(),
+}
+LISTS = {
+    'deep': b'[' * 200_000,
+    'null': b'null',
+    'text': b'"files"',
+    'latin': b'{"files": "\xff"}',
+    'none': b'{"files": null}',
+    'an object': b'{"files": {"a": 1}}',
+    'names': b'{"files": ["a.zip"]}',
+    'a number as name': {'key': 5},
+    'no links': {'links': None},
+    'a number as address': {'links': {'self': 5}},
+    'a file as address': {'links': {'self': 'file:///etc/passwd'}},
+    'half an address': {'links': {'self': 'http://[::1/'}},
+    'a number as checksum': {'checksum': 5},
+    'another checksum': {'checksum': 'sha1:' + '0' * 40},
+    'a short checksum': {'checksum': 'md5:x'},
+    'a size below 0': {'size': -5},
+    'a size of letters': {'size': 'abc'},
+    'a size with a point': {'size': 1.5},
+    'a size without end': {'size': float('inf')},
+    'no size': {'size': float('nan')},
+    'a huge size': {'size': 10**30},
+    'a zero byte in the name': {'key': 'a\0b.zip'},
+    'a name too long': {'key': 'a' * 300 + '.zip'},
+    'a drive in the name': {'key': 'C:a.zip'},
+    'more than announced': {'size': 100},
+    'twice': [{}, {}],
+}
+
+
+@pytest.mark.parametrize('name', LISTS)
+def test_lists_that_are_none(liar, tmp_path, name):
+    body = LISTS[name]
+    if not isinstance(body, bytes):
+        files = [ENTRY | change for change in (body if isinstance(body, list) else [body])]
+        body = json.dumps({'files': files}).replace('HOME', liar.home).encode()
+    liar.RequestHandlerClass.answers = {
+        '/list': lambda h: h.reply(body),
+        '/file': lambda h: h.reply(GOOD),
+    }
+    with pytest.raises(DataError) as e:
+        get(None, tmp_path / 'x', source=Source(f'{liar.home}/list', 'the page', 10, 1))
+    assert '\n' not in str(e.value) and len(str(e.value)) < 500
+    assert not list((tmp_path / 'x').iterdir())
+
+
+def test_a_list_without_end(liar, tmp_path):
+    liar.RequestHandlerClass.answers = {'/list': lambda h: h.forever(b'a' * 65536)}
+    with pytest.raises(DataError, match='more than a list'):
+        get(None, tmp_path / 'x', source=Source(f'{liar.home}/list', 'the page', 10, 1))
+
+
+def test_a_line_that_breaks_within_every_block(liar, tmp_path):
+    "3,000 bytes an answer, and no more: far below the size of a block."
+
+    def answer(h):
+        start = int(re.fullmatch(r'bytes=(\d+)-', h.headers['Range'])[1]) if 'Range' in h.headers else 0
+        span = f'bytes {start}-{len(GOOD) - 1}/{len(GOOD)}'
+        ranged = {'Content_Range': span} if start else {}
+        h.reply(b'', 206 if start else 200, Content_Length=len(GOOD) - start, **ranged)
+        h.wfile.write(GOOD[start : start + 3000])
+
+    body = json.dumps({'files': [ENTRY]}).replace('HOME', liar.home).encode()
+    liar.RequestHandlerClass.answers = {'/list': lambda h: h.reply(body), '/file': answer}
+    get(None, tmp_path / 'x', 'esc50', Source(f'{liar.home}/list', 'the page', 10, 1))
+    assert len(load_clips(tmp_path / 'x')) == 10
+
+
+def test_a_server_that_refuses_ranges_gets_a_new_start(liar, tmp_path):
+    asked = []
+
+    def answer(h):
+        asked.append('Range' in h.headers)
+        if asked[-1]:
+            return h.reply(status=416)
+        h.reply(b'', Content_Length=len(GOOD))
+        h.wfile.write(GOOD if len(asked) > 2 else GOOD[:2000])
+
+    body = json.dumps({'files': [ENTRY]}).replace('HOME', liar.home).encode()
+    liar.RequestHandlerClass.answers = {'/list': lambda h: h.reply(body), '/file': answer}
+    get(None, tmp_path / 'x', 'esc50', Source(f'{liar.home}/list', 'the page', 10, 1))
+    assert asked == [False, True, False]
+
+
+@pytest.mark.parametrize('way', ['drips', 'stalls'])
+def test_a_server_that_drips_or_stalls_is_given_up(liar, tmp_path, way):
+    from soundtag.download import Patience, Remote, fetch
+
+    def answer(h):
+        h.reply(Content_Length=1000)
+        while way == 'drips':
+            h.wfile.write(b'.')
+            time.sleep(0.02)
+        time.sleep(2)
+
+    liar.RequestHandlerClass.answers = {'/x': answer}
+    patience = Patience(read=0.2, rate=1000, slow=0.3)
+    began = time.monotonic()
+    with pytest.raises((DataError, OSError)):
+        fetch(Remote('x', f'{liar.home}/x', 1000, '0' * 32), tmp_path, patience=patience, wait=0.01)
+    assert time.monotonic() - began < 2
+
+
+def test_https_may_not_lead_to_less():
+    from soundtag.download import check_url
+
+    for url in ('http://zenodo.org/a.zip', 'ftp://zenodo.org/a.zip', 'HTTP://x/', '//', '', None):
+        with pytest.raises(DataError, match='leads to'):
+            check_url(url, 'https://zenodo.org/api/records/1')
+    check_url('https://elsewhere.org/a.zip', 'https://zenodo.org/api/records/1')
+    check_url('http://127.0.0.1/a.zip', 'http://127.0.0.1/list')
+
+
+def test_a_redirect_from_https_to_http_is_not_followed(monkeypatch, tmp_path):
+    import requests
+
+    asked = []
+
+    def answer(url, **options):
+        asked.append(url)
+        r = requests.Response()
+        r.status_code, r.url, r.raw = 302, url, io.BytesIO()
+        r.headers['location'] = 'http://127.0.0.1:9/evil.zip'
+        return r
+
+    monkeypatch.setattr(requests, 'get', answer)
+    with pytest.raises(DataError, match='leads to http://127.0.0.1:9'):
+        source = Source('https://archive.test/x.zip', 'the page', 10, 1)
+        download('esc50', tmp_path / 'x', source=source)
+    assert asked == ['https://archive.test/x.zip']
+
+
+@pytest.mark.parametrize(
+    'files',
+    [
+        {'top': b'x'},
+        {'ESC-50-master/': b'', 'ESC-50-master/.': b'x'},
+        {'ESC-50-master/./a': b'x'},
+        {'ESC-50-master//a': b'x'},
+        {'ESC-50-master/..': b'x'},
+        {'./a': b'x'},
+        {'/a': b'x'},
+        {'ESC-50-master/a:b': b'x'},
+        {'ESC-50-master/a/': b'', 'ESC-50-master/a': b'x'},
+        {'ESC-50-master/a': b'x', 'ESC-50-master/a/b': b'x'},
+        {'ESC-50-master/a': b'x', 'other/a': b'x'},
+        {'ESC-50-master/' + 'a' * 300: b'x'},
+        {'ESC-50-master/' + 'é' * 200: b'x'},
+        {'ESC-50-master/' + 'a/' * 600 + 'b': b'x'},
+        {'ESC-50-master/.soundtag_download.lock': b'x'},
+        {'ESC-50-master/.soundtag_download.json': b'["archive.zip"]'},
+        {'ESC-50-master/archive.zip': b'x'},
+        {'ESC-50-master/archive.zip.contents': b'5\nabc'},
+        {'ESC-50-master/audio/.part-1-1-0.wav': b'x'},
+        {'ESC-50-master/audio/0.wav.part': b'x'},
+    ],
+    ids=lambda files: list(files)[-1][:40],
+)
+def test_members_that_no_data_set_holds(liar, tmp_path, files):
+    body = zipped({**ESC, **files})
+    liar.RequestHandlerClass.answers = {'/x.zip': lambda h: h.reply(body)}
+    (tmp_path / 'in').mkdir()
+    source = Source(f'{liar.home}/x.zip', 'the page', 10, 1)
+    with pytest.raises(DataError, match='not the published archive'):
+        download('esc50', tmp_path / 'in/esc', source=source)
+    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob('*') if p.is_file()}
+    assert left == {'in/esc/archive.zip'}
+
+
+@pytest.mark.parametrize('seed', range(40))
+def test_a_flipped_archive_is_refused_or_whole(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    data = bytearray(GOOD)
+    start = len(data) - 1600 if seed % 2 else 0
+    for at in rng.integers(start, len(data), int(rng.choice([1, 3, 30]))):
+        data[at] ^= 1 << rng.integers(8)
+    (tmp_path / 'x.zip').write_bytes(data)
+    (tmp_path / 'in').mkdir()
+    try:
+        unpack(tmp_path / 'x.zip', tmp_path / 'in', strip=1)
+    except DataError as e:
+        assert '\n' not in str(e)
+    assert {p.name for p in tmp_path.iterdir()} <= {'x.zip', 'x.zip.contents', 'in'}
+
+
+def test_esc50_is_one_commit_and_its_files_are_checked(server, tmp_path):
+    from dataclasses import replace
+
+    esc = module.SOURCES['esc50']
+    assert re.search(r'/archive/[0-9a-f]{40}\.zip$', esc.url) and len(esc.digest) == 64
+    get(server, tmp_path / 'esc', 'esc50', server.github)
+    lines = ''.join(
+        f'{hashlib.md5(path.read_bytes()).hexdigest()}  {path.relative_to(tmp_path / "esc")}\n'
+        for path in [*sorted((tmp_path / 'esc/audio').iterdir()), tmp_path / 'esc/meta/esc50.csv']
+    )
+    digest = hashlib.sha256(lines.encode()).hexdigest()
+    pinned = replace(server.github, files=esc.files, digest=digest)
+    get(server, tmp_path / 'same', 'esc50', pinned)
+    server.files['/master.zip'] = zipped({**ESC, 'ESC-50-master/audio/3.wav': wav(99)})
+    with pytest.raises(DataError, match='not those that were published; delete the folder'):
+        get(server, tmp_path / 'other', 'esc50', pinned)
+
+
+def test_no_lock_stays_behind(server, tmp_path):
+    server.statuses = [404]
+    with pytest.raises(DataError):
+        get(server, tmp_path / 'x')
+    assert not list(tmp_path.rglob('*.lock'))

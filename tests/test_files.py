@@ -127,3 +127,38 @@ def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
     assert cache_dir() == tmp_path
     monkeypatch.delenv('SOUNDTAG_CACHE')
     assert cache_dir().name == 'soundtag' and cache_dir() != tmp_path
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import soundtag.dataset as dataset
+def killed(part, *args, **kwargs):
+    (Path(part) / 'clip.wav').write_bytes(bytes(1000))
+    os.kill(os.getpid(), signal.SIGKILL)
+dataset.write_mini = killed
+dataset.mini(sys.argv[1])
+"""
+
+
+def test_what_a_killed_program_left_is_removed_by_the_next(tmp_path):
+    from soundtag.dataset import mini
+    from soundtag.files import scratch_folder
+
+    for _ in range(2):
+        subprocess.run([sys.executable, '-c', KILLED, tmp_path / 'mini'])
+        left = sorted(p.name for p in tmp_path.iterdir())
+        assert len(left) == 2 and all(name.startswith('.mini-') for name in left)
+    with scratch_folder(tmp_path, '.mini-') as at_work:
+        assert len(mini(tmp_path / 'mini')) == 363
+        assert at_work.exists()  # somebody else makes a set beside it
+    assert [p.name for p in tmp_path.iterdir()] == ['mini']
+
+
+def test_a_folder_in_progress_goes_whatever_happens(tmp_path):
+    from soundtag.files import scratch_folder
+
+    with pytest.raises(KeyError), scratch_folder(tmp_path / 'new', '.x-') as folder:
+        (folder / 'a').write_text('a')
+        raise KeyError
+    assert not list((tmp_path / 'new').iterdir())

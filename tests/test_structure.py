@@ -40,6 +40,7 @@ PUBLIC = {
     'sections': '',
     'lists': '',
     'layouts': '',
+    'archives': '',
     'dataset': 'Clips count_labels load_clips make_folds mini plot_distribution',
     'download': 'download',
     'normalization': 'audio_norm feature_stats loud_span pad_or_repeat trim_silence',

@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+os.environ['OMP_NUM_THREADS'] = '1'  # or OpenBLAS begins threads when it is imported
 context = multiprocessing.get_context('forkserver')
 context.set_forkserver_preload(
     [
@@ -21,6 +22,7 @@ context.set_forkserver_preload(
         'matplotlib.figure',
         'numba',
         'pandas',
+        'pytest',
         'scipy.signal',
         'scipy.stats',
         'sklearn.linear_model',
@@ -35,7 +37,8 @@ def begin(ready, stderr, target, args):
     "Become a process as a program is one: with a session of its own, and without the folder of the tests on its path."
     os.setsid()
     gc.freeze()  # what is imported is not looked through at each collection, of which Keras asks for one a training
-    threads = len(os.listdir(f'/proc/{os.getppid()}/task'))
+    tasks = Path(f'/proc/{os.getppid()}/task')
+    threads = len(list(tasks.iterdir())) if tasks.exists() else 1
     ready.send(threads)
     ready.close()
     sys.path.remove(str(Path(__file__).parent))
