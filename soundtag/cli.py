@@ -23,11 +23,13 @@ from soundtag.console import (
     RowWriter,
     add_reading_options,
     audacity_line,
+    default_recipe,
     distance_columns,
     error_message,
     event_line,
     event_row,
     failed_row,
+    integer_from,
     raw_blocks,
     reading,
     remember_interrupt,
@@ -36,6 +38,7 @@ from soundtag.console import (
     sound_files,
     tag_line,
     tag_rows,
+    with_meanings,
 )
 
 if TYPE_CHECKING:
@@ -44,25 +47,6 @@ if TYPE_CHECKING:
     from soundtag.dataset import Clips
     from soundtag.distance import DistanceEstimator
     from soundtag.tagging import Tagger
-
-# %% ../nbs/11_cli.ipynb #cc4a6c0f
-def integer_from(
-    least: int,  # Smallest number allowed
-) -> Callable[[str], int]:  # Raises ArgumentTypeError for anything else
-    "A type for argparse: a whole number from `least` up."
-
-    def parse(text):
-        try:
-            number = int(text)
-        except ValueError:
-            number = least - 1
-        if number < least:
-            raise argparse.ArgumentTypeError(
-                f'wants a whole number from {least} up, got {text!r}'
-            )
-        return number
-
-    return parse
 
 # %% ../nbs/11_cli.ipynb #a0ad6241
 def add_command(
@@ -162,6 +146,7 @@ def do_train(
         return train_distance_model(args)
     clips = data_set(args.data, allow_missing=args.allow_missing, audio=args.audio)
     print(clips.describe(), file=sys.stderr)
+    recipe = args.recipe or default_recipe()
     with silence_tensorflow():
         from soundtag.results import load_run, write_metrics
     from soundtag.report import write_report
@@ -169,9 +154,9 @@ def do_train(
 
     out = train_folds(
         clips,
-        args.recipe,
+        with_meanings(recipe, args.means),
         args.folds,
-        args.out or f'runs/{clips.name}-{args.recipe}',
+        args.out or f'runs/{clips.name}-{recipe}',
         args.seed,
         epochs=args.epochs,
     )
@@ -242,9 +227,9 @@ def add_train(
     command.add_argument(
         '--recipe',
         metavar='NAME',
-        default='strong',
-        help='how to train: strong, a network on augmented log-mel that takes its time, or post,'
-        ' the quick and weak system of the blog post (default: %(default)s)',
+        help='how to train: pretrained, in seconds, on what YAMNet hears; strong, a network on'
+        ' augmented log-mel that takes its time; or post, the quick and weak system of the blog'
+        ' post (default: pretrained if its weights are at hand or can be fetched, else strong)',
     )
     command.add_argument(
         '--folds',
@@ -269,6 +254,14 @@ def add_train(
         type=integer_from(0),
         default=0,
         help='of everything random (default: %(default)s)',
+    )
+    command.add_argument(
+        '--means',
+        metavar='LABEL=NAME',
+        action='append',
+        default=[],
+        help="what AudioSet calls a label, so that YAMNet's own score for it counts, too:"
+        ' --means bark=Dog (default: by its name)',
     )
     command.add_argument('--audio', metavar='DIR', help='folder of the sounds of a list')
     command.add_argument(

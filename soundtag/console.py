@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -431,3 +431,51 @@ def _table_row(name, *cells):
 def _spread(score, form):
     "Mean ± standard deviation."
     return f"{score['mean']:{form}} ± {score['sd']:{form}}"
+
+# %% ../nbs/10b_console.ipynb #cc4a6c0f
+def integer_from(
+    least: int,  # Smallest number allowed
+) -> Callable[[str], int]:  # Raises ArgumentTypeError for anything else
+    "A type for argparse: a whole number from `least` up."
+
+    def parse(text):
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(
+                f'wants a whole number from {least} up, got {text!r}'
+            )
+        return number
+
+    return parse
+
+# %% ../nbs/10b_console.ipynb #89057f5f
+def default_recipe() -> str:  # A name in `RECIPES`
+    "pretrained where YAMNet's weights are or can be fetched; else strong, and a line says so."
+    from soundtag.pretrained import WeightsError, download_weights
+
+    try:
+        download_weights()
+    except WeightsError as e:
+        print(f'soundtag: {e}; training with --recipe strong instead', file=sys.stderr)
+        return 'strong'
+    return 'pretrained'
+
+def with_meanings(
+    recipe: str,  # A name in `RECIPES`
+    meanings: list[str],  # Like 'bark=Dog': a label, and a name of AudioSet's
+) -> object:  # The recipe; raises RunError
+    "A recipe that knows what some labels are called by AudioSet."
+    from dataclasses import replace
+
+    from soundtag.recipe import LinearRecipe, RunError, get_recipe
+
+    recipe = get_recipe(recipe)
+    pairs = tuple(tuple(word.split('=', 1)) for word in meanings)
+    if any(len(pair) != 2 for pair in pairs):
+        raise RunError(f'--means {meanings[0]}: give LABEL=NAME, such as bark=Dog')
+    if pairs and not isinstance(recipe, LinearRecipe):
+        raise RunError(f'--means is for --recipe pretrained; {recipe.name} asks no names')
+    return replace(recipe, means=pairs) if pairs else recipe

@@ -58,6 +58,46 @@ def used_mel_weights() -> np.ndarray:  # Shape (bins, 64), float32
     weights = mel_weights()
     return weights[weights.any(1)]
 
+def cut_audio(
+    audio: object,  # Keras tensor, samples at 16 kHz, shape (batch, samples)
+    hop: int,  # Frames from the start of a patch to the start of the next
+) -> object:  # Keras tensor, log-mel patches, shape (batch, patches, 96, 64)
+    "YAMNet's front end as Keras layers."
+    from keras import layers, ops
+
+    peak = ops.max(ops.absolute(audio), axis=1, keepdims=True)
+    x = ops.expand_dims(audio / ops.maximum(peak, 1e-9), -1)
+    kernel = fourier_kernel()
+    bins = len(kernel) // 2
+    fourier = layers.Conv1D(2 * bins, FRAME, strides=HOP, use_bias=False, name='fourier')
+    x = fourier(x)
+    fourier.set_weights([kernel.T[:, None]])
+    x = ops.sqrt(ops.square(x[:, :, :bins]) + ops.square(x[:, :, bins:]))
+    mel = layers.Dense(BANDS, use_bias=False, name='mel')
+    x = ops.log(mel(x) + FLOOR)
+    mel.set_weights([used_mel_weights()])
+    starts = range(0, x.shape[1] - PATCH + 1, hop)
+    cut = [layers.Cropping1D((a, x.shape[1] - PATCH - a))(x) for a in starts]
+    return ops.stack(cut, axis=1)
+
+def listening_network(
+    features: object,  # An `Embedding`
+) -> object:  # Keras model: patches (n, 96, 64, 1) → what is noticed of each (n, 12489)
+    "YAMNet, the mean and the maximum of each layer, and the logarithm of its scores."
+    import keras
+    from keras import layers, ops
+
+    network = yamnet(load_weights(features.weights))
+    names = ['stem_relu', *(f'block_{i}_relu' for i in range(1, len(WIDTHS)))]
+    noticed = []
+    for name in names:
+        x = network.get_layer(name).output
+        noticed.append(layers.GlobalAveragePooling2D(name=f'{name}_mean')(x))
+        noticed.append(layers.GlobalMaxPooling2D(name=f'{name}_max')(x))
+    scores = ops.maximum(network.outputs[0], features.least_score)
+    noticed.append(ops.log(scores))
+    return keras.Model(network.inputs, ops.concatenate(noticed, axis=1), name='yamnet')
+
 def ears_model(
     run: str | PathLike,  # Folder of a run by a linear recipe
 ) -> object:  # Keras model: samples (batch, samples) → probabilities (batch, labels)
@@ -67,47 +107,17 @@ def ears_model(
     from keras import layers, ops
 
     features, classifier = linear_parts(run)
-    hop = round(features.hop * SR / HOP)
     size = seconds_to_samples(features.shortest, sr=SR)
     audio = keras.Input((size,), name='audio')
-    peak = ops.max(ops.absolute(audio), axis=1, keepdims=True)
-    x = ops.expand_dims(audio / ops.maximum(peak, 1e-9), -1)
-    kernel = fourier_kernel()
-    bins = len(kernel) // 2
-    fourier = layers.Conv1D(2 * bins, FRAME, strides=HOP, use_bias=False, name='fourier')
-    x = fourier(x)
-    x = ops.sqrt(ops.square(x[:, :, :bins]) + ops.square(x[:, :, bins:]))
-    mel = layers.Dense(BANDS, use_bias=False, name='mel')
-    x = ops.log(mel(x) + FLOOR)
-    starts = range(0, x.shape[1] - PATCH + 1, hop)
-    cut = [layers.Cropping1D((a, x.shape[1] - PATCH - a))(x) for a in starts]
-    patches = ops.reshape(ops.stack(cut, axis=1), (-1, PATCH, BANDS, 1))
-    network = yamnet(load_weights(features.weights))
-    heard = keras.Model(network.inputs, [*layer_outputs(network), network.outputs[0]])
-    *outputs, scores = heard(patches)
-    pooled = [
-        pool(y)
-        for y in outputs
-        for pool in (layers.GlobalAveragePooling2D(), layers.GlobalMaxPooling2D())
-    ]
-    noticed = ops.concatenate([*pooled, ops.log(ops.maximum(scores, 1e-7))], axis=1)
-    noticed = ops.reshape(noticed, (-1, len(starts), noticed.shape[1]))
-    embedding = ops.concatenate(
-        [ops.mean(noticed, axis=1), ops.max(noticed, axis=1)], axis=1
-    )
+    patches = cut_audio(audio, round(features.hop * SR / HOP))
+    each = ops.reshape(patches, (-1, PATCH, BANDS, 1))
+    noticed = listening_network(features)(each)
+    noticed = ops.reshape(noticed, (-1, patches.shape[1], noticed.shape[1]))
+    summary = [ops.mean(noticed, axis=1), ops.max(noticed, axis=1)]
     answer = layers.Dense(len(classifier.bias), activation='softmax', name='labels')
-    model = keras.Model(audio, answer(embedding), name='soundtag')
-    fourier.set_weights([kernel.T[:, None]])
-    mel.set_weights([used_mel_weights()])
+    model = keras.Model(audio, answer(ops.concatenate(summary, axis=1)), name='soundtag')
     answer.set_weights([classifier.weights, classifier.bias])
     return model
-
-def layer_outputs(
-    network: object,  # What `yamnet` gave
-) -> list:  # Keras tensors, from the stem to block 13
-    "What each layer hands on."
-    names = ['stem_relu', *(f'block_{i}_relu' for i in range(1, len(WIDTHS)))]
-    return [network.get_layer(name).output for name in names]
 
 # %% ../nbs/09a_export.ipynb #ade82f30
 def end_to_end_model(

@@ -11,12 +11,15 @@ import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .dataset import shorten
+from .dataset import DataError, shorten
 from .pretrained import CLASSES, POOLED, audioset_labels
-from .recipe import LinearRecipe, RunError
+
+if TYPE_CHECKING:
+    from soundtag.recipe import LinearRecipe
 
 # %% ../nbs/06e_linear.ipynb #25613483
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,7 @@ class Discriminant:
 LANDMARKS = 1000  # Sounds that span the directions; more cost time and memory
 DIRECTIONS = 600  # That are kept, those of most variance
 CHUNK = 64  # Sounds in memory at once
-QUIETEST = 0.1  # Numbers that hardly vary count as if they varied so much, beside the median
+QUIETEST = 0.3  # Numbers that hardly vary count as if they varied so much, beside the median
 
 @dataclass(frozen=True, eq=False)
 class Span:
@@ -247,7 +250,8 @@ def fit_names(
     right = np.eye(scores.shape[1])[y]
 
     def loss(parameters):
-        slope, offsets = np.exp(parameters[0]), parameters[1:]
+        slope = np.exp(parameters[0])
+        offsets = parameters[1:]
         logits = np.where(has_name, slope * scores + offsets, z)
         error = np.exp(log_softmax(logits)) - right
         gradient = np.where(has_name, error.mean(0), 0) + 2e-3 * offsets / len(offsets)
@@ -286,7 +290,8 @@ class LinearClassifier:
         "Read what `save` wrote; raises ValueError for anything else. Nothing in it is executed."
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                weights, bias = arrays['weights'], arrays['bias']
+                weights = arrays['weights']
+                bias = arrays['bias']
         except (OSError, KeyError, EOFError, zipfile.BadZipFile) as e:
             raise ValueError(f'is no linear classifier or a damaged one ({e})') from None
         fits = weights.ndim == 2 and bias.shape == weights.shape[1:]
@@ -331,7 +336,7 @@ def choose(
     y: np.ndarray,  # Label of each sound, int
     part: np.ndarray,  # Part of each, from `inner_parts`
     scores: np.ndarray,  # What `name_scores` gave
-    recipe: LinearRecipe,  # Shrinkages to choose from, and the share of names
+    recipe: 'LinearRecipe',  # Shrinkages to choose from, and the share of names
 ) -> Choices:
     "Shrinkage, temperatures and what names are worth, from held-out training sounds."
     best = None
@@ -381,13 +386,13 @@ def label_names(
     names = [audioset_names(label) for label in labels]
     for label in dict.fromkeys(label for label, _ in means):
         if label not in labels:
-            raise RunError(
+            raise DataError(
                 f'means={label}: there is no such label; choose one of {shorten(labels)}'
             )
         wanted = [name for other, name in means if other == label]
         unknown = [name for name in wanted if name not in theirs]
         if unknown:
-            raise RunError(
+            raise DataError(
                 f'means={label}={unknown[0]}: AudioSet has no such label; its 521 are in '
                 'soundtag/bundled/audioset_labels.csv'
             )
@@ -400,15 +405,15 @@ def fit_classifier(
     y: np.ndarray,  # Label of each sound, int
     labels: Sequence[str],  # Their names
     *,
-    recipe: LinearRecipe,  # How to learn
+    recipe: 'LinearRecipe',  # How to learn
     groups: np.ndarray,  # Source recording of each sound
     seed: int,  # Of all that is drawn
 ) -> tuple[LinearClassifier, Choices]:
-    "Learn from some sounds; `RunError` where one of the labels is not among them."
+    "Learn from some sounds; `DataError` where one of the labels is not among them."
     y = y[rows]
     missing = sorted(set(range(len(labels))) - set(y.tolist()))
     if missing:
-        raise RunError(
+        raise DataError(
             f'{labels[missing[0]]}: has no clip to learn from in one of the folds; '
             'add clips of it, or take fewer folds'
         )

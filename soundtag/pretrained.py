@@ -571,20 +571,22 @@ def embed(
     network: 'onnxruntime.InferenceSession',  # What `open_network` gave
     y: np.ndarray,  # Samples at 16 kHz, from -1 to 1, shape (n,), at least a patch long
     hop: int,  # Frames from patch to patch
+    least_score: float = 1e-7,  # Lower scores count as this one
 ) -> np.ndarray:  # Float32, shape (24978,): means over the patches, then maxima
     "What the network notices in a sound."
     pooled, scores = run_network(network, cut_patches(log_mel(y), hop))
-    noticed = np.concatenate([pooled, np.log(np.maximum(scores, 1e-7))], axis=1)
+    noticed = np.concatenate([pooled, np.log(np.maximum(scores, least_score))], axis=1)
     return np.concatenate([noticed.mean(0), noticed.max(0)])
 
 def embed_windows(
     network: 'onnxruntime.InferenceSession',  # What `open_network` gave
     X: np.ndarray,  # Windows at 16 kHz, shape (n, samples), at least a patch long
-    hop: float,  # Seconds from the start of a patch to the start of the next
+    features: 'Embedding',  # Says how
 ) -> np.ndarray:  # Float32, shape (n, 24978)
     "The same of windows whose silence is cut already, each at one level."
     peaks = np.maximum(np.abs(X).max(1, keepdims=True), 1e-9)
-    return np.stack([embed(network, y, round(hop * SR / HOP)) for y in X / peaks])
+    hop = round(features.hop * SR / HOP)
+    return np.stack([embed(network, y, hop, features.least_score) for y in X / peaks])
 
 def channel_copies(
     y: np.ndarray,  # Samples at 16 kHz, shape (n,)
@@ -628,6 +630,7 @@ class Embedding:
     hop: float = 0.24  # Seconds from the start of a patch to the start of the next
     shortest: float = SHORTEST / SR  # Seconds; a shorter sound is repeated
     copies: int = 0  # Random channels the sound is heard through, besides
+    least_score: float = 1e-7  # Lower scores count as this one; lower than 1e-4 is rounding
     weights: str | None = None  # File of weights; None: the published ones
     sha256: str | None = None  # Of that file, looked up where it is not given
 
@@ -672,7 +675,8 @@ class Embedding:
         out = np.empty((*y.shape[:-1], 1 + self.copies, self.n_coef), self.dtype)
         for i in np.ndindex(y.shape[:-1]):
             for k, heard in enumerate(channel_copies(y[i], self.copies)):
-                out[i][k] = embed(network, prepare_sound(heard, shortest), hop)
+                prepared = prepare_sound(heard, shortest)
+                out[i][k] = embed(network, prepared, hop, self.least_score)
         return out
 
     def __call__(self, y: np.ndarray) -> np.ndarray:

@@ -193,7 +193,7 @@ class LinearRecipe:
     """
 
     name: str  # What it is called in a command and in results
-    features: Embedding = Embedding(hop=0.48, shortest=5.0, copies=3)  # What is heard
+    features: Embedding = Embedding(hop=0.48, shortest=5.0, copies=3, least_score=1e-4)
     shrinkages: tuple = (
         0.05,
         0.1,

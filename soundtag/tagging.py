@@ -441,7 +441,7 @@ def linear_tagger(
     network = open_network(load_weights(features.weights))
 
     def predict(X):
-        return classifier.predict(embed_windows(network, X, features.hop))
+        return classifier.predict(embed_windows(network, X, features))
 
     return Tagger(
         predict,
