@@ -347,6 +347,7 @@ def test_what_is_too_faint_or_too_short_is_unknown(tmp_path):
     sf.write(tmp_path / 'brief.wav', sound(0.01), SR)
     with pytest.warns(AudioWarning, match='brief.wav: lasts 10 ms, too short to judge'):
         assert tagger.tag(tmp_path / 'brief.wav') == [('unknown', 1.0)]
+        assert tagger.tag(tmp_path / 'brief.wav') == tagger.tag(np.zeros(160), SR)
     faint = np.random.default_rng(0).integers(-1, 2, 2 * SR).astype('int16')
     sf.write(tmp_path / 'faint.wav', faint, SR)  # one step of 16 bits up and down
     with pytest.warns(AudioWarning, match='faint.wav: never rises above -9. dB, too quiet'):
