@@ -67,7 +67,8 @@ class Clips:
     """A data set: a row a clip, the label list, and where the files lie.
 
     The table is indexed by file name; its columns are path (from `root`), label, split (train or
-    test), fold, verified, group (the recording), license and seconds.
+    test), fold, verified, group (the recording), license, seconds, and start and end of clips that
+    are a section of their file.
 
     >>> from soundtag.dataset import mini
     >>> clips = mini()
@@ -138,8 +139,9 @@ class Clips:
         sr: int | None = None,  # Wanted rate in Hz; None: that of the file
     ) -> tuple[np.ndarray, int]:  # Mono samples, float32, shape (n,), and their rate in Hz
         "The samples of a clip; AudioError where they can't be used."
-        path, start, end = self.sections[i]
-        return load_section(self.root / path, start, end, sr=sr)
+        row = self.table.iloc[i]
+        times = row.get('start', np.nan), row.get('end', np.nan)
+        return load_section(self.root / row.path, *times, sr=sr)
 
     def describe(self) -> str:
         "What was understood, in a few lines: layout, labels, folds, and what was left out."
@@ -223,12 +225,12 @@ def describe_folds(
     if own.notna().all() and len(own):
         return f'{text}; folds: its own, {numbers}'
     group = clips.train.table.group
-    made = 'made here'
+    made = f'number {numbers} its own, the others made here' if numbers else 'made here'
     if group.duplicated().any():
         made += (
             f', clips of one recording or speaker together ({group.nunique():,} of them)'
         )
-    return f'{text}; folds: {made}' + (f'; its own: {numbers}' if numbers else '')
+    return f'{text}; folds: {made}'
 
 def describe(
     clips: 'Clips',  # A data set
@@ -277,13 +279,14 @@ def find_elsewhere(
 def check_missing(
     listing: Listing,  # What a data set lists
     there: np.ndarray,  # Which of its files are there, bool, shape (clips,)
-    path: str | os.PathLike,  # What was asked for, for messages
     allow_missing: bool,  # Go on where some are there
 ) -> None:
     "Raise DataError for missing clips, unless they are allowed for."
     if allow_missing and there.any():
         return
     cure = '; get the sound files'
+    if listing.lists:
+        cure += ', or name the folder they lie in by --audio (in Python: audio=…)'
     if there.any():
         cure = '; get the rest, or go on with what is there by --allow-missing '
         cure += '(in Python: allow_missing=True)'
@@ -291,7 +294,8 @@ def check_missing(
         cure = find_elsewhere(listing) or cure
     missing = listing.table.path[~there]
     raise DataError(
-        f'{path}: {count_missing(listing.table, there)} are missing ({shorten(missing)}){cure}'
+        f'{listing.source}: {count_missing(listing.table, there)} are missing '
+        f'({shorten(missing)}){cure}'
     )
 
 def missing_clips(
@@ -334,6 +338,36 @@ def check_usable(
         'mend the files, or take the label out'
     )
 
+def listed_clips(
+    listing: Listing,  # What a data set lists
+    allow_missing: bool = False,  # Go on with the clips that are there
+    audio: str | os.PathLike | None = None,  # The folder of its sounds, where that was named
+) -> Clips:  # Their lengths read from the files
+    "The clips of a listing, or one clear error why they can't be used."
+    table = listing.table
+    root = Path(listing.root)
+    there = np.array([(root / p).is_file() for p in table.path], bool)
+    if not there.all():
+        check_missing(listing, there, allow_missing)
+    lengths = file_lengths(root, table.path[there])
+    table, cut = cut_to_files(table[there], lengths)
+    check_usable(table, listing.table[there].label, root)
+    skipped = listing.skipped + missing_clips(listing.table[~there]) + cut
+    notes = list(listing.notes)
+    if listing.lists:
+        notes += unlisted(root, table.path, everywhere=listing.whole)
+    return Clips(
+        table,
+        sorted(table.label.unique()),
+        root,
+        listing.name,
+        layout=listing.layout,
+        source=listing.source,
+        audio=audio and Path(audio),
+        notes=tuple(notes),
+        skipped=pd.DataFrame(skipped, columns=['fname', 'path', 'reason'], dtype=str),
+    )
+
 # %% ../nbs/02_dataset.ipynb #c3efb803
 def load_clips(
     path: str | os.PathLike,  # A data set's folder, or a CSV
@@ -355,30 +389,7 @@ def load_clips(
     >>> clips.name, clips.labels, clips.y.tolist()
     ('pets', ['cat', 'dog'], [0, 1, 1])
     """
-    listing = read_table(path, audio)
-    table = listing.table
-    root = Path(listing.root)
-    there = np.array([(root / p).is_file() for p in table.path], bool)
-    if not there.all():
-        check_missing(listing, there, path, allow_missing)
-    lengths = file_lengths(root, table.path[there])
-    table, cut = cut_to_files(table[there], lengths)
-    check_usable(table, listing.table[there].label, root)
-    skipped = listing.skipped + missing_clips(listing.table[~there]) + cut
-    notes = list(listing.notes)
-    if listing.lists:
-        notes += unlisted(root, table.path, everywhere=listing.whole)
-    return Clips(
-        table,
-        sorted(table.label.unique()),
-        root,
-        listing.name,
-        layout=listing.layout,
-        source=listing.source,
-        audio=audio and Path(audio),
-        notes=tuple(notes),
-        skipped=pd.DataFrame(skipped, columns=['fname', 'path', 'reason'], dtype=str),
-    )
+    return listed_clips(read_table(path, audio), allow_missing, audio)
 
 # %% ../nbs/02_dataset.ipynb #31630bc2
 MINI_VERSION = 1  # Counts up when the clips change

@@ -197,6 +197,7 @@ def read_folders(
     "A folder a label, or splits with a folder a label in each."
     root = Path(root)
     found = look_into(root)
+    found.set_nameless_aside()
     if not found.sounds:
         return None
     tops = {name.split('/')[0] for name in found.sounds if '/' in name}
@@ -542,6 +543,7 @@ def read_table(
         except DataError as e:
             fault = fault or e
     if listing is not None:
+        listing.source = path
         return listing
     try:
         return read_list(path) if path.is_file() else read_directory(path, None)

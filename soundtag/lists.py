@@ -66,6 +66,9 @@ class Folder:
     links: list[str] = field(default_factory=list)  # to folders that are read elsewhere
     closed: list[str] = field(default_factory=list)  # folders that may not be read
     dead: list[str] = field(default_factory=list)  # links to nothing, pipes and the like
+    nameless: list[str] = field(
+        default_factory=list
+    )  # sounds set aside: names that are no text
 
     def unreadable(self) -> dict[str, str]:
         "What may be, or hold, a sound and can't be read: name → why."
@@ -75,10 +78,19 @@ class Folder:
             what = f'the ending {ending}' if ending else 'a name without an ending'
             cure = 'unpack it' if ending in ARCHIVES else 'convert the file, or rename it'
             reasons[name] = f'{what} is of no sound format we know; {cure}'
+        reasons |= dict.fromkeys(
+            self.nameless, 'has a name that is no text in UTF-8; rename it'
+        )
         reasons |= dict.fromkeys(self.closed, 'may not be read; check its permissions')
         return reasons | dict.fromkeys(
             self.dead, 'is a link to nothing, or no file; remove it'
         )
+
+    def set_nameless_aside(self) -> None:
+        "Take out the sounds whose names can't be written into a table."
+        escaped = {n: n.encode('utf-8', 'backslashreplace').decode() for n in self.sounds}
+        self.nameless = [text for name, text in escaped.items() if text != name]
+        self.sounds = [name for name, text in escaped.items() if text == name]
 
 def _identity(path):
     "What a folder is, by whatever name."

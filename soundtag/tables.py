@@ -344,7 +344,11 @@ def read_csv(
     header = rows[0][1] if rows else []
     while header and not header[-1]:
         header.pop()
-    if not header or any(Path(cell).suffix.lower() in SUFFIXES for cell in header):
+    if not header:
+        raise DataError(
+            f'{path}: is empty, and not a CSV with a header line; save it again'
+        )
+    if any(Path(cell).suffix.lower() in SUFFIXES for cell in header):
         raise DataError(
             f'{path}: has no header line; name the columns in its first line, '
             'as in fname,label'

@@ -32,8 +32,8 @@ from .store import FeatureStore, prepare_data
 # isort: split
 import keras  # after soundtag.model, which tells TensorFlow to use oneDNN
 
-from .dataset import load_clips
-from .lists import is_table
+from .dataset import listed_clips
+from .layouts import read_folders, read_table
 
 # %% ../nbs/07_training.ipynb #4d7d8cfa
 def split_rows(
@@ -124,10 +124,16 @@ def find_clips(
     source = Path(data.get('source', data['root']))
     first = None
     fault = None
-    lists = sorted(p for p in source.parent.glob('*') if is_table(p.name))
-    for path in dict.fromkeys((source, *lists, Path(data['root']))):
+    endings = '.csv', '.tsv', '.tab', '.txt'
+    lists = sorted(p for p in source.parent.glob('*') if p.suffix.lower() in endings)
+    places = [source, *lists, Path(data['root'])]
+    readers = [(read_table, path) for path in dict.fromkeys(places)]
+    if source.is_dir():
+        readers.append((read_folders, source))  # a list may have come to its folders
+    for reader, path in readers:
         try:
-            clips = load_clips(path, allow_missing=True, audio=data.get('audio'))
+            audio = [data['audio']] if reader is read_table and 'audio' in data else []
+            clips = listed_clips(reader(path, *audio), allow_missing=True)
         except (ValueError, OSError) as e:
             fault = fault or e
             continue

@@ -18,6 +18,7 @@ from soundtag.dataset import Clips, DataError, load_clips, make_folds
 from soundtag.files import read_json
 from soundtag.mfcc import LogMel
 from soundtag.store import prepare_data
+from soundtag.training import find_clips
 
 LABELS = ['Bass_drum', 'Double_bass', 'Violin_or_fiddle']
 CLIPS = [(LABELS[i // 10], f'{i:02}ab.wav') for i in range(30)]  # label, file
@@ -451,6 +452,10 @@ CASES = {
         dead_ends,
         ALL | {'skipped': ['Bass_drum/gone.wav', 'Bass_drum/pipe.wav']},
     ),
+    'a name that is no text': (
+        lambda p: put(folders(p) / os.fsdecode(b'Bass_drum/\xff.wav'), 3) or p,
+        ALL | {'skipped': ['Bass_drum/\\udcff.wav'], 'say': 'rename it'},
+    ),
     'an archive': (
         lambda p: put(folders(p) / 'Bass_drum/more.zip', data=b'PK') or p,
         ALL | {'skipped': ['Bass_drum/more.zip'], 'say': 'unpack it'},
@@ -564,7 +569,7 @@ CASES = {
     'a sound': (given(sound(0), 'dog.wav'), 'dog.wav: is a sound file and no list'),
     'a sound called csv': (given(sound(0), 'dog.csv'), 'dog.csv: is a sound file and no list'),
     'bytes': (given(os.urandom(64) + bytes(64), 'list.csv'), 'list.csv: .*(UTF|no text|sound file)'),
-    'nothing in it': (given(b'', 'list.csv'), 'no header line'),
+    'nothing in it': (given(b'', 'list.csv'), 'is empty, and not a CSV'),
     # sections of long recordings
     'start and end': (sections(), SECTIONS | {'say': 'sections'}),
     'onset and offset': (sections(('filename', 'onset', 'offset', 'event_label')), SECTIONS),
@@ -632,7 +637,10 @@ def test_case(name, tmp_path):
     make, wanted = CASES[name]
     path = make(tmp_path / 'set')
     if isinstance(wanted, dict):
-        check(load_clips(path), wanted)
+        clips = load_clips(path)
+        check(clips, wanted)
+        found = find_clips(clips.summary | clips.places)  # as a run does, later
+        assert found.fingerprint == clips.fingerprint and found.labels == clips.labels
         return
     with pytest.raises(DataError, match=wanted) as e:
         load_clips(path)
@@ -749,6 +757,13 @@ def test_it_prints_what_it_understood(tmp_path):
     assert max(map(len, text.splitlines())) <= 100 and isinstance(load_clips(tmp_path), Clips)
 
 
+def test_folders_are_found_again_when_a_list_has_come_to_them(tmp_path):
+    clips = load_clips(folders(tmp_path / 'set'))
+    table(tmp_path / 'set/new.csv', [['file', 'label'], ['Bass_drum/00ab.wav', 'dog']])
+    assert find_clips(clips.summary | clips.places).fingerprint == clips.fingerprint
+    assert len(load_clips(tmp_path / 'set')) == 1
+
+
 # The command
 
 
@@ -805,6 +820,16 @@ def test_a_run_remembers_its_list(tmp_path):
     assert read_json(run / 'metrics.json')['metrics'] == metrics['metrics']
     code, _, err = train(tmp_path / 'moved/yours.csv', run)
     assert code == 2
+
+
+def test_a_list_is_given_the_folder_of_its_sounds(tmp_path):
+    rows = [[n, label] for label, n in CLIPS]
+    listed(tmp_path / 'set', name='../lists/mine.csv', rows=[['fname', 'label'], *rows])
+    path = tmp_path / 'lists/mine.csv'
+    code, _, err = train(path, tmp_path / 'run')
+    assert code == 2 and '--audio' in err
+    assert train(path, tmp_path / 'run', '--audio', tmp_path / 'set/audio')[0] == 0
+    assert command('report', tmp_path / 'run')[0] == 0
 
 
 def test_sections_are_trained_on_and_played_in_the_report(tmp_path):

@@ -511,14 +511,12 @@ def test_bad_calls(home, clips, no_work):
 
 def test_no_clip_left(tmp_path):
     data = make_set(tmp_path / 'set')
+    clips = load_clips(data)
     for p in (tmp_path / 'set').glob('*.wav'):
         p.write_text('this is text')
-    refused(
-        'none of the 30 clips can be used; the first: .*wav',
-        train,
-        load_clips(data),
-        tmp_path / 'run',
-    )
+    refused('none of the 30 clips can be used; the first: .*wav', train, clips, tmp_path / 'run')
+    with pytest.raises(DataError, match='no clip of the label .* can be used.*wav'):
+        load_clips(data)
     assert not (tmp_path / 'run').exists()
 
 
@@ -708,4 +706,5 @@ def test_real_recordings(real_data, tmp_path):
         clips, 'post', 2, tmp_path / 'run', epochs=1, cache=tmp_path / 'cache', progress=False
     )
     assert np.load(out / 'predictions/oof.npy').shape == (301, 10)
-    assert len(pd.read_csv(out / 'skipped.csv')) == 0
+    skipped = pd.read_csv(out / 'skipped.csv')
+    assert len(skipped) == 9172 + 1600 and skipped.reason.str.contains('listed and not there').all()
