@@ -116,12 +116,12 @@ def add_data(
 # %% ../nbs/11_cli.ipynb #57fd5c2e
 def data_set(
     data: str | os.PathLike,  # Folder, CSV, or 'mini'
-    **options,  # For `load_clips`
+    *options: 'bool | str | None',  # For `load_clips`: allow_missing, audio
 ) -> 'Clips':
     "The clips that DATA means."
     from soundtag.dataset import load_clips, mini
 
-    return mini() if data == 'mini' else load_clips(data, **options)
+    return mini() if data == 'mini' else load_clips(data, *options)
 
 def add_data_argument(
     command: argparse.ArgumentParser,  # A command's parser
@@ -144,7 +144,7 @@ def do_train(
     "Cross-validate a recipe, measure it, write the report."
     if args.task == 'distance':
         return train_distance_model(args)
-    clips = data_set(args.data, allow_missing=args.allow_missing, audio=args.audio)
+    clips = data_set(args.data, args.allow_missing, args.audio)
     print(clips.describe(), file=sys.stderr)
     recipe = args.recipe or default_recipe()
     with silence_tensorflow():

@@ -82,28 +82,63 @@ def wav_header(
     return None
 
 def true_size(
-    f: BinaryIO,  # A wav file
+    f: BinaryIO,  # A sound file
     start: int,  # Where its samples begin
     size: int,  # How many bytes of them it promises
+    order: str = '<',  # Of the bytes of its numbers; '>': the high one first
 ) -> int | None:  # How many there are, or should be; None: all that follow
-    "The bytes of sound in a wav file, where its header may have been wrong about them."
+    "The bytes of sound in a file, where its header may have been wrong about them."
     there = f.seek(0, os.SEEK_END) - start
     if size > there:
         is_guess = 0x7FFFEFFF < size < 0x80001000 or size > 0xFFFFEFFF
         return None if is_guess else size
     size += (there - size) >> 32 << 32  # 32 bits hold the remainder of 4 GiB only
     f.seek(start + size + size % 2)
-    return size if no_sound(f.read(10), there - size) else None
+    return size if no_sound(f.read(10), there - size, order) else None
 
 def no_sound(
     head: bytes,  # What follows the samples that a header promised, or the first bytes of it
     size: int,  # How many bytes follow
+    order: str = '<',  # Of the bytes of its numbers; '>': the high one first
 ) -> bool:
     "Whether it is another chunk, a tag, or padding, rather than sound that was not counted."
     if len(head) < 8 or head.startswith(AFTER_SOUND):
         return True
-    name, length = struct.unpack('<4sI', head[:8])
+    name, length = struct.unpack(f'{order}4sI', head[:8])
     return all(32 <= letter < 127 for letter in name) and length <= size
+
+# %% ../nbs/00a_formats.ipynb #3694a889
+# Where the chunks of other formats begin, the bytes of their lengths, and the chunk of the samples
+OTHERS = {b'FORM': (12, 4, b'SSND'), b'RIFX': (12, 4, b'data'), b'caff': (8, 8, b'data')}
+
+def other_length(
+    f: BinaryIO,  # File opened for reading
+) -> dict | None:  # start, size, field, as `wav_header` gives them; None: of another format
+    "How much sound an aiff, caf, au or RIFX file holds, and where it says so."
+    f.seek(0)
+    head = f.read(12)
+    found = (8, 4, int.from_bytes(head[4:8], 'big')) if head[:4] == b'.snd' else None
+    at, width, wanted = OTHERS.get(head[:4], (0, 0, b''))
+    for _ in range(MAX_CHUNKS if width else 0):
+        f.seek(at)
+        name = f.read(4)
+        size = f.read(width)
+        if name == wanted:
+            found = (at + 4, width, at + 4 + width)
+        if name == wanted or len(size) < width:
+            break
+        at += 4 + width + int.from_bytes(size, 'big')
+        at += at % 2 if width == 4 else 0
+    if not found:
+        return None
+    offset, width, start = found
+    f.seek(offset)
+    size = int.from_bytes(f.read(width), 'big')
+    return {
+        'start': start,
+        'size': true_size(f, start, size, '>'),
+        'field': (offset, width),
+    }
 
 # %% ../nbs/00a_formats.ipynb #4f825a7e
 def ogg_has_end(
@@ -127,7 +162,7 @@ def cut_short(
     "What a wav, aiff, wma or ogg file lacks at its end."
     with open(path, 'rb') as f:
         there = os.fstat(f.fileno()).st_size
-        header = wav_header(f)
+        header = wav_header(f) or other_length(f)
         if header:
             size = header['size'] or 0
             missing = header['start'] + size - there
@@ -136,13 +171,10 @@ def cut_short(
             )
         f.seek(0)
         head = f.read(4096)
-        kind, size = struct.unpack('>4sI', head[:8].ljust(8))
-        if kind == b'FORM' and there < size + 8 < 0x7FFFEFFF:
-            return f'{size + 8 - there} of its {size + 8} bytes are missing'
         if WMA_FILE in head:
             size = int.from_bytes(head[head.find(WMA_FILE) + 40 :][:8], 'little')
             return f'{size - there} of its {size} bytes are missing' if size > there else ''
-        if kind == b'OggS':
+        if head.startswith(b'OggS'):
             f.seek(max(0, there - 2**16))
             if not ogg_has_end(f.read()):
                 return 'its last page is missing'
@@ -386,13 +418,14 @@ def header_patches(
     f: BinaryIO,  # A file that soundfile reads
     header: dict | None,  # Its `wav_header`
 ) -> dict[int, bytes]:  # Offset → bytes
-    "What is to be replaced in a wav file, so that all of its samples are read."
-    if not header:
+    "What is to be replaced in a file, so that all of its samples are read."
+    found = header or other_length(f)
+    if not found:
         return {}
-    there = f.seek(0, os.SEEK_END) - header['start']
-    size = there if header['size'] is None else header['size']
-    offset, width = header['field']
-    true = min(size, 256**width - 1).to_bytes(width, 'little')
+    there = f.seek(0, os.SEEK_END) - found['start']
+    size = there if found['size'] is None else found['size']
+    offset, width = found['field']
+    true = min(size, 256**width - 1).to_bytes(width, 'little' if header else 'big')
     f.seek(offset)
     return {} if size > there or f.read(width) == true else {offset: true}
 

@@ -294,9 +294,9 @@ class Tagger:
         with as_path(audio) as source:
             heard = self.hear(source, sr)
         p = heard.sounding(self.trim_db)
-        if not len(p):
-            return [('silence', 1.0)]
         reason = heard.not_judged()
+        if not len(p) and heard.seconds >= BRIEF:
+            return [('silence', 1.0)]
         if reason:
             warn(f'{audio if is_path(audio) else "array"}: {reason}; it is called unknown')
             return [('unknown', 1.0)]

@@ -179,18 +179,19 @@ def data_sets(
 ):  # List of `Clips`, the largest first
     "All data sets in a folder."
 
-    def size(folder):
+    def clips_in(folder):
         try:
-            return len(read_table(folder).table)
+            return read_table(folder).table.path.tolist()
         except DataError:
-            return 0
+            return []
 
-    folders = (
-        [] if size(path) else [p for p in Path(path).iterdir() if p.is_dir() and size(p)]
-    )
+    depths = {place.count('/') for place in clips_in(path)}
+    if depths and min(depths) < 2:  # else its folders may hold the label folders
+        return [load_clips(path, allow_missing)]
+    sizes = {p: len(clips_in(p)) for p in Path(path).iterdir() if p.is_dir()}
+    folders = sorted(filter(sizes.get, sizes), key=lambda p: (-sizes[p], p.name))
     if len(folders) < 2:
         return [load_clips(path, allow_missing)]
-    folders = sorted(folders, key=lambda p: (-size(p), p.name))
     return [load_clips(p, allow_missing) for p in folders]
 
 def merged_data(
