@@ -21,20 +21,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from soundtag.augmentation import ClipWindows, trim_frames
-from soundtag.dataset import Clips, DataError, listed_clips, make_folds, shorten
-from soundtag.files import file_lock, write_file, write_npy
-from soundtag.fitting import FoldTask, fit_fold, predict_clips
-<<<<<<< /tmp/tmp25ile2po/o
-from soundtag.linear import fit_classifier, fit_history, predict_embeddings
-from soundtag.metrics import geometric_mean
-from soundtag.recipe import LinearRecipe, Recipe, RunError, current_record, get_recipe
-=======
-from soundtag.layouts import read_folders, read_table
-from soundtag.metrics import geometric_mean
-from soundtag.recipe import RECIPES, Recipe, RunError, current_record, get_recipe
->>>>>>> /tmp/tmp25ile2po/t
-from soundtag.store import FeatureStore, prepare_data
+from .augmentation import ClipWindows, trim_frames
+from .dataset import Clips, DataError, listed_clips, make_folds, shorten
+from .files import file_lock, write_file, write_npy
+from .fitting import FoldTask, fit_fold, predict_clips
+from .layouts import read_folders, read_table
+from .linear import fit_classifier, fit_history, predict_embeddings
+from .metrics import geometric_mean
+from .recipe import LinearRecipe, Recipe, RunError, current_record, get_recipe
+from .store import FeatureStore, prepare_data
 
 # isort: split
 import keras  # after soundtag.model, which tells TensorFlow to use oneDNN
