@@ -57,6 +57,7 @@ PUBLIC = {
     'training': 'split_rows train_folds',
     'results': 'Run evaluate load_run plot_confusion plot_curves plot_folds plot_labels top_confusions worst_mistakes write_metrics',
     'report': 'write_report',
+    'models': 'ModelError',
     'tagging': 'Calibration ModelError Tagger load_tagger tag_files',
     'export': 'export',
     'timeline': 'Event Timeline draw_timeline listen timeline',
