@@ -133,8 +133,10 @@ class Recipe:
         check_recipe(self)
 
     @classmethod
-    def from_settings(cls, settings: dict) -> 'Recipe':
+    def from_settings(cls, settings: dict) -> 'Recipe | LinearRecipe':
         "What `settings` describe, those of earlier versions among them."
+        if settings.get('classifier') == LinearRecipe.classifier:
+            return LinearRecipe.from_settings(settings)
         current = current_settings(settings)
         current['features'] = from_settings(current['features'])
         current['augment'] = Augment.from_settings(current.get('augment', {}))
@@ -216,6 +218,20 @@ class LinearRecipe:
             raise RunError(
                 f'names_share={self.names_share}: give 0 (names count nothing) to below 1'
             )
+
+    @classmethod
+    def from_settings(cls, settings: dict) -> 'LinearRecipe':
+        "What `settings` describe."
+        try:
+            return cls(
+                name=settings['name'],
+                features=from_settings(settings['features']),
+                shrinkages=tuple(settings['shrinkages']),
+                names_share=settings['names_share'],
+                means=tuple(tuple(pair) for pair in settings['means']),
+            )
+        except (KeyError, TypeError) as e:
+            raise RunError(f'these settings are of no recipe ({e})') from None
 
     @property
     def settings(self) -> dict:
