@@ -27,11 +27,10 @@ from .files import write_file
 from .metrics import MEASURES, accuracy, average_precision, geometric_mean, mean_std
 from .recipe import RECIPES, RunError, current_settings
 from .store import prepare_data
-from .training import split_rows
+from .training import find_clips, split_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-from .training import find_clips
 
 # %% ../nbs/08_results.ipynb #b2020c7b
 @dataclass(frozen=True, eq=False)

@@ -22,18 +22,16 @@ import numpy as np
 import pandas as pd
 
 from .augmentation import ClipWindows, trim_frames
-from .dataset import Clips, DataError, make_folds, shorten
+from .dataset import Clips, DataError, listed_clips, make_folds, shorten
 from .files import file_lock, write_file, write_npy
 from .fitting import FoldTask, fit_fold, predict_clips
+from .layouts import read_folders, read_table
 from .metrics import geometric_mean
-from .recipe import Recipe, RunError, current_record, get_recipe
+from .recipe import RECIPES, Recipe, RunError, current_record, get_recipe
 from .store import FeatureStore, prepare_data
 
 # isort: split
 import keras  # after soundtag.model, which tells TensorFlow to use oneDNN
-
-from .dataset import listed_clips
-from .layouts import read_folders, read_table
 
 # %% ../nbs/07_training.ipynb #4d7d8cfa
 def split_rows(
