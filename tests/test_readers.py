@@ -218,6 +218,18 @@ def test_mp3_is_read_to_its_end(mp3, tmp_path):
     assert lengths(tmp_path / 'joined') == pytest.approx([30] * 4, abs=0.3)
 
 
+def test_a_section_to_the_end_reaches_it(mp3, tmp_path):
+    from soundtag.sections import load_section
+
+    (tmp_path / 'x.mp3').write_bytes(mp3[1])
+    data = wav_bytes(sound(), sr=SR)
+    (tmp_path / 'x.wav').write_bytes(data[:40] + struct.pack('<I', 8000) + data[44:])
+    for name in ('x.mp3', 'x.wav'):
+        y, sr = load_audio(tmp_path / name)
+        part, _ = load_section(tmp_path / name, 0.1)
+        np.testing.assert_allclose(part[2000:], y[round(0.1 * sr) :][2000:], atol=1e-3)
+
+
 def test_half_an_mp3_that_states_its_length_is_refused(mp3, tmp_path):
     (tmp_path / 'x.mp3').write_bytes(mp3[0][: len(mp3[0]) // 2])
     with pytest.raises(AudioError, match='cut short'):
