@@ -233,12 +233,12 @@ def constant_offset(
     seconds = samples_to_seconds(len(y), sr=sr)
     if seconds < 0.02:  # less than a swing of a low tone
         return np.float32(0)
-    mean = y.mean(dtype='float64')
+    mean = float(y.mean())
+    deviation = math.sqrt(max(0.0, float(np.dot(y, y)) / len(y) - mean**2))
     share = 0.2 + 0.04 / seconds
-    is_offset = abs(mean) > max(
-        5e-5, share * y.std(dtype='float64')
-    )  # 5e-5: 16 bits, halved
-    return np.float32(mean if is_offset else 0)
+    if abs(mean) <= max(5e-5, share * deviation):  # 5e-5: 16 bits, halved
+        return np.float32(0)
+    return np.float32(y.mean(dtype='float64'))
 
 def mono_blocks(
     blocks: Iterable[tuple[np.ndarray, float]],  # Samples, (channels, n), and their rate in Hz

@@ -354,6 +354,9 @@ def listed_clips(
     check_usable(table, listing.table[there].label, root)
     skipped = listing.skipped + missing_clips(listing.table[~there]) + cut
     notes = list(listing.notes)
+    lost = sorted(set(listing.table.label) - set(table.label))
+    if lost:
+        notes.append(f'labels without a clip that is there: {shorten(lost, 8)}')
     if listing.lists:
         notes += unlisted(root, table.path, everywhere=listing.whole)
     return Clips(

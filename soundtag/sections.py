@@ -16,6 +16,7 @@ import soundfile as sf
 
 from soundtag.audio import (
     AudioError,
+    audio_seconds,
     check_samples,
     load_audio,
     mono_blocks,
@@ -185,7 +186,10 @@ def read_part(
         with sf.SoundFile(name) as f:
             check_format(path, f.samplerate, f.channels)
             first = seconds_to_samples(start, sr=f.samplerate)
-            last = f.frames if np.isnan(end) else seconds_to_samples(end, sr=f.samplerate)
+            total = (
+                audio_seconds(path) if np.isnan(end) else end
+            )  # f.frames may be an estimate
+            last = seconds_to_samples(total, sr=f.samplerate)
             f.seek(first)
             y = f.read(last - first, dtype='float32', always_2d=True)
             if len(y) == last - first > 0:

@@ -716,6 +716,9 @@ def test_a_clip_in_a_read_file_is_never_lost(tmp_path):
     clips = load_clips(tmp_path / 'set/list.csv', allow_missing=True)
     assert clips.skipped.fname.tolist() == ['gone.wav'] and 'left out: 1 file' in clips.describe()
     assert clips.skipped.reason[0] == 'gone.wav: is listed and not there; get the file'
+    table(tmp_path / 'set/list.csv', [['file', 'label'], *rows, ['gone.wav', 'zebra']])
+    clips = load_clips(tmp_path / 'set/list.csv', allow_missing=True)
+    assert clips.labels == LABELS and 'without a clip that is there: zebra' in clips.describe()
     table(tmp_path / 'set/list.csv', [['file', 'label'], *rows[1:]])
     assert '1 sound beside them, on no list: Bass_drum/00ab.wav' in load_clips(tmp_path / 'set').describe()
 

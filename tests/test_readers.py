@@ -218,6 +218,18 @@ def test_mp3_is_read_to_its_end(mp3, tmp_path):
     assert lengths(tmp_path / 'joined') == pytest.approx([30] * 4, abs=0.3)
 
 
+def test_a_section_to_the_end_reaches_it(mp3, tmp_path):
+    from soundtag.sections import load_section
+
+    (tmp_path / 'x.mp3').write_bytes(mp3[1])
+    data = wav_bytes(sound(), sr=SR)
+    (tmp_path / 'x.wav').write_bytes(data[:40] + struct.pack('<I', 8000) + data[44:])
+    for name in ('x.mp3', 'x.wav'):
+        y, sr = load_audio(tmp_path / name)
+        part, _ = load_section(tmp_path / name, 0.1)
+        np.testing.assert_allclose(part[2000:], y[round(0.1 * sr) :][2000:], atol=1e-3)
+
+
 def test_half_an_mp3_that_states_its_length_is_refused(mp3, tmp_path):
     (tmp_path / 'x.mp3').write_bytes(mp3[0][: len(mp3[0]) // 2])
     with pytest.raises(AudioError, match='cut short'):
@@ -424,6 +436,7 @@ def test_a_sound_may_arrive_in_many_ways(tmp_path):
         for audio in (str(path), data, bytearray(data), memoryview(data), io.BytesIO(data), f):
             assert tagger.tag(audio) == expected
     assert tagger.tag([path, str(path), data]) == [expected] * 3 and tagger.tag([]) == []
+    assert tagger.tag((path, data), top=1) == [tagger.tag(path, top=1)] * 2
     assert timeline(tagger, data) == timeline(tagger, path)
     y, sr = load_audio(path)
     assert [p.shape for p, _ in tagger.predict_windows(y, sr)]
@@ -545,3 +558,86 @@ def test_without_ffmpeg_the_error_says_so(tmp_path, monkeypatch, head, kind):
     (tmp_path / 'x.dat').write_bytes(head + bytes(1000))
     monkeypatch.setenv('PATH', str(tmp_path))
     refused(tmp_path / 'x.dat', f'is {kind}, which is read through FFmpeg', 'install ffmpeg')
+
+
+# What the command says: input, exit code, the label or the words of its error
+
+
+@pytest.fixture(scope='module')
+def odd_files(tmp_path_factory, real_data):
+    "One dog, in all the forms in which files are found."
+    folder = tmp_path_factory.mktemp('odd')
+    y, sr = load_audio(real_data / 'ESC-10/audio/1-100032-A-0.ogg')
+    y /= 1.1 * np.abs(y).max()
+    data = wav_bytes(y, sr=sr)
+
+    def stated(size, riff=len(data) - 8):
+        return data[:4] + struct.pack('<I', riff) + data[8:40] + struct.pack('<I', size) + data[44:]
+
+    for name, content in {
+        'base.wav': data,
+        '-dash.wav': data,
+        'size_0.wav': stated(0, 0),
+        'size_0_data_only.wav': stated(0),
+        'size_unknown.wav': stated(2**32 - 1, 2**32 - 1),
+        'size_half.wav': stated(len(data) // 2 // 2 * 2),
+        'size_too_big.wav': stated(2 * len(data)),
+        'rate_1.wav': data[:24] + struct.pack('<I', 1) + data[28:],
+        'empty.wav': b'',
+        'page.mp3': b'<html>404</html>',
+    }.items():
+        (folder / name).write_bytes(content)
+    for name, samples, subtype in (
+        ('antiphase.wav', np.stack([y, -0.9 * y], 1), 'PCM_16'),
+        ('integers.wav', 32768 * y, 'FLOAT'),
+        ('offset.wav', 0.5 * y + 0.2, 'FLOAT'),
+        ('faint.wav', 1e-3 * y, 'PCM_24'),
+        ('brief.wav', y[105000:105441], 'PCM_16'),
+    ):
+        sf.write(folder / name, samples, sr, subtype=subtype)
+    return folder
+
+
+OUTCOMES = {
+    'base.wav': (0, 'dog', ''),
+    '-dash.wav': (0, 'dog', ''),
+    'size_0.wav': (0, 'dog', ''),
+    'size_0_data_only.wav': (0, 'dog', ''),
+    'size_unknown.wav': (0, 'dog', ''),
+    'size_half.wav': (0, 'dog', ''),
+    'size_too_big.wav': (1, None, 'is cut short'),
+    'rate_1.wav': (1, None, 'no sampling rate'),
+    'empty.wav': (1, None, 'is empty'),
+    'page.mp3': (1, None, 'is not sound'),
+    'antiphase.wav': (0, 'dog', 'channels cancel'),
+    'integers.wav': (1, None, 'not amplitudes'),
+    'offset.wav': (0, 'dog', ''),
+    'faint.wav': (0, 'dog', ''),
+    'brief.wav': (0, 'unknown', 'too short to judge'),
+}
+
+
+@pytest.mark.parametrize('name', OUTCOMES)
+def test_what_the_command_says_of_odd_files(odd_files, capfd, name):
+    from soundtag.cli import main
+
+    expected, label, words = OUTCOMES[name]
+    assert main(['tag', str(odd_files / name), '--format', 'csv']) == expected
+    out, err = capfd.readouterr()
+    said = [line for line in err.splitlines() if line.startswith('soundtag: ')]
+    assert 'Traceback' not in err and 'Warning' not in err
+    assert len(said) == bool(words) and all(words in line for line in said)
+    if label:
+        assert out.splitlines()[1].split(',')[2] == label
+
+
+def test_a_cut_file_is_used_by_the_command_where_that_is_asked_for(odd_files, capfd):
+    from soundtag.cli import main
+
+    path = str(odd_files / 'size_too_big.wav')
+    assert main(['tag', path, '--allow-cut', '--format', 'csv']) == 0
+    out, err = capfd.readouterr()
+    assert ',dog,' in out and 'is cut short' in err and 'what is there is used' in err
+    assert main(['tag', path, '--allow-cut', '--timeline']) == 0
+    assert 'dog' in capfd.readouterr().out
+    assert main(['tag', path]) == 1 and 'SOUNDTAG_ALLOW_CUT' not in os.environ
