@@ -205,7 +205,9 @@ class Tagger:
         "The most probable labels, best first; in the order of `labels` where six digits agree."
         if not isinstance(top, Integral) or isinstance(top, bool) or top < 1:
             raise ValueError(f'top={top!r}: give a whole number from 1 up')
-        if isinstance(audio, list) and all(is_path(a) or is_content(a) for a in audio):
+        if isinstance(audio, (list, tuple)) and all(
+            is_path(a) or is_content(a) for a in audio
+        ):
             return [self.tag(one, sr, top=top) for one in audio]
         with as_path(audio) as source:
             heard = self.hear(source, sr)
