@@ -428,7 +428,9 @@ def load_weights(
     raise WeightsError(f'{path}: {reason}; give yamnet.h5, or call "soundtag data yamnet"')
 
 # %% ../nbs/06a_pretrained.ipynb #da8de9af
-PATIENCE = Patience(tries=1, connect=3, read=4, rate=20_000)  # There is another source
+PATIENCE = Patience(
+    tries=1, connect=3, read=4, rate=20_000, slow=4
+)  # There is another source
 
 def find_weights(
     folder: Path,  # Where they may be

@@ -221,7 +221,7 @@ def test_a_server_that_lies_is_not_believed(server, index, cache, published, lie
 
 
 def test_a_server_that_drips_is_given_up(server, index, cache, monkeypatch):
-    patience = replace(module.PATIENCE, read=0.5)
+    patience = replace(module.PATIENCE, read=0.5, slow=0.5)
     monkeypatch.setattr(module, 'PATIENCE', patience)
     server.pause = 0.1
     start = time.monotonic()
@@ -442,6 +442,9 @@ def test_settings_name_the_weights_by_their_content(hear, tmp_path):
     assert Embedding().settings == {
         'name': 'Embedding',
         'hop': 0.24,
+        'shortest': 1.025,
+        'copies': 0,
+        'least_score': 1e-7,
         'weights': None,
         'sha256': None,
     }
