@@ -339,3 +339,6 @@ def test_the_card_of_the_distance_model_says_what_was_measured(root):
 def test_the_card_of_the_tagging_model_says_what_was_measured(root):
     result = json.loads((root / 'nbs/results/box.json').read_text('utf-8'))
     assert (Path(TAGGING_MODEL).parent / 'README.md').read_text('utf-8') == model_card(result)
+    readme = (root / 'README.md').read_text('utf-8')
+    wild, folds = result['wild'], result['metrics']['accuracy']['mean']
+    assert f"right on {wild['mean_over_labels']:.1%}" in readme and f'gave {folds:.1%}' in readme

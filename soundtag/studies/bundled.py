@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CARD', 'FORMATS', 'NOTE', 'out_of_fold_windows', 'score_windows', 'label_groups', 'score_unknown', 'train_without',
            'largest_probabilities', 'benchmark_unknown', 'scene_thresholds', 'train_whole', 'sources', 'card_rows',
-           'model_card', 'clip_probabilities', 'first_three', 'compare_formats', 'serve_folder', 'compare_page',
-           'page_result', 'benchmark_page', 'evaluate_recipe', 'write_bundle', 'benchmark_bundled']
+           'wild_line', 'model_card', 'clip_probabilities', 'first_three', 'compare_formats', 'serve_folder',
+           'compare_page', 'page_result', 'benchmark_page', 'evaluate_recipe', 'write_bundle', 'benchmark_bundled']
 
 # %% ../../nbs/28_bundled.ipynb #908d2ba2
 import json
@@ -297,7 +297,7 @@ judged across folds).
 - **Unknown sounds**: labels left out of training are told from known ones with AUROC {auroc}; \
 \
 at the threshold of {threshold:.2f}, {kept:.0%} of the known sounds are kept and {turned:.0%} \
-of the unknown turned away.
+of the unknown turned away.{wild}
 
 Right by label, and what it is taken for most often:
 
@@ -331,6 +331,21 @@ def card_rows(
         )
     return lines
 
+def wild_line(
+    result,  # Of `benchmark_bundled`
+):  # Text, Markdown; empty where nobody has tried
+    "How the model does on sounds that others have recorded."
+    if 'wild' not in result:
+        return ''
+    wild = result['wild']
+    return (
+        f"\n- **In the wild**: on {wild['clips']} clips collected elsewhere (other people, rooms, "
+        f"microphones and formats) it is right on {wild['mean_over_labels']:.1%}, mean over the "
+        f"labels; of {wild['other_clips']:,} sounds of other kinds it names "
+        f"{wild['named_at_60_percent']:.0%} with 60% or more, and tells them from its own with "
+        f"AUROC {wild['auroc']:.2f}. This is what to expect of it on recordings of yours."
+    )
+
 def model_card(
     result,  # Of `benchmark_bundled`
 ):  # Text, Markdown
@@ -358,6 +373,7 @@ def model_card(
         threshold=unknown['together']['threshold'],
         kept=unknown['known_kept']['mean'],
         turned=unknown['unknown_rejected']['mean'],
+        wild=wild_line(result),
         table='\n'.join([*head, *card_rows(result)]),
     )
 
