@@ -23,6 +23,7 @@ from soundtag.tagging import current_names
 
 SITE = ROOT / '_notebooks/site/listen'
 MODEL = ROOT / 'soundtag/bundled/sounds.onnx'
+RESULTS = ROOT / 'nbs/results'
 SCRIPTS = 'listen.js', 'listen.css', 'worker.js', 'microphone.js', 'tagging.js', 'spectrogram.js', 'LICENSE.txt'
 KEPT = int(re.search(r'KEPT = (\d+)', (SITE / 'listen.js').read_text('utf-8'))[1])    # s of the microphone
 GUARD = "connect-src 'self' blob:; worker-src 'self'; media-src 'self' blob:; form-action 'none'; object-src 'none'"    # the browser sees to it that nothing is sent
@@ -80,9 +81,20 @@ def stage(proc, archive, version):
     box = env.from_string((SITE / 'page.html').read_text('utf-8')).render(
         files=html.escape(json.dumps(files)), examples='\n'.join(examples(folder, about['labels'])), megabytes=f'{sum(size.values()):.1f}')
     text = env.from_string((SITE / 'page.md').read_text('utf-8')).render(
-        listen=box.strip(), seconds=f'{about["seconds"]:g}', kept=KEPT, number=len(about['labels']), version=version, sr=about['sr'],
+        listen=box.strip(), **measured(), seconds=f'{about["seconds"]:g}', kept=KEPT, number=len(about['labels']), version=version, sr=about['sr'],
         labels=', '.join(l.replace('_', ' ') for l in about['labels']), model_megabytes=f'{size["model"]:.1f}')
     (proc / 'listen.qmd').write_text(f'---\n{yaml.safe_dump(FRONT, sort_keys=False, allow_unicode=True)}---\n\n{text}\n', 'utf-8')
+
+
+def measured():
+    "How good the model is, on our folds and elsewhere."
+    result = json.loads((RESULTS / 'box.json').read_text('utf-8'))
+    wild = result['wild']
+    return {
+        'folds': f"{result['metrics']['accuracy']['mean']:.1%}",
+        'wild': f"{wild['mean_over_labels']:.1%}",
+        'named': f"{wild['named_at_60_percent']:.0%}",
+    }
 
 
 def keep_offline(docs):
