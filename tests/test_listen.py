@@ -208,9 +208,9 @@ SCRIPT = '''async ([sounds, metadata]) => { const t = await import(new URL("list
     const e = [0, 1, 2].map(k => y.reduce((sum, v, i) => sum + (i % 3 === k ? v * v : 0), 1e-3)), sum = e.reduce((a, b) => a + b);
     return e.map(v => v / sum) }))};
   const out = [];
-  for (const y of sounds) { const heard = [];
-    for await (const some of t.predictWindows(model, Float32Array.from(y))) heard.push(...some);
-    const p = t.soundingMean(heard, model.trim_db); out.push([p, t.tag(p, model)]); }
+  for (const y of sounds) {
+    const sound = await t.hear(model, t.withoutOffset(Float32Array.from(y), model.sr));
+    const p = t.soundingMean(sound.windows, model.trim_db); out.push([p, t.tag(p, model, sound)]); }
   return out }'''
 
 
@@ -236,6 +236,8 @@ def test_what_surrounds_the_model_is_the_same(tab, fill, trim_db, temperature, u
         y = rng.normal(0, 0.1, n) * np.exp(rng.uniform(-9, 0, math.ceil(n / 500)).repeat(500)[:n])
         y[: rng.integers(0, n)] *= rng.choice([0.0, 1.0])
         sounds.append(y.astype('float32'))
+    sounds += [(sounds[-1] * 10.0**-k).astype('float32') for k in (1, 2, 3, 4, 5)]
+    sounds += [(sounds[10] + offset).astype('float32') for offset in (0.2, -0.01)]
     metadata = json.loads(metadata_json(other))
     answers = tab.evaluate(SCRIPT, [[y.tolist() for y in sounds], metadata])
     for y, (p, best) in zip(sounds, answers):

@@ -21,8 +21,8 @@ const say = (text, fault = false) => { $("say").textContent = text; $("say").cla
 const fail = (text) => { stop(); task++; view.removeAttribute("aria-busy"); say(text, true); };
 const put = (node, text) => { if (node.textContent !== text) node.textContent = text; };     // what is the same is not announced again
 
-function showAnswer(p) {
-  const best = tag(p, model);
+function showAnswer(p, loudness) {
+  const best = tag(p, model, loudness);
   put($("heard"), nice(best[0][0]));
   $("best").replaceChildren(...best.map(([label, q]) => {
     const item = document.createElement("li");
@@ -357,14 +357,14 @@ worker.onmessage = ({ data }) => {
     microphone.busy = false;
     const m = data.moments.at(-1);
     sound.moments.push({ ...m, start: Math.max(0, Math.round((microphone.asked - SECONDS) * model.sr)) });
-    showAnswer(data.p);
+    showAnswer(data.p, data.loudness);
     put($("moment"), "");
     return;
   }
   if (data.task !== task) return;
   if (data.columns) { sound.levels = data.columns; draw(); }
   if (data.done && data.done < 1) say(`Listening to ${sound.name}: ${Math.round(100 * data.done)} % …`);
-  if ("p" in data) { showAnswer(data.p); say(`Heard ${sound.name}, ${sound.seconds.toFixed(1)} s.`); }
+  if ("p" in data) { showAnswer(data.p, data.loudness); say(`Heard ${sound.name}, ${sound.seconds.toFixed(1)} s.`); }
   if (data.moments) { sound.moments.push(...data.moments); drawTimeline(); }
   if (data.end) { sound.ended = true; view.removeAttribute("aria-busy"); drawTimeline(); tellTimeline(); view.dispatchEvent(new CustomEvent("timeline", { detail: sound.moments })); }
 };

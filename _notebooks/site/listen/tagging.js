@@ -2,6 +2,9 @@
 
 export const SILENCE_DB = -80;    // dB re full scale; what never rises above it is silence
 
+const INAUDIBLE_DB = -100, QUIET_DB = -37.5, LOUD_DB = -10;    // what never rises above the first is silence; above the second, it is heard louder, at the third
+const FAINT_DB = -90, BRIEF = .02;    // what never rises above the one, dB, or is shorter than the other, s, can't be judged
+
 export const toSamples = (seconds, sr) => Math.round(seconds * sr);
 
 /** Overlapping windows as [first sample, samples], or all there are where they are fewer; the last ends where the sound ends. */
@@ -68,6 +71,36 @@ export function predictWindows(model, y, seconds = model.seconds, hop = seconds 
   return predictBatches(model, windows(y, size, toSamples(hop, model.sr)), size);
 }
 
+/** The constant part of a recording, by its first 6 s, where it is no part of the sound. */
+function constantOffset(y, sr) {
+  const n = Math.min(y.length, 6 * sr), seconds = n / sr;
+  let sum = 0, squares = 0;
+  for (let i = 0; i < n; i++) { sum += y[i]; squares += y[i] * y[i]; }
+  const mean = sum / n, deviation = Math.sqrt(Math.max(0, squares / n - mean * mean));
+  return seconds < .02 || Math.abs(mean) <= Math.max(5e-5, (.2 + .04 / seconds) * deviation) ? 0 : Math.fround(mean);
+}
+
+/** A sound without its constant part. */
+export function withoutOffset(y, sr) {
+  const offset = constantOffset(y, sr);
+  return offset ? y.map((v) => v - offset) : y;
+}
+
+/** The answers about all of a sound, and how loud and long it is: {windows, loudest, seconds}; what is quiet is heard again, louder. `goOn` is told each window's start and may stop it: null. */
+export async function hear(model, y, goOn = () => true, gain = 1) {
+  const heard = [], factor = Math.fround(gain);
+  for await (const some of predictWindows(model, gain === 1 ? y : y.map((v) => factor * v))) {
+    heard.push(...some);
+    if (!await goOn(heard.at(-1).start)) return null;
+  }
+  const loudest = heard.reduce((a, { level }) => Math.max(a, level), -Infinity);
+  if (gain === 1 && loudest >= INAUDIBLE_DB && loudest < QUIET_DB) {
+    const louder = await hear(model, y, goOn, 10 ** ((LOUD_DB - loudest) / 20));
+    return louder && { ...louder, loudest };
+  }
+  return { windows: heard, loudest, seconds: y.length / model.sr };
+}
+
 /** The mean over all windows that are not silent; null when all are. */
 export function soundingMean(heard, trimDb) {
   const least = Math.max(SILENCE_DB, heard.reduce((a, { level }) => Math.max(a, level), -Infinity) - (trimDb ?? Infinity));
@@ -82,9 +115,10 @@ export async function* predictPlaces(model, y, seconds, hop) {
   }
 }
 
-/** The most probable labels with their probabilities, best first, in the order of labels where six digits are the same; silence alone is [["silence", 1]]. */
-export function tag(p, { labels, unknown }, top = 3) {
-  if (!p) return [["silence", 1]];
+/** The most probable labels with their probabilities, best first, in the order of labels where six digits are the same; silence alone is [["silence", 1]], and what `hear` found too short or too quiet to judge [["unknown", 1]]. */
+export function tag(p, { labels, unknown }, { loudest, seconds }, top = 3) {
+  if (!p && seconds >= BRIEF) return [["silence", 1]];
+  if (seconds < BRIEF || loudest < FAINT_DB) return [["unknown", 1]];
   const best = p.map((q, i) => [labels[i], q]).sort((a, b) => Math.round(1e6 * b[1]) - Math.round(1e6 * a[1])).slice(0, top);
   return best[0][1] >= unknown ? best : [["unknown", 1 - best[0][1]], ...best].slice(0, Math.max(2, top));
 }

@@ -1,5 +1,5 @@
 // All that takes time, away from the page: ONNX Runtime, the model, the spectrogram.
-import { predictPlaces, predictWindows, soundingMean } from "./tagging.js";
+import { hear, predictPlaces, soundingMean, withoutOffset } from "./tagging.js";
 import { columns } from "./spectrogram.js";
 
 let model, newest = 0;
@@ -40,16 +40,20 @@ async function load(files) {
 /** Let messages in; false when a newer task has come. */
 const goesOn = async (task) => { await new Promise((done) => setTimeout(done)); return task === newest; };
 
+/** What is to be said of a sound that was heard. */
+const verdict = ({ windows, loudest, seconds }) => ({ p: soundingMean(windows, model.trim_db), loudness: { loudest, seconds } });
+
 /** A whole sound: its spectrogram, its answer, its timeline, each told as soon as it is there. */
 async function whole(task, y, { hop, seconds, every }) {
   postMessage({ task, columns: columns(y, model.sr, hop), hop });
-  const heard = [];
-  for await (const some of predictWindows(model, y)) {
-    heard.push(...some);
-    if (!await goesOn(task)) return;
-    postMessage({ task, done: (heard.at(-1).start + model.seconds * model.sr) / y.length });
-  }
-  postMessage({ task, p: soundingMean(heard, model.trim_db) });
+  y = withoutOffset(y, model.sr);
+  const sound = await hear(model, y, async (start) => {
+    if (!await goesOn(task)) return false;
+    postMessage({ task, done: (start + model.seconds * model.sr) / y.length });
+    return true;
+  });
+  if (!sound) return;
+  postMessage({ task, ...verdict(sound) });
   for await (const moments of predictPlaces(model, y, seconds, every)) {
     if (!await goesOn(task)) return;
     postMessage({ task, moments });
@@ -59,10 +63,10 @@ async function whole(task, y, { hop, seconds, every }) {
 
 /** The last seconds of a sound that goes on: the answer of one window, and of its last moment. */
 async function moment(task, y, { seconds, every }) {
-  const heard = [], moments = [];
-  for await (const some of predictWindows(model, y)) heard.push(...some);
+  const moments = [];
+  y = withoutOffset(y, model.sr);
   for await (const some of predictPlaces(model, y.slice(-Math.round(seconds * model.sr)), seconds, every)) moments.push(...some);
-  postMessage({ task, p: soundingMean(heard, model.trim_db), moments, live: true });
+  postMessage({ task, ...verdict(await hear(model, y)), moments, live: true });
 }
 
 addEventListener("message", async ({ data: { task, files, y, live, ...how } }) => {
