@@ -16,8 +16,7 @@ import soundfile as sf
 from soundtag.audio import wav_bytes
 from soundtag.dataset import mini_clip
 from soundtag.export import metadata_json
-from soundtag.stream import frame_levels
-from soundtag.tagging import QUIET_DB, Calibration, Tagger, load_tagger
+from soundtag.tagging import Calibration, Tagger, load_tagger
 
 CLOSE = 1e-3  # largest difference of a probability
 NOTE = '''window.heard = {answers: [], timelines: []};
@@ -242,15 +241,10 @@ def test_what_surrounds_the_model_is_the_same(tab, fill, trim_db, temperature, u
     metadata = json.loads(metadata_json(other))
     answers = tab.evaluate(SCRIPT, [[y.tolist() for y in sounds], metadata])
     for y, (p, best) in zip(sounds, answers):
-        if -100 < frame_levels(y, sr=8000).max() < QUIET_DB:
-            continue  # Python hears it again, louder; the page does not yet
         wanted = other.probabilities(y, 8000)
         assert (p is None) == (wanted is None)
         if p is not None:
             np.testing.assert_allclose(p, wanted, atol=1e-6)
-        if len(y) < 160:  # less than 20 ms: Python calls it unknown, the page does not yet
-            assert other.tag(y, 8000)[0][0] in ('unknown', 'silence')
-            continue
         assert [label for label, _ in best] == [label for label, _ in other.tag(y, 8000)]
 
 
