@@ -1,5 +1,6 @@
 "LDA on embeddings: what it learns from and what it must not see, its files, and runs that are made of it."
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -21,7 +22,7 @@ from soundtag.linear import (
     predict_embeddings,
 )
 from soundtag.pretrained import CLASSES, POOLED, Embedding, WeightsError, audioset_labels
-from soundtag.recipe import LinearRecipe, RunError
+from soundtag.recipe import LinearRecipe, Recipe, RunError
 from soundtag.results import load_run, write_metrics
 from soundtag.tagging import ModelError, load_tagger
 from soundtag.training import train_folds
@@ -233,6 +234,14 @@ def test_without_weights_strong_is_trained_and_said(monkeypatch, capsys):
     assert 'strong instead' in capsys.readouterr().err
     monkeypatch.setattr('soundtag.pretrained.download_weights', lambda: 'here')
     assert console.default_recipe() == 'pretrained'
+
+
+def test_settings_are_read_back():
+    recipe = replace(RECIPE, means=(('woof', 'Dog'),))
+    settings = json.loads(json.dumps(recipe.settings))
+    assert Recipe.from_settings(settings) == recipe
+    with pytest.raises(RunError, match='of no recipe'):
+        Recipe.from_settings({'classifier': 'linear', 'name': 'x'})
 
 
 @pytest.mark.parametrize('settings', [{'shrinkages': ()}, {'shrinkages': (0,)}, {'names_share': 1}])
