@@ -146,7 +146,7 @@ def do_train(
         return train_distance_model(args)
     clips = data_set(args.data, args.allow_missing, args.audio)
     print(clips.describe(), file=sys.stderr)
-    recipe = args.recipe or default_recipe()
+    recipe = args.recipe or default_recipe(args.epochs)
     with silence_tensorflow():
         from soundtag.results import load_run, write_metrics
     from soundtag.report import write_report

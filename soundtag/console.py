@@ -452,8 +452,12 @@ def integer_from(
     return parse
 
 # %% ../nbs/10b_console.ipynb #89057f5f
-def default_recipe() -> str:  # A name in `RECIPES`
+def default_recipe(
+    epochs: int | None = None,  # Asked for by the user; None: not
+) -> str:  # A name in `RECIPES`
     "pretrained where YAMNet's weights are or can be fetched; else strong, and a line says so."
+    if epochs:
+        return 'strong'  # it has epochs
     from soundtag.pretrained import WeightsError, download_weights
 
     try:
