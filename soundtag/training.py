@@ -28,7 +28,14 @@ from .fitting import FoldTask, fit_fold, predict_clips
 from .layouts import read_folders, read_table
 from .linear import fit_classifier, fit_history, predict_embeddings
 from .metrics import geometric_mean
-from .recipe import LinearRecipe, Recipe, RunError, current_record, get_recipe
+from soundtag.recipe import (
+    RECIPES,
+    LinearRecipe,
+    Recipe,
+    RunError,
+    current_record,
+    get_recipe,
+)
 from .store import FeatureStore, prepare_data
 
 # isort: split
