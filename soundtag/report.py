@@ -200,10 +200,14 @@ def report_figures(
     def svg(plot, size, alt, *args):
         return as_svg(lambda ax: plot(metrics, *args, ax=ax), size=size, alt=alt)
 
+    curves = {}
+    if any(len(curve['loss']) > 1 for curve in metrics['curves'].values()):
+        words = _curves_in_words(metrics)
+        curves['accuracy'] = svg(plot_curves, (4.6, 3.2), words, 'accuracy')
+        curves['loss'] = svg(plot_curves, (4.6, 3.2), loss, 'loss')
     return {
         'folds': svg(plot_folds, (4.6, 3), beside),
-        'accuracy': svg(plot_curves, (4.6, 3.2), _curves_in_words(metrics), 'accuracy'),
-        'loss': svg(plot_curves, (4.6, 3.2), loss, 'loss'),
+        **curves,
         'labels': svg(plot_labels, (4.6, 0.19 * n + 0.7), _labels_in_words(metrics)),
         'confusion': svg(plot_confusion, (square, square), _confusion_in_words(metrics)),
     }
@@ -356,12 +360,12 @@ _FOLDS = '''<section><h2>Fold by fold</h2>
 <div class="two">
 <figure>{{ figures.folds | safe }}
 <figcaption>Accuracy beside the baselines.</figcaption></figure>
-<figure>{{ figures.accuracy | safe }}
+{% if 'accuracy' in figures %}<figure>{{ figures.accuracy | safe }}
 <figcaption>How each fold learned; dots: the epoch kept.</figcaption></figure>
 <figure>{{ figures.loss | safe }}
 <figcaption>The loss that chose it. When the upper lines rise while the lower fall,
 the network learns by heart.</figcaption></figure>
-</div></section>
+{% endif %}</div></section>
 '''
 
 # %% ../nbs/08a_report.ipynb #7979c26e

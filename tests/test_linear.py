@@ -23,6 +23,7 @@ from soundtag.linear import (
 )
 from soundtag.pretrained import CLASSES, POOLED, Embedding, WeightsError, audioset_labels
 from soundtag.recipe import LinearRecipe, Recipe, RunError
+from soundtag.report import write_report
 from soundtag.results import load_run, write_metrics
 from soundtag.tagging import ModelError, load_tagger
 from soundtag.training import train_folds
@@ -173,8 +174,15 @@ def run(tmp_path_factory, recipe):
     clips = clips.subset(clips.table.groupby('label').head(4).index)
     folder = tmp_path_factory.mktemp('linear')
     out = train_folds(clips, recipe, 2, folder / 'run', cache=folder / 'cache', progress=False)
-    write_metrics(load_run(out), clips, cache=folder / 'cache')
     return clips, out, folder
+
+
+def test_a_report_draws_no_curve_of_one_epoch(run):
+    clips, out, folder = run
+    metrics = write_metrics(load_run(out), clips, cache=folder / 'cache')
+    text = write_report(load_run(out), metrics, clips).read_text('utf-8')
+    assert text.count('<svg') == 3 and 'How each fold learned' not in text
+    assert 'shrinkage and temperatures are chosen' in text
 
 
 def test_a_run_is_whole_and_resumes(run, recipe):
