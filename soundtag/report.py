@@ -201,7 +201,7 @@ def report_figures(
         return as_svg(lambda ax: plot(metrics, *args, ax=ax), size=size, alt=alt)
 
     curves = {}
-    if any(len(curve['loss']) > 1 for curve in metrics['curves'].values()):
+    if metrics['recipe'].get('classifier') != 'linear':  # which has no epochs
         words = _curves_in_words(metrics)
         curves['accuracy'] = svg(plot_curves, (4.6, 3.2), words, 'accuracy')
         curves['loss'] = svg(plot_curves, (4.6, 3.2), loss, 'loss')
