@@ -17,7 +17,7 @@ import soundfile as sf
 import yaml
 from weave import ROOT
 
-from soundtag.dataset import mini_clip
+from soundtag.miniset import mini_clip
 from soundtag.synthesis import INSTRUMENTS
 from soundtag.tagging import current_names
 

@@ -116,12 +116,13 @@ def add_data(
 # %% ../nbs/11_cli.ipynb #57fd5c2e
 def data_set(
     data: str | os.PathLike,  # Folder, CSV, or 'mini'
-    *options: 'bool | str | None',  # For `load_clips`: allow_missing, audio
+    allow_missing: bool = False,  # Go on without files that are listed and not there
+    audio: str | None = None,  # Folder of the sounds of a list, where it isn't the list's
 ) -> 'Clips':
     "The clips that DATA means."
     from soundtag.dataset import load_clips, mini
 
-    return mini() if data == 'mini' else load_clips(data, *options)
+    return mini() if data == 'mini' else load_clips(data, allow_missing, audio)
 
 def add_data_argument(
     command: argparse.ArgumentParser,  # A command's parser

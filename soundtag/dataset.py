@@ -23,11 +23,11 @@ import pandas as pd
 
 from .audio import PALETTE, AudioError, audio_seconds
 from .files import cache_dir, scratch_folder, write_file
-from .miniset import mini_clip, mini_plan, write_mini
+from .miniset import mini_plan, write_mini
 from .sections import cut_to_files, load_section
 from .layouts import read_table
 from .lists import Listing, unlisted
-from .tables import COLUMN_ALIASES, DataError, plural, read_csv, shorten
+from .tables import DataError, plural, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

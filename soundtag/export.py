@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .audio import seconds_to_samples
-from .dataset import mini_clip
+from .miniset import mini_clip
 from .files import write_file
 from .synthesis import INSTRUMENTS
 from soundtag.pretrained import (
@@ -179,7 +179,8 @@ def to_float16(
     "Keep the kernels of convolutions as float16; they become float32 when the model is loaded."
     from onnx import TensorProto, helper, numpy_helper
 
-    kernels = {node.input[1] for node in proto.graph.node if node.op_type == 'Conv'}
+    convolutions = [node for node in proto.graph.node if node.op_type == 'Conv']
+    kernels = {node.input[1] for node in convolutions if 'fourier' not in node.name}
     tensors = [t for t in proto.graph.initializer if t.name in kernels]
     for i, tensor in enumerate(tensors):
         name = tensor.name

@@ -19,7 +19,7 @@ from .augmentation import Augment, Batches, ClipWindows
 from .files import write_file, write_npy
 from .model import standardized
 from .normalization import feature_stats
-from .recipe import NETWORKS, PATIENCE, Recipe, RunError
+from .recipe import NETWORKS, PATIENCE, LinearRecipe, Recipe, RunError
 
 # isort: split
 import keras  # after soundtag.model, which tells TensorFlow to use oneDNN
@@ -172,7 +172,7 @@ class FoldTask:
     """
 
     data: TrainingData  # Features and labels; chapter 07's `RunData` has the same and more
-    recipe: Recipe  # How it learns
+    recipe: Recipe | LinearRecipe  # How it learns
     train: np.ndarray  # Rows to learn from
     validation: np.ndarray  # Rows whose loss picks the epoch, or is merely written down
     seed: int  # Of weights, order and augmentation
@@ -203,7 +203,9 @@ class FoldTask:
 
     @property
     def total_steps(self) -> int:
-        "About how many steps it takes, all trainings together."
+        "About how many steps it takes, all trainings together; one where there is no network."
+        if isinstance(self.recipe, LinearRecipe):
+            return 1
         epochs = self.epochs
         if self.relabels:
             epochs += 2 * math.ceil(self.recipe.relabel_epochs * self.epochs)

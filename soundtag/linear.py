@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import log_softmax, softmax
 
-from .dataset import DataError, shorten
+from .tables import DataError, shorten
 from .pretrained import CLASSES, POOLED, audioset_labels
 
 if TYPE_CHECKING:
@@ -37,13 +38,14 @@ class Discriminant:
         shrinkage: float,  # From 0, the covariance as it is, to 1, a sphere
     ) -> 'Discriminant':
         "Means of the sounds as they are; what may differ within a label, the channel included."
+        from sklearn.covariance import shrunk_covariance
+
         labels = range(y.max() + 1)
         means = np.stack([X[y == k, 0].mean(0) for k in labels])
         centres = np.stack([X[y == k].mean((0, 1)) for k in labels])
         apart = (X - centres[y][:, None]).reshape(-1, X.shape[-1])
         covariance = apart.T @ apart / len(apart)
-        sphere = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-        shrunk = (1 - shrinkage) * covariance + shrinkage * sphere
+        shrunk = shrunk_covariance(covariance, shrinkage)
         return cls(means, np.linalg.inv(shrunk + 1e-12 * np.eye(len(shrunk))))
 
     @property
@@ -123,19 +125,12 @@ def fit_span(
 # %% ../nbs/06e_linear.ipynb #5b7bd011
 PARTS = 4  # Of the training sounds, for choosing
 
-def log_softmax(
-    z: np.ndarray,  # Shape (..., labels)
-) -> np.ndarray:  # The same shape
-    "The logarithm of probabilities."
-    z = z - z.max(-1, keepdims=True)
-    return z - np.log(np.exp(z).sum(-1, keepdims=True))
-
 def log_loss(
     z: np.ndarray,  # Shape (sounds, labels)
     y: np.ndarray,  # The right labels, int
 ) -> float:  # In nats
     "How improbable the right labels are found, in the mean."
-    return float(-log_softmax(z)[np.arange(len(y)), y].mean())
+    return float(-log_softmax(z, axis=1)[np.arange(len(y)), y].mean())
 
 def best_temperature(
     z: np.ndarray,  # Shape (sounds, labels)
@@ -147,9 +142,9 @@ def best_temperature(
     doubt = 1 / (len(y) + 2)
 
     def loss(log_temperature):
-        log_p = log_softmax(np.maximum(z, -1e6) / np.exp(log_temperature))
+        log_p = log_softmax(z / np.exp(log_temperature), axis=1)
         right = log_p[np.arange(len(y)), y].mean()
-        return -(1 - doubt) * right - doubt * log_p.mean()
+        return -(1 - doubt) * right - doubt * log_p[np.isfinite(z)].mean()
 
     found = minimize_scalar(loss, bounds=(-3, 7), method='bounded')
     return float(np.exp(found.x))
@@ -253,7 +248,7 @@ def fit_names(
         slope = np.exp(parameters[0])
         offsets = parameters[1:]
         logits = np.where(has_name, slope * scores + offsets, z)
-        error = np.exp(log_softmax(logits)) - right
+        error = softmax(logits, axis=1) - right
         gradient = np.where(has_name, error.mean(0), 0) + 2e-3 * offsets / len(offsets)
         by_slope = slope * (error * scores).sum() / len(y)
         penalty = 1e-3 * (offsets**2).sum() / len(offsets)
@@ -278,7 +273,7 @@ class LinearClassifier:
     def predict(self, X: np.ndarray) -> np.ndarray:
         "Embeddings (..., numbers) to probabilities (..., labels), float32."
         z = np.asarray(X, 'float32') @ self.weights + self.bias
-        return np.exp(log_softmax(z)).astype('float32')
+        return softmax(z, axis=-1)
 
     def save(self, path: str | os.PathLike) -> None:
         "Write it as an .npz file of two arrays."

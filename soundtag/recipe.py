@@ -195,13 +195,10 @@ class LinearRecipe:
     """
 
     name: str  # What it is called in a command and in results
+    # What is heard: patches of YAMNet every 0.48 s, of clips of 5 s or more, and three copies
     features: Embedding = Embedding(hop=0.48, shortest=5.0, copies=3, least_score=1e-4)
-    shrinkages: tuple = (
-        0.05,
-        0.1,
-        0.2,
-        0.4,
-    )  # Of the covariance, to choose from inside the training
+    # Of the covariance, to choose from inside the training clips
+    shrinkages: tuple = (0.05, 0.1, 0.2, 0.4)
     names_share: float = 0.2  # Of YAMNet's own score, where a label has a name of AudioSet's
     means: tuple = ()  # Pairs of a label and a name of AudioSet's that it means
 
@@ -209,7 +206,6 @@ class LinearRecipe:
     epoch_from = 'last'  # Nothing is picked on clips that are scored
     picks_epoch = False
     seconds = None  # A clip is heard as a whole
-    window = None
 
     def __post_init__(self):
         if not self.shrinkages or not all(0 < s <= 1 for s in self.shrinkages):

@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 
 from .audio import AudioError, load_audio, resample, seconds_to_samples, wav_bytes
-from .dataset import COLUMN_ALIASES, Clips, DataError, load_clips, read_csv, shorten
+from .dataset import Clips, load_clips
+from .tables import COLUMN_ALIASES, DataError, read_csv, shorten
 from .files import cache_dir, write_file
 from .synthesis import colored_noise
 

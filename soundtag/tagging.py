@@ -334,8 +334,8 @@ def linear_parts(
     from soundtag.pretrained import Embedding, WeightsError
 
     try:
-        settings = read_run_json(run, 'config.json')['recipe']['features']
-        features = Embedding(**{k: v for k, v in settings.items() if k != 'name'})
+        features = run_features(run)
+        require(isinstance(features, Embedding), 'its features are no embedding')
         paths = find_models(run, '.npz')
         classifier = LinearClassifier.mean([LinearClassifier.load(p) for p in paths])
         shape = features.n_coef, len(read_run_json(run, 'labels.json'))

@@ -26,7 +26,7 @@ from .dataset import Clips, DataError, listed_clips, make_folds, shorten
 from .files import file_lock, write_file, write_npy
 from .fitting import FoldTask, fit_fold, predict_clips
 from .layouts import read_folders, read_table
-from .linear import fit_classifier, fit_history, predict_embeddings
+from .linear import fit_classifier, fit_history, label_names, predict_embeddings
 from .metrics import geometric_mean
 from soundtag.recipe import (
     RECIPES,
@@ -318,6 +318,7 @@ def load_run_data(
     "Features and targets, once for all folds."
     if isinstance(recipe, LinearRecipe):
         recipe.features.open()  # without weights no clip can be heard
+        label_names(clips.labels, recipe.means)  # what is meant is there, too
     store = prepare_data(
         clips,
         recipe.features,
@@ -450,6 +451,10 @@ def run_fold(
     bar,  # A tqdm bar
 ) -> None:
     "Train fold `k` and predict with it; its last file appears when all the others are there."
+    if isinstance(task.recipe, LinearRecipe):
+        run_linear_fold(k, task, out)
+        bar.update()
+        return
     logs = out / f'logs/fold_{k}'
     before = bar.n
     if task.recipe.picks_epoch:  # what picks an epoch remembers nothing of a killed training
@@ -580,17 +585,10 @@ def run_folds(
     from tqdm import tqdm
 
     done = {k for k in tasks if (out / f'predictions/predictions_{k}.csv').exists()}
-    linear = all(isinstance(task.recipe, LinearRecipe) for task in tasks.values())
-    steps = sum(
-        1 if linear else task.total_steps for k, task in tasks.items() if k not in done
-    )
-    unit = 'fold' if linear else 'batch'
-    with tqdm(total=steps, unit=unit, disable=None if progress else True) as bar:
+    steps = sum(task.total_steps for k, task in tasks.items() if k not in done)
+    with tqdm(total=steps, unit='step', disable=None if progress else True) as bar:
         for k, task in tasks.items():
-            if k not in done and linear:
-                run_linear_fold(k, task, out)
-                bar.update()
-            elif k not in done:
+            if k not in done:
                 run_fold(k, task, out, bar)
             if progress:
                 ending = ', trained before' if k in done else ''

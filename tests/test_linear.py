@@ -14,6 +14,7 @@ from soundtag.export import export
 from soundtag.linear import (
     LinearClassifier,
     audioset_names,
+    best_temperature,
     fit_classifier,
     held_out_logits,
     inner_parts,
@@ -90,6 +91,16 @@ def test_held_out_logits_come_from_other_parts():
     Z[part == 1] += 100
     moved = held_out_logits(Z, y, part, 0.1)
     assert np.isfinite(z).all() and not np.allclose(z[part == 1], moved[part == 1])
+
+
+def test_a_label_that_a_part_does_not_know_says_nothing_of_how_sure_to_be():
+    X, y = embeddings(60, 3, apart=0.1)
+    Z = X[:, :400, :, 0].swapaxes(1, 2).astype(float)
+    z = held_out_logits(Z, y, np.arange(60) // 20, 0.1)
+    without = held_out_logits(Z, y, np.where(y == 2, 0, np.arange(60) // 3 % 3), 0.1)
+    known = np.isfinite(without[np.arange(60), y])
+    assert not known[y == 2].any() and known[y != 2].all() and np.isinf(without[known]).any()
+    assert best_temperature(without[known], y[known]) < 3 * best_temperature(z, y)
 
 
 def test_a_clip_a_label_is_enough_to_say_something():
@@ -211,6 +222,14 @@ def test_a_run_tags(run):
     y = np.sin(np.arange(40000))
     loud, quiet = (dict(tagger.tag(a * y, sr=16000, top=12)) for a in (1, 0.001))
     assert all(abs(loud[label] - quiet[label]) < 1e-4 for label in loud)  # level does not matter
+
+
+def test_what_labels_mean_is_looked_at_before_clips_are_heard(recipe, tmp_path):
+    cache = tmp_path / 'cache'
+    with pytest.raises(DataError, match='meow: there is no such label'):
+        meows = replace(recipe, means=(('meow', 'Meow'),))
+        train_folds(mini(), meows, out=tmp_path / 'run', cache=cache)
+    assert not cache.exists()
 
 
 @pytest.mark.parametrize('ending', ['onnx', 'tflite', 'keras'])

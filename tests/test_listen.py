@@ -14,7 +14,7 @@ import pytest
 import soundfile as sf
 
 from soundtag.audio import wav_bytes
-from soundtag.dataset import mini_clip
+from soundtag.miniset import mini_clip
 from soundtag.export import metadata_json
 from soundtag.tagging import Calibration, Tagger, load_tagger
 

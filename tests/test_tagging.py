@@ -33,7 +33,7 @@ def tagger():
 
 @pytest.fixture(scope='module')
 def clip(tmp_path_factory):
-    from soundtag.dataset import mini_clip
+    from soundtag.miniset import mini_clip
 
     path = tmp_path_factory.mktemp('clip') / 'hat.wav'
     sf.write(path, mini_clip('Hi-hat', 1, 0, seed=0), 44100)
@@ -77,7 +77,7 @@ def test_tagging_needs_nothing_heavy(clip):
 
 def test_silence_around_a_short_sound_changes_nothing(tagger):
     "The sound is as long as whole frames, and starts with one, so that the same samples are left."
-    from soundtag.dataset import mini_clip
+    from soundtag.miniset import mini_clip
 
     frame = 882
     sound = mini_clip('Hi-hat', 1, 0, seed=0)[: 12 * frame]
