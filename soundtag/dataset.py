@@ -9,9 +9,11 @@ __all__ = ['Clips', 'load_clips', 'mini', 'count_labels', 'plot_distribution', '
 import hashlib
 import json
 import os
+import re
 import shutil
 import textwrap
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -85,6 +87,7 @@ class Clips:
     audio: Path | None = None  # The folder of its sounds, where that was named
     notes: tuple[str, ...] = ()  # What else was understood, a line each
     skipped: pd.DataFrame = field(default_factory=no_clips)  # Left out: fname, path, reason
+    negatives: tuple[str, ...] = ()  # Labels that stand for what is none of the others
 
     def __len__(self) -> int:
         return len(self.table)
@@ -241,6 +244,12 @@ def describe(
         f'read as {clips.layout}'
     ]
     lines += [describe_labels(clips.table), describe_folds(clips), *clips.notes]
+    if clips.negatives:
+        verb = 'stand' if len(clips.negatives) > 1 else 'stands'
+        lines.append(
+            f'{", ".join(clips.negatives)} {verb} for what is none of the other labels, and is '
+            'never an answer; name others by --negative (in Python: negatives=…)'
+        )
     if len(clips.skipped):
         count = plural(len(clips.skipped), 'file')
         lines.append(f'left out: {count}; {clips.skipped.reason.iloc[0]}')
@@ -338,10 +347,33 @@ def check_usable(
         'mend the files, or take the label out'
     )
 
+NEGATIVES = ('background', 'noise', 'other', 'silence', 'unknown', 'background_noise')
+
+def find_negatives(
+    labels: list[str],  # Of a data set
+    negatives: Sequence[str] | None = None,  # Those the user names; None: by what they are called
+) -> tuple[str, ...]:  # Raises DataError
+    "The labels that stand for what is none of the others."
+    if negatives is None:
+        plain = {
+            label: re.sub(r'[\W_]+', '_', label.lower()).strip('_') for label in labels
+        }
+        found = tuple(label for label in labels if plain[label] in NEGATIVES)
+        return found if len(found) < len(labels) else ()
+    strange = [label for label in negatives if label not in labels]
+    if strange:
+        raise DataError(
+            f'negatives={strange[0]}: there is no such label; choose among {shorten(labels)}'
+        )
+    if set(negatives) == set(labels):
+        raise DataError('negatives: no label is left to tell; leave one out')
+    return tuple(label for label in labels if label in negatives)
+
 def listed_clips(
     listing: Listing,  # What a data set lists
     allow_missing: bool = False,  # Go on with the clips that are there
     audio: str | os.PathLike | None = None,  # The folder of its sounds, where that was named
+    negatives: Sequence[str] | None = None,  # Labels that are none; None: by what they are called
 ) -> Clips:  # Their lengths read from the files
     "The clips of a listing, or one clear error why they can't be used."
     table = listing.table
@@ -359,11 +391,13 @@ def listed_clips(
         notes.append(f'labels without a clip that is there: {shorten(lost, 8)}')
     if listing.lists:
         notes += unlisted(root, table.path, everywhere=listing.whole)
+    labels = sorted(table.label.unique())
     return Clips(
         table,
-        sorted(table.label.unique()),
+        labels,
         root,
         listing.name,
+        negatives=find_negatives(labels, negatives),
         layout=listing.layout,
         source=listing.source,
         audio=audio and Path(audio),
@@ -376,6 +410,7 @@ def load_clips(
     path: str | os.PathLike,  # A data set's folder, or a CSV
     allow_missing: bool = False,  # Go on with the clips that are there, and their labels
     audio: str | os.PathLike | None = None,  # Folder of the sounds, where it isn't the list's
+    negatives: Sequence[str] | None = None,  # Labels for what is none of the others; None: by name
 ) -> Clips:  # Their lengths read from the files
     """A data set in any layout we know, as one table.
 
@@ -392,7 +427,7 @@ def load_clips(
     >>> clips.name, clips.labels, clips.y.tolist()
     ('pets', ['cat', 'dog'], [0, 1, 1])
     """
-    return listed_clips(read_table(path, audio), allow_missing, audio)
+    return listed_clips(read_table(path, audio), allow_missing, audio, negatives)
 
 # %% ../nbs/02_dataset.ipynb #31630bc2
 MINI_VERSION = 1  # Counts up when the clips change
@@ -682,4 +717,5 @@ def merge(
         raise DataError(
             f'{name}: names in several of its parts ({shorten(twice)}); rename the files'
         )
-    return Clips(table, sorted(table.label.unique()), root, name)
+    labels = sorted(table.label.unique())
+    return Clips(table, labels, root, name, negatives=find_negatives(labels))

@@ -26,7 +26,15 @@ from .dataset import Clips, DataError, listed_clips, make_folds, shorten
 from .files import file_lock, write_file, write_npy
 from .fitting import FoldTask, fit_fold, predict_clips
 from .layouts import read_folders, read_table
-from .linear import fit_classifier, fit_history, label_names, predict_embeddings
+from soundtag.linear import (
+    chunks,
+    fit_classifier,
+    fit_history,
+    label_names,
+    predict_embeddings,
+    project_sounds,
+    TrainingSounds,
+)
 from .metrics import geometric_mean
 from soundtag.recipe import (
     RECIPES,
@@ -36,6 +44,7 @@ from soundtag.recipe import (
     current_record,
     get_recipe,
 )
+from .rejection import familiarity_table, fit_rejector
 from .store import FeatureStore, prepare_data
 
 # isort: split
@@ -121,6 +130,7 @@ def run_config(
         'selection': SELECTION['inside' if linear else recipe.epoch_from],
         'data': clips.summary | clips.places,
         'folds': {'number': int(folds), 'kind': kind},
+        **({'negatives': list(clips.negatives)} if clips.negatives else {}),
         'seed': int(seed),
         'versions': versions()
         | ({'onnxruntime': version('onnxruntime')} if linear else {}),
@@ -274,6 +284,11 @@ class RunData:
     targets: np.ndarray  # One-hot labels, shape (clips, labels)
     train: np.ndarray  # Rows of the training clips
     test: np.ndarray  # Rows of the test clips
+
+    @property
+    def negative(self) -> np.ndarray:
+        "Whether each label stands for what is none of the others, bool, shape (labels,)."
+        return np.isin(self.clips.labels, self.clips.negatives)
 
     @property
     def unverified(self) -> np.ndarray:
@@ -506,6 +521,32 @@ def write_predictions(
     csv = top3_csv(clips.test.table.index, p_test, clips.labels)
     write_file(predictions / f'predictions_{k}.csv', csv)
 
+def project_training(
+    data: RunData,  # Embeddings and targets
+    rows: np.ndarray,  # Those to learn from
+    recipe: LinearRecipe,  # How it learns
+    seed: int,  # Of the choice among very many
+) -> TrainingSounds:
+    "Sounds of a run, ready to be learned from."
+    y = data.targets.argmax(1)
+    return project_sounds(data.X, rows, y, data.clips.labels, recipe=recipe, seed=seed)
+
+def write_rejector(
+    data: RunData,  # Embeddings and targets
+    recipe: LinearRecipe,  # How it learns
+    seed: int,  # The run's
+    out: Path,  # Folder of a run whose folds are all done
+) -> None:
+    "Learn from all training clips what is familiar, and from the folds how unfamiliar is unknown."
+    path = out / 'unknown.npz'
+    tables = [np.load(p) for p in sorted((out / 'predictions').glob('familiarity_*.npy'))]
+    if path.exists() or not tables:
+        return
+    sounds = project_training(data, data.train, recipe, seed)
+    table = np.where(np.isnan(tables), 0, tables).sum(0)
+    table[np.isnan(tables).all(0)] = np.nan
+    write_file(path, fit_rejector(sounds, table, data.negative).save)
+
 def run_linear_fold(
     k: int,  # Number of the fold
     task: FoldTask,  # Its training, by a `LinearRecipe`
@@ -515,20 +556,21 @@ def run_linear_fold(
     start = time.perf_counter()
     data = task.data
     y = data.targets.argmax(1)
+    sounds = project_training(data, task.train, task.recipe, task.seed)
+    groups = data.clips.table.group.to_numpy()[task.train]
     model, choices = fit_classifier(
-        data.X,
-        task.train,
-        y,
-        data.clips.labels,
-        recipe=task.recipe,
-        groups=data.clips.table.group.to_numpy(),
-        seed=task.seed,
+        sounds, recipe=task.recipe, groups=groups, seed=task.seed
     )
     write_seconds(out / f'seconds_{k}.json', time.perf_counter() - start)
     p_train = predict_embeddings(model, data.X, data.train)
     p_test = predict_embeddings(model, data.X, data.test)
     held_out = ~np.isin(data.train, task.train)
     write_file(out / f'best_{k}.npz', model.save)
+    rows = data.train[held_out]
+    table = np.full((len(data.train), 2), np.nan, 'float32')
+    E = np.concatenate([part[:, 0] for part in chunks(data.X, rows)])
+    table[held_out] = familiarity_table(sounds, E, y[rows], data.negative)
+    write_npy(out / f'predictions/familiarity_{k}.npy', table)
     history = fit_history(p_train, y[data.train], held_out, choices)
     write_file(out / f'history_{k}.csv', history)
     write_predictions(k, data.clips, p_train, p_test, out)
@@ -636,4 +678,6 @@ def train_folds(
         }
         run_folds(tasks, fold, out, progress)
         combine_folds(out, fold, data.clips)
+        if isinstance(recipe, LinearRecipe):
+            write_rejector(data, recipe, seed, out)
     return out

@@ -243,6 +243,11 @@ STUDIES = {
     'pretrained': Entry(
         'pretrained.benchmark_pretrained', 'what each layer of YAMNet knows', 'all'
     ),
+    'channels': Entry(
+        'channels.benchmark_channels',
+        'the recipe pretrained through other channels, on other kinds, from few clips',
+        'all',
+    ),
     'timeline': Entry(
         'scenes.benchmark_run', 'events found in scenes mixed from clips', 'merged'
     ),
