@@ -17,6 +17,7 @@ import shutil
 import struct
 import tarfile
 import urllib.request
+from pathlib import Path
 
 import listening
 import nbformat
@@ -249,8 +250,8 @@ LISTING = {'title': 'Posts', 'description': 'What has been written about soundta
                        'fields': ['image', 'date', 'title', 'categories', 'author', 'description']}}
 
 
-def build():
-    "The whole site, from the notebooks to _docs."
+def build(data=None):
+    "The whole site, from the notebooks to _docs; the page that listens takes its examples from the recordings in `data`."
     shutil.rmtree(PROC, ignore_errors=True)
     shutil.copytree(ROOT / 'images', PROC / 'images')
     for name in ('style.css', 'enlarge.js'):
@@ -260,7 +261,7 @@ def build():
     facts = yaml.safe_load(nbformat.read(POST, as_version=4).cells[0].source.strip('-\n'))
     stage(POST, 'predicting-from-sound', {'date': str(facts['date']), 'author': facts['author'], 'categories': facts['categories'], 'image': facts['image'], 'image-alt': 'Learning curves: on the clips learned from they rise to the top, on the others they stay far below'})
     stage(ROOT / 'nbs/index.ipynb', 'index', {'comments': False, 'page-navigation': False})
-    listening.stage(PROC, archive('onnxruntime-web'), ARCHIVES['onnxruntime-web'][0])
+    listening.stage(PROC, archive('onnxruntime-web'), ARCHIVES['onnxruntime-web'][0], data and Path(data))
     (PROC / 'posts.qmd').write_text(f'---\n{yaml.safe_dump(LISTING, sort_keys=False)}---\n', 'utf-8')
     (PROC / '_quarto.yml').write_text(yaml.safe_dump(configuration(titles), sort_keys=False, allow_unicode=True), 'utf-8')
     site = render(PROC, quiet=True)
