@@ -10,11 +10,16 @@ import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import expit
 
 from soundtag.linear import Discriminant, TrainingSounds, name_columns, name_scores
+
+if TYPE_CHECKING:
+    from soundtag.recipe import LinearRecipe
+from soundtag.linear import chunks, fit_classifier, project_sounds
 
 # %% ../nbs/06f_rejection.ipynb #98c74c9c
 DIRECTIONS = 192  # Of most variance, that distances are measured in
@@ -259,6 +264,33 @@ def check_arrays(
     ):
         raise ValueError(f'{path}: its labels fit nothing; train the run again')
 
+def rejection_scores(
+    table: np.ndarray,  # Of all training sounds, what `familiarity_table` gave in their folds
+    share: float,  # Of the known sounds that may be called unknown
+) -> dict[str, float] | None:  # None without known or without unknown sounds
+    "How well a run tells sounds that it has not learned."
+    from sklearn.metrics import roc_auc_score
+
+    known, unknown = (column[~np.isnan(column)] for column in table.T)
+    if not len(known) or not len(unknown):
+        return None
+    is_known = np.repeat([1, 0], [len(known), len(unknown)])
+    threshold = np.quantile(known, share) if share else -np.inf
+    return {
+        'auroc': float(roc_auc_score(is_known, np.concatenate([known, unknown]))),
+        'known_called_unknown': share,
+        'unknown_called_unknown': float((unknown <= threshold).mean()),
+    }
+
+def join_tables(
+    tables: Sequence[np.ndarray],  # Of each fold, NaN for sounds that it has not held out
+) -> np.ndarray:  # Shape (sounds, 2)
+    "One table of all sounds, each as its own fold says."
+    tables = np.stack(tables)
+    table = np.where(np.isnan(tables), 0, tables).sum(0)
+    table[np.isnan(tables).all(0)] = np.nan
+    return table
+
 def fit_rejector(
     sounds: TrainingSounds,  # All that a run learns from
     table: np.ndarray,  # Of the same sounds, what `familiarity_table` gave in the folds
@@ -275,3 +307,41 @@ def fit_rejector(
         model = LogisticRegression(C=100, class_weight='balanced').fit(values, is_unknown)
         slope = max(0.0, -float(model.coef_[0, 0]))
     return Rejector(fit_familiarity(sounds, negative), np.sort(known), slope)
+
+# %% ../nbs/06f_rejection.ipynb #4a294623
+def project_training(
+    data: object,  # `RunData` of chapter 07: embeddings and targets
+    rows: np.ndarray,  # Those to learn from
+    recipe: 'LinearRecipe',  # How it learns
+    seed: int,  # Of the choice among very many
+) -> TrainingSounds:
+    "Sounds of a run, ready to be learned from."
+    y = data.targets.argmax(1)
+    return project_sounds(data.X, rows, y, data.clips.labels, recipe=recipe, seed=seed)
+
+def learn_fold(
+    data: object,  # `RunData` of chapter 07: embeddings and targets
+    train: np.ndarray,  # Rows to learn from
+    held_out: np.ndarray,  # The other rows of the training clips
+    recipe: 'LinearRecipe',  # How it learns
+    seed: int,  # Of all that is drawn
+) -> (
+    tuple
+):  # `LinearClassifier`; `Choices`; how familiar the held-out clips are, (clips, 2)
+    "All that a fold of a run has to learn."
+    sounds = project_training(data, train, recipe, seed)
+    groups = data.clips.table.group.to_numpy()[train]
+    model, choices = fit_classifier(sounds, recipe=recipe, groups=groups, seed=seed)
+    y = data.targets.argmax(1)[held_out]
+    E = np.concatenate([part[:, 0] for part in chunks(data.X, held_out)])
+    return model, choices, familiarity_table(sounds, E, y, data.negative)
+
+def learn_rejection(
+    data: object,  # `RunData` of chapter 07: embeddings and targets
+    tables: Sequence[np.ndarray],  # How familiar the training clips are, of each fold
+    recipe: 'LinearRecipe',  # How it learns
+    seed: int,  # Of the choice among very many
+) -> Rejector:
+    "From all training clips what is familiar, and from the folds how unfamiliar is unknown."
+    sounds = project_training(data, data.train, recipe, seed)
+    return fit_rejector(sounds, join_tables(tables), data.negative)

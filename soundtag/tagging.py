@@ -128,7 +128,7 @@ class Tagger:
 
     @staticmethod
     def load(
-        model: PathName | None = None,  # A run, a file, or 'yamnet'; None: the bundled model
+        model: PathName | None = None,  # A run, a file, 'yamnet', or 'bundled', as is None
     ) -> 'Tagger':  # The same as from `load_tagger`
         "A tagger from wherever it is."
         return load_tagger(model)
@@ -610,7 +610,7 @@ def yamnet_tagger(
 
 # %% ../nbs/09_tagging.ipynb #4ad83e45
 def load_tagger(
-    model: PathName | None = None,  # A run, a file, or 'yamnet'; None: the bundled model
+    model: PathName | None = None,  # A run, a file, 'yamnet', or 'bundled', as is None
 ) -> Tagger:  # Ready to be asked
     """A tagger from wherever it is.
 
@@ -621,6 +621,8 @@ def load_tagger(
     >>> len(tagger.labels), tagger.sr, tagger.seconds
     (20, 44100, 4.0)
     """
+    if model == 'bundled':
+        model = None
     if model == 'yamnet':
         return yamnet_tagger()
     path = Path(TAGGING_MODEL if model is None else model)

@@ -26,16 +26,8 @@ from .dataset import Clips, DataError, listed_clips, make_folds, shorten
 from .files import file_lock, write_file, write_npy
 from .fitting import FoldTask, fit_fold, predict_clips
 from .layouts import read_folders, read_table
-from soundtag.linear import (
-    chunks,
-    fit_classifier,
-    fit_history,
-    label_names,
-    predict_embeddings,
-    project_sounds,
-    TrainingSounds,
-)
-from .metrics import geometric_mean
+from .linear import fit_history, label_names, predict_embeddings
+from .metrics import geometric_mean, top3_csv
 from soundtag.recipe import (
     RECIPES,
     LinearRecipe,
@@ -44,7 +36,7 @@ from soundtag.recipe import (
     current_record,
     get_recipe,
 )
-from .rejection import familiarity_table, fit_rejector
+from .rejection import learn_fold, learn_rejection
 from .store import FeatureStore, prepare_data
 
 # isort: split
@@ -384,19 +376,6 @@ def initialise_run_folder(
     write_file(out / 'skipped.csv', data.skipped.to_csv(index=False, lineterminator='\n'))
     write_file(out / 'folds.csv', table)
 
-# %% ../nbs/07_training.ipynb #64ff0e3c
-def top3_csv(
-    names: Sequence[str],  # File names, a row of `probabilities` each
-    probabilities: np.ndarray,  # Shape (clips, labels)
-    labels: Sequence[str],  # Label names, in the order of the columns
-) -> str:  # Text of a CSV: fname,label
-    "The competition's format: the three best labels of a clip, best first, separated by spaces."
-    names_with_underscores = [label.replace(' ', '_') for label in labels]
-    best = np.argsort(-probabilities, axis=1, kind='stable')[:, :3]
-    text = [' '.join(names_with_underscores[j] for j in row) for row in best]
-    table = pd.DataFrame({'fname': list(names), 'label': text})
-    return table.to_csv(index=False, lineterminator='\n')
-
 # %% ../nbs/07_training.ipynb #b75db276
 class FoldBar(keras.callbacks.Callback):
     "Moves a tqdm bar by a batch at a time, and says which epoch it is and how well it goes."
@@ -521,16 +500,6 @@ def write_predictions(
     csv = top3_csv(clips.test.table.index, p_test, clips.labels)
     write_file(predictions / f'predictions_{k}.csv', csv)
 
-def project_training(
-    data: RunData,  # Embeddings and targets
-    rows: np.ndarray,  # Those to learn from
-    recipe: LinearRecipe,  # How it learns
-    seed: int,  # Of the choice among very many
-) -> TrainingSounds:
-    "Sounds of a run, ready to be learned from."
-    y = data.targets.argmax(1)
-    return project_sounds(data.X, rows, y, data.clips.labels, recipe=recipe, seed=seed)
-
 def write_rejector(
     data: RunData,  # Embeddings and targets
     recipe: LinearRecipe,  # How it learns
@@ -542,10 +511,8 @@ def write_rejector(
     tables = [np.load(p) for p in sorted((out / 'predictions').glob('familiarity_*.npy'))]
     if path.exists() or not tables:
         return
-    sounds = project_training(data, data.train, recipe, seed)
-    table = np.where(np.isnan(tables), 0, tables).sum(0)
-    table[np.isnan(tables).all(0)] = np.nan
-    write_file(path, fit_rejector(sounds, table, data.negative).save)
+    rejector = learn_rejection(data, tables, recipe, seed)
+    write_file(path, rejector.save)
 
 def run_linear_fold(
     k: int,  # Number of the fold
@@ -556,20 +523,15 @@ def run_linear_fold(
     start = time.perf_counter()
     data = task.data
     y = data.targets.argmax(1)
-    sounds = project_training(data, task.train, task.recipe, task.seed)
-    groups = data.clips.table.group.to_numpy()[task.train]
-    model, choices = fit_classifier(
-        sounds, recipe=task.recipe, groups=groups, seed=task.seed
-    )
+    held_out = ~np.isin(data.train, task.train)
+    rows = data.train[held_out]
+    model, choices, familiarity = learn_fold(data, task.train, rows, task.recipe, task.seed)
     write_seconds(out / f'seconds_{k}.json', time.perf_counter() - start)
     p_train = predict_embeddings(model, data.X, data.train)
     p_test = predict_embeddings(model, data.X, data.test)
-    held_out = ~np.isin(data.train, task.train)
     write_file(out / f'best_{k}.npz', model.save)
-    rows = data.train[held_out]
     table = np.full((len(data.train), 2), np.nan, 'float32')
-    E = np.concatenate([part[:, 0] for part in chunks(data.X, rows)])
-    table[held_out] = familiarity_table(sounds, E, y[rows], data.negative)
+    table[held_out] = familiarity
     write_npy(out / f'predictions/familiarity_{k}.npy', table)
     history = fit_history(p_train, y[data.train], held_out, choices)
     write_file(out / f'history_{k}.csv', history)

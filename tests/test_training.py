@@ -32,11 +32,11 @@ from soundtag.fitting import (
     relabel,
     training_batches,
 )
-from soundtag.metrics import geometric_mean
+from soundtag.metrics import geometric_mean, top3_csv
 from soundtag.mfcc import LogMel, MFCC
 from soundtag.recipe import OLD_NAMES, RECIPES, Recipe, RunError, current_record
 from soundtag.tagging import Tagger
-from soundtag.training import split_rows, top3_csv, train_folds
+from soundtag.training import split_rows, train_folds
 
 SR = 8000
 TINY = replace(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cli import data_set
+from ..commands import data_set
 from ..console import silence_tensorflow
 from ..dataset import Clips, DataError, load_clips, merge, read_table
 from ..files import read_json, write_file
