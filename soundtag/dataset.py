@@ -9,7 +9,6 @@ __all__ = ['Clips', 'load_clips', 'mini', 'count_labels', 'plot_distribution', '
 import hashlib
 import json
 import os
-import re
 import shutil
 import textwrap
 import warnings
@@ -24,15 +23,16 @@ import numpy as np
 import pandas as pd
 
 from .audio import PALETTE, AudioError, audio_seconds
-from .files import cache_dir, scratch_folder, write_file
-from .miniset import mini_plan, write_mini
-from .sections import cut_to_files, load_section
+from .files import cache_dir, scratch_folder
 from .layouts import read_table
 from .lists import Listing, unlisted
+from .miniset import mini_plan, write_mini
+from .sections import cut_to_files, load_section
 from .tables import DataError, plural, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+from .tables import find_negatives
 
 # %% ../nbs/02_dataset.ipynb #b4ca3312
 @lru_cache(maxsize=None)
@@ -347,28 +347,6 @@ def check_usable(
         'mend the files, or take the label out'
     )
 
-NEGATIVES = ('background', 'noise', 'other', 'silence', 'unknown', 'background_noise')
-
-def find_negatives(
-    labels: list[str],  # Of a data set
-    negatives: Sequence[str] | None = None,  # Those the user names; None: by what they are called
-) -> tuple[str, ...]:  # Raises DataError
-    "The labels that stand for what is none of the others."
-    if negatives is None:
-        plain = {
-            label: re.sub(r'[\W_]+', '_', label.lower()).strip('_') for label in labels
-        }
-        found = tuple(label for label in labels if plain[label] in NEGATIVES)
-        return found if len(found) < len(labels) else ()
-    strange = [label for label in negatives if label not in labels]
-    if strange:
-        raise DataError(
-            f'negatives={strange[0]}: there is no such label; choose among {shorten(labels)}'
-        )
-    if set(negatives) == set(labels):
-        raise DataError('negatives: no label is left to tell; leave one out')
-    return tuple(label for label in labels if label in negatives)
-
 def listed_clips(
     listing: Listing,  # What a data set lists
     allow_missing: bool = False,  # Go on with the clips that are there
@@ -537,34 +515,6 @@ def plot_distribution(
     ax.set(xlabel='training clips', ylim=(-0.6, len(counts) - 0.4))
     ax.legend(loc='lower right', bbox_to_anchor=(1, 1), ncols=2)
     return ax
-
-# %% ../nbs/02_dataset.ipynb #50817a26
-def record_counts(
-    path: str | os.PathLike,  # A data set's folder; files may be missing
-    out: str | os.PathLike,  # JSON file to write
-) -> dict:  # What was written
-    "What a data set holds: its tables say how many clips, the files that are there how long."
-    listing = read_table(path)
-    table = listing.table
-    name = listing.name
-    clips = load_clips(path, allow_missing=True)
-    lengths = clips.table.groupby('label').seconds.quantile([0, 0.1, 0.5, 0.9, 1])
-    lengths = lengths.unstack().round(3)
-    licenses = {
-        split: part.license.value_counts().to_dict()
-        for split, part in table.groupby('split')
-    }
-    result = {
-        'what': f'what {name} holds; lengths in seconds (least, 10 %, median, 90 %, greatest) '
-        f'of the {len(clips)} clips whose files were there',
-        'data': clips.summary,
-        'versions': {'numpy': np.__version__, 'pandas': pd.__version__},
-        'counts': count_labels(table).to_dict('index'),
-        'licenses': licenses,
-        'seconds': dict(zip(lengths.index, lengths.to_numpy().tolist())),
-    }
-    write_file(out, json.dumps(result, indent=1) + '\n')
-    return result
 
 # %% ../nbs/02_dataset.ipynb #94ccab39
 FOLD_KINDS = ('official', 'grouped', 'stratified', 'unshuffled')
