@@ -302,10 +302,12 @@ def fit_rejector(
     known, unknown = (column[~np.isnan(column)] for column in table.T)
     slope = 0.0
     if len(known) and len(unknown):
-        values = np.concatenate([known, unknown])[:, None]
+        values = np.concatenate([known, unknown])
+        spread = values.std() + 1e-9
         is_unknown = np.arange(len(values)) >= len(known)
-        model = LogisticRegression(C=100, class_weight='balanced').fit(values, is_unknown)
-        slope = max(0.0, -float(model.coef_[0, 0]))
+        model = LogisticRegression(C=100, class_weight='balanced')
+        model.fit((values[:, None] - values.mean()) / spread, is_unknown)
+        slope = max(0.0, -float(model.coef_[0, 0] / spread))
     return Rejector(fit_familiarity(sounds, negative), np.sort(known), slope)
 
 # %% ../nbs/06f_rejection.ipynb #4a294623
