@@ -11,6 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pytest
+from conftest import at_once
 
 from soundtag.audio import load_audio, wav_bytes
 from soundtag.cli import main
@@ -779,7 +780,8 @@ def command(*words):
 
 def train(data, out, *more):
     settings = '--recipe post --folds 2 --epochs 1'.split()
-    return command('train', data, *settings, '--out', out, *more)
+    with at_once():
+        return command('train', data, *settings, '--out', out, *more)
 
 
 @pytest.fixture(scope='module', autouse=True)
