@@ -582,6 +582,8 @@ def test_an_interrupt_is_one_line(sounds, tmp_path):
 
 
 def test_an_interrupt_that_a_library_turned_into_an_error_is_one(monkeypatch, capsys):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in the foreground
+
     def inside(*args, **options):
         try:
             signal.raise_signal(signal.SIGINT)
