@@ -5,10 +5,12 @@
     python _notebooks/build.py blog            the post, woven from the chapters (weave.py says how)
     python _notebooks/build.py blog --run      the same, its own cells run again
     python _notebooks/build.py site            the site in _docs (website.py says how)
+    python _notebooks/build.py site --data F   the same, with examples from the recordings in F (default: $SOUNDTAG_DATA)
 
 With --check nothing is written; the exit code says whether all is up to date.
 """
 import argparse
+import os
 import re
 import sys
 import tempfile
@@ -57,10 +59,11 @@ def main():
     p.add_argument('what', choices=['readme', 'colab', 'blog', 'site'])
     p.add_argument('--check', action='store_true', help='write nothing; exit 1 when something is stale')
     p.add_argument('--run', action='store_true', help='blog: run the cells that only the post has, and store what they print')
+    p.add_argument('--data', metavar='F', default=os.environ.get('SOUNDTAG_DATA'), help='site: folder with FSDKaggle2018 and ESC-10, whose CC0 recordings the page that listens has as examples')
     args = p.parse_args()
     if args.what == 'site':
         from website import build
-        return build()
+        return build(args.data)
     if args.what == 'colab':
         made = {path: equip(path) for path in CHAPTERS}
     else:

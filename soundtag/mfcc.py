@@ -332,6 +332,7 @@ class STFT(Frames):
     """
 
     dtype = np.dtype('complex64')
+    libraries = ('mkl-fft', 'numba', 'scipy')  # Whose versions may change the numbers
 
     @property
     def n_coef(self) -> int:

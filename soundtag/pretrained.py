@@ -639,6 +639,7 @@ class Embedding:
     sr = SR
     n_coef = 2 * (POOLED + CLASSES)
     dtype = np.dtype('float32')
+    libraries = ('onnxruntime',)  # Whose versions may change the numbers
 
     def __post_init__(self):
         if not self.hop >= 0.01:

@@ -13,21 +13,26 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from io import RawIOBase
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import soundfile as sf
 
 from .audio import fix_length, seconds_to_samples
 from .dataset import Clips, file_hash, load_section
-from .files import cache_dir, file_lock, write_file
+from .files import cache_dir, file_lock, read_json, write_file
+from .formats import warn
 from .mfcc import STFT
 from .sections import section_name
+from .tables import plural, shorten
 
 # %% ../nbs/04a_store.ipynb #c7b4a2f4
 class StoreError(OSError):
@@ -129,35 +134,113 @@ def write_all(
     while len(data):
         data = data[file.write(data) :]
 
-class StoreIndex(NamedTuple):
-    "What the index file of a store says, as far as it is whole."
+def bytes_per_row(
+    features: STFT,  # A feature object of chapter 04
+) -> int:
+    "Bytes a row of the data file."
+    return features.n_coef * features.dtype.itemsize
 
-    by_path: dict  # {path: (signature, content hash)}
-    by_content: dict  # {content hash: (first row, number of rows)}
-    rows: int  # Rows of the data file that it speaks of
-    size: int  # Bytes of the index file that are good
+class Place(NamedTuple):
+    "Where the rows of a clip are, and what they were when they were written."
+
+    start: int  # First row
+    frames: int  # Number of rows
+    check: int  # CRC-32 of their bytes
+
+def index_line(
+    name: str,  # Of the sound
+    signature: list,  # What `stat_signature` gave
+    content: str,  # Its content hash
+    place: Place,  # Where its rows are
+) -> bytes:
+    "A line of the index; its last number is the CRC-32 of all before it."
+    text = json.dumps([name, signature, content, *place])[:-1].encode()
+    return b'%s, %d]\n' % (text, zlib.crc32(text))
+
+def parse_line(
+    line: bytes,  # Of the index
+) -> (
+    tuple | None
+):  # name, signature, content hash, place; None where it is not as it was written
+    "What a line says."
+    text = line.rpartition(b', ')[0]
+    if line != b'%s, %d]\n' % (text, zlib.crc32(text)):
+        return None
+    name, signature, content, *place = json.loads(text + b']')
+    return name, signature, content, Place(*place)
+
+# %% ../nbs/04a_store.ipynb #c8981bf8
+class StoreIndex(NamedTuple):
+    "What the index file of a store says, as far as it is as it was written."
+
+    by_path: dict  # {name of the sound: (signature, content hash)}
+    by_content: dict  # {content hash: place}
+    lines: list  # Its good lines, as bytes
+    damaged: int  # Number of its lines that are whole and yet wrong
+
+    @property
+    def rows(self) -> int:
+        "Rows of the data file that it speaks of."
+        return max((p.start + p.frames for p in self.by_content.values()), default=0)
 
 def read_index(
     path: Path,  # The index file of a store
     rows: int,  # Rows that the data file holds
 ) -> StoreIndex:  # Empty where there is no such file
-    "The index as far as it is whole: a line cut off by a kill ends it."
-    by_path = {}
-    by_content = {}
-    used = 0
-    size = 0
+    "The good lines of an index; one that a kill cut off has no end, and says nothing."
+    index = StoreIndex({}, {}, [], 0)
+    damaged = 0
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
-        try:
-            name, signature, content, start, frames = json.loads(line)
-            if start + frames > rows or not line.endswith(b'\n'):
-                break
-        except (ValueError, TypeError):
-            break
-        by_path[name] = (signature, content)
-        by_content[content] = (start, frames)
-        used = max(used, start + frames)
-        size += len(line)
-    return StoreIndex(by_path, by_content, used, size)
+        entry = parse_line(line)
+        if entry is None or entry[3].start + entry[3].frames > rows:
+            damaged += line.endswith(b'\n')
+            continue
+        name, signature, content, place = entry
+        index.by_path[name] = signature, content
+        index.by_content[content] = place
+        index.lines.append(line)
+    return index._replace(damaged=damaged)
+
+# %% ../nbs/04a_store.ipynb #2f4fb2ed
+def damaged_contents(
+    data: Path,  # The data file of a store
+    row_bytes: int,  # Bytes a row
+    places: dict,  # {content hash: place}
+) -> set[str]:  # Content hashes
+    "Whose rows are not what they were when they were written."
+    if not places:
+        return set()
+    shape = data.stat().st_size // row_bytes
+    rows = np.asarray(np.memmap(data, f'V{row_bytes}', 'r', shape=shape))
+    return {
+        content
+        for content, (start, frames, check) in places.items()
+        if zlib.crc32(rows[start : start + frames]) != check
+    }
+
+def checked_index(
+    folder: Path,  # Folder of a store
+    row_bytes: int,  # Bytes a row
+    names: Iterable[str],  # Of the sounds that are asked for
+) -> tuple[StoreIndex, list[str]]:  # Without damaged clips; names of those
+    "What a store knows of some sounds, and can prove."
+    data = folder / 'features.dat'
+    rows = data.stat().st_size // row_bytes if data.exists() else 0
+    index = read_index(folder / 'index.jsonl', rows)
+    contents = {index.by_path[n][1] for n in names if n in index.by_path}
+    asked = {content: index.by_content[content] for content in contents}
+    bad = damaged_contents(data, row_bytes, asked)
+    if not bad:
+        return index, []
+    entries = [(line, *parse_line(line)) for line in index.lines]
+    good = [entry for entry in entries if entry[3] not in bad]
+    sound = StoreIndex(
+        {name: (signature, content) for _, name, signature, content, _ in good},
+        {content: place for *_, content, place in good},
+        [line for line, *_ in good],
+        index.damaged,
+    )
+    return sound, [name for name, (_, content) in index.by_path.items() if content in bad]
 
 # %% ../nbs/04a_store.ipynb #82edf6e8
 COMMIT_EVERY = 1.0  # Seconds of work that a kill may cost
@@ -169,29 +252,33 @@ class StoreWriter:
         self,
         folder: Path,  # Folder of the store
         row_bytes: int,  # Bytes a row
+        names: Iterable[str] = (),  # Of the sounds that are asked for, to be checked
     ):
         self.row_bytes = row_bytes
         self.lines = []
         self.written = time.monotonic()
-        self.data = open(folder / 'features.dat', 'ab', buffering=0)
-        self.index = open(folder / 'index.jsonl', 'ab', buffering=0)
-        known = read_index(folder / 'index.jsonl', self.data.tell() // row_bytes)
+        known, _ = checked_index(folder, row_bytes, names)
         self.by_path = known.by_path
         self.by_content = known.by_content
         self.end = known.rows
+        index = folder / 'index.jsonl'
+        good = b''.join(known.lines)
+        if index.exists() and not index.read_bytes().startswith(good):
+            write_file(index, good)  # less the lines that count no more
+        self.data = open(folder / 'features.dat', 'ab', buffering=0)
+        self.index = open(index, 'ab', buffering=0)
         self.data.truncate(self.end * row_bytes)
-        self.index.truncate(known.size)
+        self.index.truncate(len(good))
 
     def add(self, name: str, signature: list, content: str, rows: np.ndarray | None):
         "A clip's rows and its line; content that is there already gets a line only."
         if content not in self.by_content:
-            write_all(self.data, np.ascontiguousarray(rows))
-            self.by_content[content] = self.end, len(rows)
-            self.end += len(rows)
+            data = np.ascontiguousarray(rows)
+            write_all(self.data, data)
+            self.by_content[content] = Place(self.end, len(data), zlib.crc32(data))
+            self.end += len(data)
         self.by_path[name] = signature, content
-        self.lines.append(
-            json.dumps([name, signature, content, *self.by_content[content]]) + '\n'
-        )
+        self.lines.append(index_line(name, signature, content, self.by_content[content]))
         if time.monotonic() - self.written > COMMIT_EVERY:
             self.commit()
 
@@ -199,7 +286,7 @@ class StoreWriter:
         "First the rows reach the disk, then the lines that point at them."
         self.data.truncate(self.end * self.row_bytes)  # less what a full disk cut off
         os.fsync(self.data.fileno())
-        write_all(self.index, ''.join(self.lines).encode())
+        write_all(self.index, b''.join(self.lines))
         self.lines = []
         self.written = time.monotonic()
 
@@ -209,25 +296,75 @@ class StoreWriter:
             self.commit()
 
 # %% ../nbs/04a_store.ipynb #7017b30b
+FEATURES_VERSION = 1  # Counts up when a sound gets other features than before from this code
+
+def made_by(
+    features: STFT,  # A feature object of chapter 04
+) -> dict:  # Name → version
+    "What makes the numbers, beside settings and sounds."
+    found = {'features': FEATURES_VERSION, 'libsndfile': sf.__libsndfile_version__}
+    for name in ('numpy', 'soxr', *features.libraries):
+        with suppress(PackageNotFoundError):
+            found[name] = '.'.join(version(name).split('.')[:2])
+    return found
+
 def store_folder(
     cache: str | os.PathLike | None,  # Folder of all stores; None: `cache_dir()`
     name: str,  # Of the data set
-    **settings,  # Everything the features depend on but the sounds
+    versions: dict,  # What `made_by` gives
+    **settings,  # Everything else the features depend on but the sounds
 ) -> Path:  # A folder that exists
-    "A folder for each data set and setting, with the settings in it to read."
-    text = json.dumps(settings | {'layout': 1}, indent=1, sort_keys=True)
+    "A folder for each data set, setting and version, with these in it to read."
+    record = settings | {'layout': 2, 'versions': versions}
+    text = json.dumps(record, indent=1, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
     plain_name = re.sub('[^A-Za-z0-9._-]', '_', name)
     folder = Path(cache or cache_dir() / 'features') / f'{plain_name}-{key}'
+    file = folder / 'settings.json'
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / 'settings.json').exists():
-            write_file(folder / 'settings.json', text)
+        if not file.exists() or file.read_bytes() != text.encode():
+            say_superseded(folder, plain_name, json.loads(text))
+            write_file(file, text)
     except OSError as e:
         raise StoreError(
             f'{folder}: cannot be written ({e.strerror}); name another place by SOUNDTAG_CACHE'
         ) from e
     return folder
+
+def say_superseded(
+    folder: Path,  # Of a store that is begun
+    plain_name: str,  # What the folders of its data set begin with
+    record: dict,  # Its settings, layout and versions
+) -> None:
+    "Warn of stores with the same settings, by other versions."
+    for other in sorted(folder.parent.glob(f'{plain_name}-*')):
+        try:
+            old = read_json(other / 'settings.json')
+        except (OSError, ValueError, RecursionError):
+            continue
+        there = {'layout': 1, 'versions': {}} | old if isinstance(old, dict) else {}
+        differences = [key for key in record | there if record.get(key) != there.get(key)]
+        if other == folder or not set(differences) <= {'layout', 'versions'}:
+            continue
+        reason = 'was made without checksums'
+        if there['layout'] == record['layout']:
+            reason = f'was made with other versions ({version_changes(there, record)})'
+        warn(f'{other}: {reason}; its features are computed anew, and it may be removed')
+
+def version_changes(
+    there: dict,  # Settings of a store
+    here: dict,  # Of another
+) -> str:  # 'soxr 0.5 there, 1.0 here'
+    "Which versions differ."
+    old = there['versions']
+    new = here['versions']
+    changes = [
+        f'{name} {old.get(name)} there, {new.get(name)} here'
+        for name in old | new
+        if old.get(name) != new.get(name)
+    ]
+    return shorten(changes)
 
 # %% ../nbs/04a_store.ipynb #65fcd443
 def stale_clips(
@@ -255,6 +392,7 @@ def _locked_writer(
     folder: Path,  # Folder of a store
     progress: bool,  # Say so when another process is at it
     row_bytes: int,  # Bytes a row
+    names: Iterable[str] = (),  # Of the sounds that are asked for
 ) -> Iterator[StoreWriter]:  # A context with the writer
     "The right to write into a store, one process at a time; trouble becomes one clear StoreError."
 
@@ -267,7 +405,7 @@ def _locked_writer(
     try:
         with (
             file_lock(folder / 'lock', on_wait=say_wait),
-            closing(StoreWriter(folder, row_bytes)) as writer,
+            closing(StoreWriter(folder, row_bytes, names)) as writer,
         ):
             yield writer
     except BrokenProcessPool:
@@ -307,11 +445,13 @@ class FeatureStore:
         self.clips = clips
         self.skipped = skipped
         self.start, self.frames = np.array(places, int).reshape(-1, 2).T
-        if len(clips):
-            data = np.memmap(folder / 'features.dat', features.dtype, 'r')
+        data = folder / 'features.dat'
+        rows = data.stat().st_size // bytes_per_row(features) if data.exists() else 0
+        shape = rows, features.n_coef
+        if rows:
+            self.rows = np.asarray(np.memmap(data, features.dtype, 'r', shape=shape))
         else:
-            data = np.empty(0, features.dtype)
-        self.rows = np.asarray(data).reshape(-1, features.n_coef)
+            self.rows = np.empty(shape, features.dtype)
 
     def __len__(self) -> int:
         "The number of clips."
@@ -355,14 +495,13 @@ def _update_store(
     **settings,  # seconds and seed, for `compute_clip`
 ) -> tuple[StoreIndex | StoreWriter, dict]:  # What knows by_path and by_content; {path: why it failed}
     "Compute what the store lacks, if anything, and leave the disk alone otherwise."
-    row_bytes = features.n_coef * features.dtype.itemsize
-    data = folder / 'features.dat'
-    rows = data.stat().st_size // row_bytes if data.exists() else 0
-    index = read_index(folder / 'index.jsonl', rows)
+    names = [section_name(*section) for section in clips.sections]
+    index, damaged = _open_index(folder, bytes_per_row(features), names)
     if not stale_clips(clips, index.by_path):
         return index, {}
+    say_damaged(folder, damaged, index.damaged)
     failed = {}
-    with _locked_writer(folder, progress, row_bytes) as writer:
+    with _locked_writer(folder, progress, bytes_per_row(features), names) as writer:
         stale = stale_clips(
             clips, writer.by_path
         )  # another process may have been here meanwhile
@@ -376,6 +515,35 @@ def _update_store(
             else:
                 writer.add(name, *result)
     return writer, failed
+
+def _open_index(
+    folder: Path,  # Folder of a store
+    row_bytes: int,  # Bytes a row
+    names: list[str],  # Of the sounds that are asked for
+) -> tuple[StoreIndex, list[str]]:  # As `checked_index`
+    "What a store knows, or one clear error."
+    try:
+        return checked_index(folder, row_bytes, names)
+    except OSError as e:
+        raise StoreError(
+            f'{folder}: cannot be read ({e.strerror}); remove it, or name another place by '
+            'SOUNDTAG_CACHE'
+        ) from e
+
+def say_damaged(
+    folder: Path,  # Folder of a store
+    names: list[str],  # Sounds whose rows are not what they were
+    lines: int,  # Lines of the index that are not what they were
+) -> None:
+    "Warn of what is computed again."
+    found = [f'the features of {plural(len(names), "clip")} ({shorten(names)})'] * bool(
+        names
+    )
+    found += [f'{plural(lines, "line")} of its index'] * bool(lines)
+    if found:
+        warn(
+            f'{folder}: is damaged ({", ".join(found)}); what is missing is computed again'
+        )
 
 # %% ../nbs/04a_store.ipynb #5a0e0006
 def prepare_data(
@@ -403,7 +571,9 @@ def prepare_data(
     ((3, 40, 173, 1), 0)
     """
     settings = {'seconds': seconds, 'seed': seed}
-    folder = store_folder(cache, clips.name, features=features.settings, **settings)
+    folder = store_folder(
+        cache, clips.name, made_by(features), features=features.settings, **settings
+    )
     known, failed = _update_store(
         clips, features, folder, n_jobs=n_jobs, progress=progress, **settings
     )
@@ -417,5 +587,5 @@ def prepare_data(
         }
     )
     readable = clips.subset(~bad) if bad.any() else clips
-    places = [known.by_content[known.by_path[name][1]] for name in sounds[~bad]]
+    places = [known.by_content[known.by_path[name][1]][:2] for name in sounds[~bad]]
     return FeatureStore(folder, features, readable, skipped, places)

@@ -165,7 +165,7 @@ def docs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(website, 'PROC', folder / '_proc')
         patch.setattr(website, 'DOCS', folder / '_docs')
-        assert website.build() == 0, 'smalldocs warned of something; see above'
+        assert website.build(os.environ.get('SOUNDTAG_DATA')) == 0, 'smalldocs warned of something; see above'
     return folder / '_docs'
 
 

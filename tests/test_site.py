@@ -1,14 +1,19 @@
 "The site as its readers meet it: built once, served on localhost, opened in headless Chromium."
 
+import io
 import re
 import sys
 import xml.etree.ElementTree as ET
 from functools import cache
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
+import nbformat
+import numpy as np
 import pytest
+from matplotlib import image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / '_notebooks'))
@@ -16,7 +21,7 @@ weave = pytest.importorskip('weave')
 website = pytest.importorskip('website')
 
 CHAPTERS = [p.stem for p in weave.CHAPTERS]
-PAGES = ['index', 'predicting-from-sound', 'posts', 'listen', *CHAPTERS]
+PAGES = ['404', 'index', 'predicting-from-sound', 'posts', 'listen', *CHAPTERS]
 MAIN = ['index', 'predicting-from-sound', '04_mfcc']
 
 
@@ -141,6 +146,66 @@ def test_previous_and_next_chapter(docs):
         )
 
 
+def test_the_side_bar_has_numbers_and_groups(docs):
+    text = (docs / 'index.html').read_text('utf-8').split('id="quarto-sidebar"')[1].split('<main')[0]
+    names = re.findall(r'"menu-text">([^<]*)<', text)
+    for path in weave.CHAPTERS:
+        title = re.match('# (.+)', nbformat.read(path, 4).cells[0].source)[1]
+        assert f'{weave.number_of(path)} {title}' in unescape('|'.join(names))
+    begins = [names.index(group) for group in website.GROUPS]
+    assert begins == sorted(begins) and all(b - a > 1 for a, b in zip(begins, begins[1:]))
+    assert text.count('sidebar-section depth1') == len(website.GROUPS)
+    assert text.count('depth1 show') == 0, 'all are folded but the one a reader is in'
+    assert (docs / '04_mfcc.html').read_text('utf-8').count('depth1 show') == 1
+
+
+@pytest.mark.parametrize(
+    'text, wanted',
+    [
+        ('see chapter 08b.', 'see [chapter 08b]({08b_models}).'),
+        ('Chapters 04, 05a and 06 to 07', '[Chapters 04]({04_mfcc}), [05a]({05a_channel}) and [06]({06_model}) to [07]({07_training})'),
+        ('(chapter 99), `chapter 04`', '(chapter 99), `chapter 04`'),
+        ('[as chapter 04 says](x.html)', '[as chapter 04 says](x.html)'),
+        ('# On chapter 04\n\nchapter 03, 20 times', '# On chapter 04\n\nchapter 03, 20 times'),
+    ],
+)
+def test_a_chapter_that_is_named_is_a_link(text, wanted):
+    wanted = re.sub(r'\{(\w+)\}', rf'{weave.SITE}/\1.html', wanted)
+    assert weave.with_links(text, here='03_normalization') == wanted
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_no_chapter_is_named_without_a_link(docs, page):
+    main = (docs / f'{page}.html').read_text('utf-8').split('<main', 1)[1].split('</main>')[0]
+    prose = re.sub(r'<(a|code|h\d|figcaption)\b.*?</\1>', '', main, flags=re.S)
+    mine = page.split('_')[0]
+    found = re.findall(r'[Cc]hapters? (\d\d[a-z]?)\b', re.sub('<[^>]*>', '', prose))
+    assert not [number for number in found if number != mine]
+
+
+def test_the_feed_is_announced(docs):
+    for page in PAGES:
+        head = (docs / f'{page}.html').read_text('utf-8').split('</head>')[0]
+        assert re.search('<link rel="alternate" type="application/rss.xml" [^>]*href="posts.xml"', head)
+
+
+def test_cells_that_only_check_are_folded():
+    def cell(source):
+        return nbformat.v4.new_code_cell(source)
+
+    check = 'y = f(2)\nassert y == 4'
+    cells = [cell('def f(x):\n    return x * x'), cell(check), cell('print(f(3))')]
+    later = website.used_later(cells)
+    assert later[0] >= {'f'} and 'y' not in later[1]
+    assert [bool(website.folded(c, l)) for c, l in zip(cells, later)] == [False, True, False]
+    cells[2].source += '\nprint(y)'  # so y is no mere means to a check
+    assert not website.folded(cells[1], website.used_later(cells)[1])
+    cells[2].source = 'y = 3\nprint(y)'
+    assert website.folded(cells[1], website.used_later(cells)[1])
+    cells[1].outputs = [nbformat.v4.new_output('stream', text='4')]
+    assert not website.folded(cells[1], website.used_later(cells)[1]), 'it shows something'
+
+
 def test_the_package_reference_stands_in_the_chapters(docs):
     import soundtag.normalization as module
 
@@ -251,6 +316,44 @@ def test_table_of_contents_follows_the_scroll(visit, page):
             arg=anchor,
             timeout=3000,
         )
+
+
+def test_a_phone_has_the_contents_at_the_top(visit):
+    tab = visit('04_mfcc')
+    entries = tab.locator('#TOC a').all_inner_texts()
+    assert not tab.locator('.contents-here').is_visible()
+    tab.set_viewport_size({'width': 390, 'height': 844})
+    assert not tab.locator('#TOC').is_visible()
+    tab.locator('.contents-here summary').click()
+    assert tab.locator('.contents-here a').all_inner_texts() == entries
+    tab.locator('.contents-here a').nth(3).click()
+    tab.wait_for_function('scrollY > 500')
+    assert not tab.wrong
+
+
+def test_a_page_that_is_lost_leads_back(browser, docs, server):
+    context = browser.new_context()
+    tab, text = context.new_page(), (docs / '404.html').read_text('utf-8')
+    lost = f'{server}/some/where/else.html'
+    context.route(lost, lambda route: route.fulfill(status=404, body=text, content_type='text/html'))
+    tab.goto(lost)
+    assert 'no such page' in tab.title()
+    assert tab.evaluate('document.querySelector("main a").href') == f'{server}/index.html'
+    styles = '[...document.styleSheets].map(s => [s.href, s.cssRules.length])'
+    assert len(tab.evaluate(styles)) >= 3
+    assert all(href.startswith(f'{server}/s') and n for href, n in tab.evaluate(styles))
+    context.close()
+    assert weave.SETTINGS['doc_baseurl'] in text, 'at its own address all begins there'
+
+
+@pytest.mark.parametrize('page, width', [('listen', 1280), ('04_mfcc', 1800)])
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_no_white_strip_beside_the_side_bar(visit, page, width, scheme):
+    tab = visit(page, width=width, scheme=scheme)
+    shot = image.imread(io.BytesIO(tab.screenshot()))[..., :3]
+    bar = tab.evaluate('document.querySelector("#quarto-sidebar").getBoundingClientRect().right')
+    np.testing.assert_array_equal(shot[750, 1], shot[750, round(bar) - 10])
+    assert not (shot[750, 1] == shot[750, round(bar) + 15]).all(), 'it ends where the text begins'
 
 
 def test_a_figure_opens_large_by_keyboard(visit):

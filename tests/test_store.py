@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from joblib import parallel_config
 from warm import context
 
 import soundtag.store
-from soundtag.audio import load_audio, wav_bytes
+from soundtag.audio import load_audio, resample, wav_bytes
 from soundtag.dataset import Clips
 from soundtag.mfcc import MFCC, LogMel
+from soundtag.pretrained import embed, open_network, prepare_sound, random_weights
 from soundtag.store import StoreError, prepare_data, stat_signature
 
 SR = 8000
@@ -326,3 +328,173 @@ def test_signature_tells_one_state_of_a_file(tmp_path):
     time.sleep(0.02)
     path.write_text('two')
     assert stat_signature(path) != first
+
+
+def recomputed(clips, cache, monkeypatch):
+    "A store opened again: what it holds, which clips were computed, and what was said."
+    with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        computed = count_computed(patch)
+        store = prepare(clips, cache, n_jobs=1)
+    return [np.array(store.get(i)) for i in range(len(store))], computed, [
+        str(w.message) for w in caught
+    ]
+
+
+def test_a_thousand_flipped_bits_are_all_noticed(tmp_path, clips):
+    folder = prepare(clips, tmp_path / 'store').folder
+    names = [s[0] for s in clips.sections]
+    size = soundtag.store.bytes_per_row(FEATURES)
+    files = {p: p.read_bytes() for p in (folder / 'features.dat', folder / 'index.jsonl')}
+    rng = random.Random(0)
+    noticed = 0
+    for _ in range(1000):
+        path = rng.choice(list(files))
+        spoilt = bytearray(files[path])
+        spoilt[rng.randrange(len(spoilt))] ^= 1 << rng.randrange(8)
+        path.write_bytes(spoilt)
+        index, damaged = soundtag.store.checked_index(folder, size, names)
+        assert len(index.by_path) < len(clips)
+        noticed += len(damaged) + index.damaged > 0
+        path.write_bytes(files[path])
+    index, damaged = soundtag.store.checked_index(folder, size, names)
+    assert not damaged and not index.damaged and len(index.by_path) == len(clips)
+    assert noticed > 990  # a line without its end looks like a killed writer's, and counts no more
+
+
+def flip(path, where):
+    spoilt = bytearray(path.read_bytes())
+    spoilt[where] ^= 16
+    path.write_bytes(spoilt)
+
+
+def swap_clips(path):
+    rows = bytearray(path.read_bytes())
+    rows[:320], rows[640:960] = rows[640:960], rows[:320]
+    path.write_bytes(rows)
+
+
+def swap_places(path):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[0][3:5], lines[1][3:5] = lines[1][3:5], lines[0][3:5]
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+
+
+DAMAGE = {
+    'a bit of one clip': ('features.dat', lambda p: flip(p, 100)),
+    'zeros': ('features.dat', lambda p: p.write_bytes(bytes(p.stat().st_size))),
+    'ones': ('features.dat', lambda p: p.write_bytes(b'\xff' * p.stat().st_size)),
+    'two clips in each other\'s place': ('features.dat', swap_clips),
+    'half of it': ('features.dat', lambda p: os.truncate(p, p.stat().st_size // 2)),
+    'none of it': ('features.dat', lambda p: os.truncate(p, 0)),
+    'no file': ('features.dat', Path.unlink),
+    'places of two clips': ('index.jsonl', swap_places),
+    'a bit of a line': ('index.jsonl', lambda p: flip(p, 100)),
+    'zeros for lines': ('index.jsonl', lambda p: p.write_bytes(bytes(99) + b'\n')),
+    'too deep': ('index.jsonl', lambda p: p.write_bytes(b'[' * 100_000 + b'\n')),
+}
+
+
+@pytest.mark.parametrize('what', DAMAGE)
+def test_what_is_damaged_is_computed_again_with_a_line(tmp_path, clips, monkeypatch, what):
+    file, spoil = DAMAGE[what]
+    folder = prepare(clips, tmp_path / 'store').folder
+    right, computed, said = recomputed(clips, tmp_path / 'store', monkeypatch)
+    assert not computed and not said
+    spoil(folder / file)
+    rows, computed, said = recomputed(clips, tmp_path / 'store', monkeypatch)
+    assert computed
+    for a, b in zip(rows, right, strict=True):
+        np.testing.assert_array_equal(a, b)
+    if what not in ('no file', 'none of it'):
+        assert len(said) == 1 and str(folder) in said[0] and 'computed again' in said[0]
+    if what.startswith('a bit'):
+        assert len(computed) == 1  # the others were sound
+    rows, computed, said = recomputed(clips, tmp_path / 'store', monkeypatch)
+    assert not computed and not said  # it is mended, and nothing is said twice
+    for a, b in zip(rows, right, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_damage_of_a_clip_whose_file_was_touched(tmp_path, clips, monkeypatch):
+    folder = prepare(clips, tmp_path / 'store').folder
+    right, _, _ = recomputed(clips, tmp_path / 'store', monkeypatch)
+    flip(folder / 'features.dat', 8)
+    os.utime(clips.paths[0])  # it is read again, and known
+    rows, computed, _ = recomputed(clips, tmp_path / 'store', monkeypatch)
+    assert computed == ['0000.wav']
+    np.testing.assert_array_equal(rows[0], right[0])
+
+
+def test_half_a_row_that_a_kill_left_behind(tmp_path, clips, monkeypatch):
+    folder = prepare(clips, tmp_path / 'store').folder
+    right, _, _ = recomputed(clips, tmp_path / 'store', monkeypatch)
+    with open(folder / 'features.dat', 'ab') as file:
+        file.write(b'odd')
+    rows, computed, said = recomputed(clips, tmp_path / 'store', monkeypatch)
+    assert not computed and not said
+    for a, b in zip(rows, right, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_settings_that_were_spoilt_are_written_again(tmp_path, clips):
+    folder = prepare(clips, tmp_path / 'store').folder
+    right = (folder / 'settings.json').read_text()
+    (folder / 'settings.json').write_text('{"layout": 0}')
+    prepare(clips, tmp_path / 'store')
+    assert (folder / 'settings.json').read_text() == right
+
+
+def test_another_version_is_another_store_and_says_so_once(tmp_path, clips, monkeypatch):
+    first = prepare(clips, tmp_path / 'store').folder
+    monkeypatch.setattr(soundtag.store, 'FEATURES_VERSION', 99)
+    _, computed, said = recomputed(clips, tmp_path / 'store', monkeypatch)
+    assert len(computed) == 12
+    assert len(said) == 1 and str(first) in said[0] and 'features 1 there, 99 here' in said[0]
+    _, computed, said = recomputed(clips, tmp_path / 'store', monkeypatch)
+    assert not computed and not said
+    real = soundtag.store.version
+    newer = {'soxr': '77.1.2', 'numpy': real('numpy') + '.post1'}
+    monkeypatch.setattr(soundtag.store, 'version', lambda name: newer.get(name) or real(name))
+    _, computed, said = recomputed(clips, tmp_path / 'store', monkeypatch)
+    assert len(computed) == 12 and 'soxr' in said[0] and 'numpy' not in said[0]
+    newer['soxr'] = '77.1.3'  # a repair
+    _, computed, said = recomputed(clips, tmp_path / 'store', monkeypatch)
+    assert not computed and not said
+
+
+def test_a_store_from_before_checksums_is_computed_anew(tmp_path, clips, monkeypatch):
+    old = tmp_path / 'store/few-0123456789ab'
+    old.mkdir(parents=True)
+    settings = {'features': FEATURES.settings, 'layout': 1, 'seconds': None, 'seed': 0}
+    (old / 'settings.json').write_text(json.dumps(settings))
+    other = tmp_path / 'store/few-ba9876543210'
+    other.mkdir()
+    (other / 'settings.json').write_text(json.dumps(settings | {'seed': 1}))
+    _, computed, said = recomputed(clips, tmp_path / 'store', monkeypatch)
+    assert len(computed) == 12
+    assert len(said) == 1 and str(old) in said[0] and 'without checksums' in said[0]
+
+
+ON_PAPER = {
+    'MFCC': [-9.5996, 43.5672, 3.6936, -4.7436],
+    'LogMel': [-10.7039, 9.0036, -4.5214, -10.4783],
+    'Embedding': [0.5262, 0.8116, 0.1829, -0.8892],
+}  # Mean, standard deviation, and two of the numbers
+
+
+def test_features_of_one_sound_on_paper():
+    "Where these move, count soundtag.store.FEATURES_VERSION up, and write the new ones here."
+    assert soundtag.store.FEATURES_VERSION == 1
+    y = np.random.default_rng(0).normal(0, 0.1, 44100) * np.linspace(0, 1, 44100)
+    y = resample(y.astype('float32'), orig_sr=22050, target_sr=16000)
+    network = open_network(random_weights(0), threads=1)
+    found = {
+        'MFCC': MFCC(sr=16000, n_mfcc=13)(y),
+        'LogMel': LogMel(sr=16000, n_mels=64)(y),
+        'Embedding': embed(network, prepare_sound(y), 48),
+    }
+    for name, x in found.items():
+        x = x.astype(float)
+        numbers = [x.mean(), x.std(), x.flat[100], x.flat[-30]]
+        np.testing.assert_allclose(numbers, ON_PAPER[name], rtol=1e-4, atol=1e-3, err_msg=name)

@@ -1,8 +1,9 @@
 // The page that listens: takes a sound from a file, an example or the microphone, and draws what the worker makes of it.
 import { SILENCE_DB, tag } from "./tagging.js";
+import { rateOf, resample } from "./resample.js";
 import { columns, HIGH, LOW, ROWS, SIZE } from "./spectrogram.js";
 
-const SECONDS = 1, EVERY = .25;       // of the timeline: window and hop in s
+const EVERY = .25;                    // s from one window of the timeline to the next
 const LONGEST = 600;                  // s of a file: it is decoded as a whole
 const SHOWN = 10, KEPT = 60;          // s of the microphone: on the screen, and in memory
 const RANGE = 80;                     // dB from the darkest to the brightest
@@ -12,14 +13,30 @@ const $ = (id) => document.getElementById(id);
 const view = $("listen"), files = JSON.parse(view.dataset.files);
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
 let model, task = 0, waiting, sound, microphone;
+let key = "bundled", last;            // the model that answers, and the sound that was heard last
 
 // ---- words
 
 const nice = (label) => label.replaceAll("_", " ");
 const percent = (p) => p < .005 ? "< 1 %" : `${p > .995 && p < .9995 ? (100 * p).toFixed(1) : Math.round(100 * p)} %`;
 const say = (text, fault = false) => { $("say").textContent = text; $("say").classList.toggle("fault", fault); };
-const fail = (text) => { stop(); task++; view.removeAttribute("aria-busy"); say(text, true); };
+const fail = (text) => { stop(); task++; clear(); say(text, true); };
 const put = (node, text) => { if (node.textContent !== text) node.textContent = text; };     // what is the same is not announced again
+
+/** Nothing is left of the last answer. */
+function clear() {
+  const player = $("player");
+  player.pause();
+  if (player.src.startsWith("blob:")) URL.revokeObjectURL(player.src);
+  player.removeAttribute("src");
+  player.hidden = $("now").hidden = $("save").hidden = true;
+  view.removeAttribute("aria-busy");
+  for (const id of ["heard", "moment"]) put($(id), "");
+  for (const id of ["best", "parts", "about"]) $(id).replaceChildren();
+  for (const id of ["spectrogram", "times", "timeline"]) $(id).width = 0;
+  $("timeline").setAttribute("aria-label", "Timeline: a row a label, deep where it is probable");
+  sound = undefined;
+}
 
 function showAnswer(p, loudness) {
   const best = tag(p, model, loudness);
@@ -88,7 +105,7 @@ function drawTimes() {
   ctx.fillText("s", width, height / 2);
 }
 
-const place = ({ start }) => [start / model.sr + (SECONDS - EVERY) / 2, start / model.sr + (SECONDS + EVERY) / 2];    // the middle of a window is what it speaks for
+const place = ({ start }) => [start / model.sr + (model.span - EVERY) / 2, start / model.sr + (model.span + EVERY) / 2];    // the middle of a window is what it speaks for
 
 /** Labels as rows, the strongest first; probability as depth of colour. */
 function drawTimeline() {
@@ -115,21 +132,41 @@ function drawTimeline() {
   });
 }
 
-/** The timeline in words: where one label stays likely. */
-function tellTimeline() {
+/** Where one label stays likely: [{label, from, to, p}]; its p is a mean. */
+function partsOf({ moments, seconds }) {
   const parts = [];
-  for (const m of sound.moments) {
+  for (const m of moments) {
     const i = m.p.indexOf(Math.max(...m.p)), least = Math.max(model.thresholds?.[model.labels[i]] ?? LIKELY, model.unknown);
-    const label = m.level < SILENCE_DB ? "silence" : m.p[i] >= least ? nice(model.labels[i]) : "unclear";
-    const [from, to] = place(m), last = parts.at(-1);
-    if (last?.label === label) last.to = to;
-    else parts.push({ label, from: parts.length ? from : 0, to });
+    const [label, p] = m.level < SILENCE_DB ? ["silence", 1] : m.p[i] >= least ? [model.labels[i], m.p[i]] : ["unknown", 1 - m.p[i]];
+    const [from, to] = place(m), before = parts.at(-1);
+    if (before?.label === label) { before.to = to; before.all.push(p); }
+    else parts.push({ label, from: parts.length ? from : 0, to, all: [p] });
     if (parts.length > 1 && parts.at(-1).from < parts.at(-2).to) parts.at(-2).to = parts.at(-1).from;
   }
-  parts.at(-1).to = sound.seconds;
-  $("parts").replaceChildren(...parts.map(({ label, from, to }) => Object.assign(document.createElement("li"), { textContent: `${from.toFixed(1)}–${to.toFixed(1)} s: ${label}` })));
-  const labels = [...new Set(parts.map((p) => p.label))].join(", ");
+  parts.at(-1).to = seconds;
+  return parts.map(({ all, ...part }) => ({ ...part, p: all.reduce((a, b) => a + b) / all.length }));
+}
+
+/** The timeline in words, and what can be done with it. */
+function tellTimeline() {
+  sound.parts = partsOf(sound);
+  $("parts").replaceChildren(...sound.parts.map(({ label, from, to }) => Object.assign(document.createElement("li"), { textContent: `${from.toFixed(1)}–${to.toFixed(1)} s: ${label === "unknown" ? "unclear" : nice(label)}` })));
+  const labels = [...new Set(sound.parts.map((p) => nice(p.label)))].join(", ");
   $("timeline").setAttribute("aria-label", `Timeline over ${sound.seconds.toFixed(1)} s: ${labels}. The list below has the times.`);
+  $("save").hidden = false;
+}
+
+/** The timeline as a file, in the words of `soundtag tag --timeline`. */
+const WRITERS = {
+  csv: ({ name, parts }) => ["file,onset,offset,label,probability", ...parts.map(({ from, to, label, p }) => [quoted(name), from.toFixed(3), to.toFixed(3), quoted(label), p.toFixed(6)].join(","))].join("\n") + "\n",
+  txt: ({ parts }) => parts.map(({ from, to, label }) => `${from.toFixed(6)}\t${to.toFixed(6)}\t${label.split(/\s+/).join(" ")}\n`).join("") };
+const quoted = (field) => /[",\n]/.test(field) ? `"${field.replaceAll('"', '""')}"` : field;
+
+function save(kind) {
+  const url = URL.createObjectURL(new Blob([WRITERS[kind](sound)], { type: "text/plain" }));
+  const stem = sound.name.replace(/\.\w+$/, "").replace(/\W+/g, "_");
+  Object.assign(document.createElement("a"), { href: url, download: `${stem}.${kind}` }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
 function draw() {
@@ -157,10 +194,11 @@ function follow() {
 /** Anything the browser can decode, as samples at the model's rate, mixed to one channel. */
 async function decoded(bytes, name) {
   if (!bytes.byteLength) throw new Error(`${name} is empty, 0 bytes; record it again.`);
+  const rate = rateOf(new DataView(bytes)) ?? 44100;    // its own, so that the browser doesn't change it
   let buffer;
-  try { buffer = await new OfflineAudioContext(1, 1, model.sr).decodeAudioData(bytes); }
+  try { buffer = await new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes); }
   catch { throw new Error(`${name} is not sound in a format this browser knows, or is damaged; export it as wav, flac, ogg or mp3.`); }
-  return checked(mixed(buffer), name);
+  return resample(checked(mixed(buffer), name), rate, model.sr);
 }
 
 function mixed(buffer) {
@@ -181,7 +219,7 @@ const secondsOf = (url) => new Promise((done) => {
 });
 
 /** Show a sound, and let the worker hear it. */
-function take(y, name, url) {
+function take(y, name, url, about) {
   const seconds = y.length / model.sr, hop = Math.max(256, Math.ceil(y.length / 1200));
   sound = { name, seconds, from: 0, to: seconds, first: 0, moments: [], hop };
   const player = $("player");
@@ -189,34 +227,81 @@ function take(y, name, url) {
   player.src = url;
   player.hidden = false;
   $("parts").replaceChildren();
-  $("now").hidden = true;
+  $("now").hidden = $("save").hidden = true;
   put($("moment"), "");
   say(`Listening to ${name}, ${seconds.toFixed(1)} s …`);
+  tellAbout(about);
   view.setAttribute("aria-busy", "true");
-  worker.postMessage({ task: ++task, y, hop, seconds: SECONDS, every: EVERY });
+  worker.postMessage({ task: ++task, y, hop, every: EVERY });
+}
+
+/** What is known of an example: whose it is, and what a network said that had not heard it. */
+function tellAbout(about) {
+  $("about").replaceChildren();
+  if (!about?.url) return;
+  const link = Object.assign(document.createElement("a"), { href: about.url, textContent: about.credit });
+  const heldOut = about.right ? `named it rightly, with ${percent(about.p)}` : `took it for something else, with ${percent(about.p)}`;
+  const learned = key === "bundled" ? ` The bundled model has learned from this recording, so its answer proves little; a network that had not heard it ${heldOut}.` : "";
+  $("about").append("Recording: ", link, `. Its label is ${nice(about.label)}.${learned}`);
 }
 
 /** A file or an example, from the first byte to the answer. */
-async function open(blob, name) {
+async function open(blob, name, about, plays = !!about) {
   stop();
   $("player").pause();
-  if (!model) { waiting = [blob, name]; return say(`${name} is heard as soon as the model is here …`); }
+  if (!model) { waiting = [blob, name, about]; return say(`${name} is heard as soon as the model is here …`); }
+  if (/\.onnx$/i.test(name)) return change({ key: "own", name, blob });
+  last = [blob, name, about];
   const mine = ++task, url = URL.createObjectURL(blob);
   say(`Reading ${name} …`);
   try {
     const seconds = blob.size > 1e6 ? await secondsOf(url) : NaN;
     if (seconds > LONGEST) throw new Error(`${name} lasts ${Math.round(seconds / 60)} minutes; this page hears ${LONGEST / 60} at most. The command soundtag tag hears any length.`);
     const y = await decoded(await blob.arrayBuffer(), name);
-    if (mine === task) take(y, name, url);
-  } catch (e) { if (mine === task) fail(e.message); }
+    if (mine !== task) return;
+    take(y, name, url, about);
+    if (plays) $("player").play().catch(() => {});    // a browser may want another click
+  } catch (e) { if (mine === task) { last = undefined; fail(e.message); } }
 }
 
 async function example(button) {
   try {
     const reply = await fetch(button.dataset.src);
     if (!reply.ok) throw new Error(reply.status);
-    open(await reply.blob(), `the synthetic example ${button.textContent}`);
+    const about = JSON.parse(button.dataset.about);
+    open(await reply.blob(), `the ${about.url ? "" : "synthetic "}example ${button.textContent}`, about);
+    $("best").scrollIntoView({ block: "nearest" });
   } catch { fail("The example did not arrive; try again when there is a network."); }
+}
+
+// ---- models
+
+/** Let another model answer: {key, name, file or blob}. */
+function change(wanted) {
+  stop();
+  clear();
+  say(wanted.file && key !== wanted.key ? `Fetching ${wanted.name} …` : `Opening ${wanted.name} …`);
+  view.setAttribute("aria-busy", "true");
+  worker.postMessage({ task: ++task, change: wanted });
+}
+
+/** Show which model answers, and hear the last sound again with it. */
+function changed(data) {
+  key = data.key;
+  if (key === "own") {
+    $("own").dataset.name = data.name;
+    Object.assign($("own"), { hidden: false, textContent: `${data.name}: ${model.labels.length} sounds` });
+  }
+  view.querySelectorAll("[data-model]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.model === key));
+  tellModel(data.name);
+  view.removeAttribute("aria-busy");
+  if (last) open(...last.slice(0, 2), last[2], false);
+  else say(`${data.name} answers now. Choose a sound.`);
+}
+
+function tellModel(name) {
+  const names = model.labels.slice(0, 6).map(nice).join(", "), more = model.labels.length > 6 ? ", …" : "";
+  put($("which"), key === "bundled" ? "" : `${name} answers: ${model.labels.length} sounds (${names}${more}). The button “${$("bundled").textContent}” brings back the model that comes with this page.`);
 }
 
 // ---- microphone
@@ -255,7 +340,8 @@ async function start() {
   put($("microphone"), "Stop");
   say("Listening to the microphone. Nothing is sent anywhere.");
   $("parts").replaceChildren();
-  $("now").hidden = true;
+  $("about").replaceChildren();
+  $("now").hidden = $("save").hidden = true;
   sound = { name: "the microphone", seconds: 0, from: 0, to: SHOWN, first: 0, moments: [], hop: 512, levels: new Float32Array(0), live: true };
   const mic = microphone, rate = mic.context.sampleRate;
   mic.stream.getAudioTracks()[0].onended = () => microphone === mic && finish();
@@ -306,7 +392,7 @@ async function hearMoment(mic) {
   sound.from = sound.to - SHOWN;
   sound.first = (mic.columns - sound.levels.length / ROWS) * hop / model.sr;
   draw();
-  if (!mic.busy) { mic.busy = true; mic.asked = end; worker.postMessage({ task: mic.task = ++task, y: last, live: true, seconds: SECONDS, every: EVERY }); }
+  if (!mic.busy) { mic.busy = true; mic.asked = end; worker.postMessage({ task: mic.task = ++task, y: last, live: true, every: EVERY }); }
 }
 
 function stop() {
@@ -324,7 +410,10 @@ async function finish() {
   const mic = stop(), mine = ++task;
   try {
     const y = checked(await atRate(recorded(mic, 0), mic.context.sampleRate), "The recording");
-    if (mine === task) take(y, "the recording", URL.createObjectURL(new Blob([wav(y, model.sr)], { type: "audio/wav" })));
+    if (mine !== task) return;
+    const blob = new Blob([wav(y, model.sr)], { type: "audio/wav" });
+    last = [blob, "the recording"];
+    take(y, "the recording", URL.createObjectURL(blob));
   } catch (e) { fail(e.message); }
 }
 
@@ -343,10 +432,15 @@ function wav(y, sr) {
 
 worker.onmessage = ({ data }) => {
   if (data.fault) return fail(data.fault);
+  if (data.key) {
+    if (data.task === task) { model = data.model; changed(data); }
+    return;
+  }
   if (data.model) {
     model = data.model;
     view.dataset.ready = "true";
     view.querySelectorAll("button").forEach((b) => { b.disabled = false; });
+    $("bundled").setAttribute("aria-pressed", "true");
     say("Ready. Nothing you choose is sent anywhere.");
     keepOffline();
     if (waiting) open(...waiting);
@@ -356,7 +450,7 @@ worker.onmessage = ({ data }) => {
     if (!microphone || microphone.task !== data.task) return;
     microphone.busy = false;
     const m = data.moments.at(-1);
-    sound.moments.push({ ...m, start: Math.max(0, Math.round((microphone.asked - SECONDS) * model.sr)) });
+    sound.moments.push({ ...m, start: Math.max(0, Math.round((microphone.asked - model.span) * model.sr)) });
     showAnswer(data.p, data.loudness);
     put($("moment"), "");
     return;
@@ -381,8 +475,12 @@ async function keepOffline() {
   } catch { $("offline").hidden = true; }
 }
 
-$("choose").onclick = () => $("file").click();
-$("file").onchange = () => { const file = $("file").files[0]; $("file").value = ""; if (file) open(file, file.name); };
+for (const [button, input] of [["choose", "file"], ["choose-model", "model-file"]]) {
+  $(button).onclick = () => $(input).click();
+  $(input).onchange = () => { const file = $(input).files[0]; $(input).value = ""; if (file) input === "file" ? open(file, file.name) : change({ key: "own", name: file.name, blob: file }); };
+}
+view.querySelectorAll("[data-model]").forEach((b) => { b.onclick = () => b.dataset.model !== key && change({ key: b.dataset.model, name: b.dataset.name, file: b.dataset.file }); });
+for (const kind of ["csv", "txt"]) $(`save-${kind}`).onclick = () => save(kind);
 $("microphone").onclick = () => microphone ? finish() : start();
 view.querySelectorAll("[data-src]").forEach((b) => { b.onclick = () => example(b); });
 $("player").onplay = () => requestAnimationFrame(follow);

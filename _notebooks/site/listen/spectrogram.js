@@ -41,8 +41,8 @@ export function columns(y, sr, hop, count = Math.max(1, Math.ceil(y.length / hop
     im.fill(0);
     fft(re, im);
     for (let row = 0; row < ROWS; row++) {
-      let power = 0;
-      for (let k = bins[row]; k < Math.max(bins[row] + 1, bins[row + 1]); k++) power = Math.max(power, re[k] ** 2 + im[k] ** 2);
+      let power = 0;    // above half the sampling rate there is nothing
+      if (edge(row) < sr / 2) for (let k = bins[row]; k < Math.max(bins[row] + 1, bins[row + 1]); k++) power = Math.max(power, re[k] ** 2 + im[k] ** 2);
       out[c * ROWS + row] = 10 * Math.log10(power * (4 / SIZE) ** 2 + 1e-12);
     }
   }

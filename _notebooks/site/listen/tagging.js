@@ -50,7 +50,9 @@ export async function* predictBatches(model, heard, size, batch = 8) {
   const answers = async (some) => {
     const p = await model.answer(some.map(([, y]) => y));
     return some.map(([start, , level], i) => {
-      const powered = Array.from(p.subarray(i * labels, (i + 1) * labels), (q) => model.temperature === 1 ? q : Math.max(q, 1e-12) ** (1 / model.temperature));
+      const scores = Array.from(p.subarray(i * labels, (i + 1) * labels));
+      if (model.independent) return { start, level, p: scores };    // each label has a score of its own
+      const powered = scores.map((q) => model.temperature === 1 ? q : Math.max(q, 1e-12) ** (1 / model.temperature));
       const sum = powered.reduce((a, b) => a + b);
       return { start, level, p: powered.map((q) => q / sum) };
     });
