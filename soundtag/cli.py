@@ -348,7 +348,7 @@ def main(
     >>> import numpy as np
     >>> import soundfile
     >>> soundfile.write('bell.wav', np.zeros(44100), 44100)
-    >>> main(['tag', 'bell.wav'])
+    >>> main(['tag', 'bell.wav', '--model', 'bundled'])
     bell.wav: silence 100.0%
     0
     """

@@ -155,24 +155,33 @@ def ask_familiarity(
 def familiarity_table(
     sounds: TrainingSounds,  # What a fold learns from
     E: np.ndarray,  # Embeddings of its held-out sounds, shape (sounds, n)
-    y: np.ndarray,  # Their labels, int
     negative: np.ndarray,  # Labels for what is none of the others, bool
-) -> np.ndarray:  # Shape (sounds, 2), float32: as known sounds, and as unknown ones
-    "How familiar held-out sounds are: where they should be, and where they should not; else NaN."
-    table = np.full((len(E), 2), np.nan, 'float32')
+) -> np.ndarray:  # Shape (sounds, 1 + labels), float32
+    "How familiar held-out sounds are to a model of all labels, and with each one left out."
+    table = np.full((len(E), 1 + len(negative)), np.nan, 'float32')
     z = sounds.span(E)
     scores = name_scores(E, sounds.names)
-    known = ~negative[y]
-    familiar = ask_familiarity(sounds, z, scores, negative)
-    table[known, 0] = familiar[known]
-    table[~known, 1] = familiar[~known]
+    table[:, 0] = ask_familiarity(sounds, z, scores, negative)
     labels = np.flatnonzero(~negative)
-    for k in np.intersect1d(y, labels) if len(labels) > 1 else ():
-        rows = y == k
+    for k in labels if len(labels) > 1 else ():
         others = np.arange(len(negative)) != k
-        asked = z[rows], scores[rows][:, others], negative[others]
-        table[rows, 1] = ask_familiarity(leave_out(sounds, k), *asked)
+        asked = z, scores[:, others], negative[others]
+        table[:, 1 + k] = ask_familiarity(leave_out(sounds, k), *asked)
     return table
+
+def known_and_unknown(
+    table: np.ndarray,  # Of all training sounds, what `familiarity_table` gave in their folds
+    y: np.ndarray,  # Their labels, int
+    negative: np.ndarray,  # Labels for what is none of the others, bool
+) -> list[tuple[np.ndarray, np.ndarray]]:  # Of each label left out, familiarities of the two
+    "Known sounds, and such of a label that the same model has not learned."
+    known = ~negative[y]
+    pairs = []
+    for k in np.flatnonzero(~negative):
+        column = table[:, 1 + k]
+        if not np.isnan(column).any():
+            pairs.append((column[known & (y != k)], column[y == k]))
+    return pairs
 
 # %% ../nbs/06f_rejection.ipynb #a63b1ae3
 @dataclass(frozen=True, eq=False)
@@ -266,49 +275,50 @@ def check_arrays(
 
 def rejection_scores(
     table: np.ndarray,  # Of all training sounds, what `familiarity_table` gave in their folds
+    y: np.ndarray,  # Their labels, int
+    negative: np.ndarray,  # Labels for what is none of the others, bool
     share: float,  # Of the known sounds that may be called unknown
-) -> dict[str, float] | None:  # None without known or without unknown sounds
+) -> dict[str, float] | None:  # Means over the labels left out; None where none could be
     "How well a run tells sounds that it has not learned."
     from sklearn.metrics import roc_auc_score
 
-    known, unknown = (column[~np.isnan(column)] for column in table.T)
-    if not len(known) or not len(unknown):
+    areas = []
+    shares = []
+    for known, unknown in known_and_unknown(table, y, negative):
+        is_known = np.repeat([1, 0], [len(known), len(unknown)])
+        areas.append(roc_auc_score(is_known, np.concatenate([known, unknown])))
+        threshold = np.quantile(known, share) if share else -np.inf
+        shares.append((unknown <= threshold).mean())
+    if not areas:
         return None
-    is_known = np.repeat([1, 0], [len(known), len(unknown)])
-    threshold = np.quantile(known, share) if share else -np.inf
     return {
-        'auroc': float(roc_auc_score(is_known, np.concatenate([known, unknown]))),
+        'auroc': float(np.mean(areas)),
         'known_called_unknown': share,
-        'unknown_called_unknown': float((unknown <= threshold).mean()),
+        'unknown_called_unknown': float(np.mean(shares)),
     }
-
-def join_tables(
-    tables: Sequence[np.ndarray],  # Of each fold, NaN for sounds that it has not held out
-) -> np.ndarray:  # Shape (sounds, 2)
-    "One table of all sounds, each as its own fold says."
-    tables = np.stack(tables)
-    table = np.where(np.isnan(tables), 0, tables).sum(0)
-    table[np.isnan(tables).all(0)] = np.nan
-    return table
 
 def fit_rejector(
     sounds: TrainingSounds,  # All that a run learns from
     table: np.ndarray,  # Of the same sounds, what `familiarity_table` gave in the folds
-    negative: np.ndarray,  # Whether each label stands for what is none of the others
+    negative: np.ndarray,  # Labels for what is none of the others, bool
 ) -> Rejector:
     "Learn from all sounds; how unfamiliar is unknown comes from the folds."
     from sklearn.linear_model import LogisticRegression
 
-    known, unknown = (column[~np.isnan(column)] for column in table.T)
+    y = sounds.y
+    is_known = ~negative[y]
+    pairs = known_and_unknown(table, y, negative)
+    pairs.append((table[is_known, 0], table[~is_known, 0]))
+    known, unknown = (np.concatenate(side) for side in zip(*pairs))
     slope = 0.0
-    if len(known) and len(unknown):
+    if len(unknown):
         values = np.concatenate([known, unknown])
         spread = values.std() + 1e-9
         is_unknown = np.arange(len(values)) >= len(known)
         model = LogisticRegression(C=100, class_weight='balanced')
         model.fit((values[:, None] - values.mean()) / spread, is_unknown)
         slope = max(0.0, -float(model.coef_[0, 0] / spread))
-    return Rejector(fit_familiarity(sounds, negative), np.sort(known), slope)
+    return Rejector(fit_familiarity(sounds, negative), np.sort(table[is_known, 0]), slope)
 
 # %% ../nbs/06f_rejection.ipynb #4a294623
 def project_training(
@@ -334,16 +344,15 @@ def learn_fold(
     sounds = project_training(data, train, recipe, seed)
     groups = data.clips.table.group.to_numpy()[train]
     model, choices = fit_classifier(sounds, recipe=recipe, groups=groups, seed=seed)
-    y = data.targets.argmax(1)[held_out]
     E = np.concatenate([part[:, 0] for part in chunks(data.X, held_out)])
-    return model, choices, familiarity_table(sounds, E, y, data.negative)
+    return model, choices, familiarity_table(sounds, E, data.negative)
 
 def learn_rejection(
     data: object,  # `RunData` of chapter 07: embeddings and targets
-    tables: Sequence[np.ndarray],  # How familiar the training clips are, of each fold
+    table: np.ndarray,  # How familiar the training clips are to their folds
     recipe: 'LinearRecipe',  # How it learns
     seed: int,  # Of the choice among very many
 ) -> Rejector:
     "From all training clips what is familiar, and from the folds how unfamiliar is unknown."
     sounds = project_training(data, data.train, recipe, seed)
-    return fit_rejector(sounds, join_tables(tables), data.negative)
+    return fit_rejector(sounds, table, data.negative)

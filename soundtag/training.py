@@ -508,11 +508,9 @@ def write_rejector(
 ) -> None:
     "Learn from all training clips what is familiar, and from the folds how unfamiliar is unknown."
     path = out / 'unknown.npz'
-    tables = [np.load(p) for p in sorted((out / 'predictions').glob('familiarity_*.npy'))]
-    if path.exists() or not tables:
-        return
-    rejector = learn_rejection(data, tables, recipe, seed)
-    write_file(path, rejector.save)
+    if not path.exists():
+        table = np.load(out / 'predictions/familiarity.npy')
+        write_file(path, learn_rejection(data, table, recipe, seed).save)
 
 def run_linear_fold(
     k: int,  # Number of the fold
@@ -530,9 +528,7 @@ def run_linear_fold(
     p_train = predict_embeddings(model, data.X, data.train)
     p_test = predict_embeddings(model, data.X, data.test)
     write_file(out / f'best_{k}.npz', model.save)
-    table = np.full((len(data.train), 2), np.nan, 'float32')
-    table[held_out] = familiarity
-    write_npy(out / f'predictions/familiarity_{k}.npy', table)
+    write_npy(out / f'predictions/familiarity_{k}.npy', familiarity)
     history = fit_history(p_train, y[data.train], held_out, choices)
     write_file(out / f'history_{k}.csv', history)
     write_predictions(k, data.clips, p_train, p_test, out)
@@ -575,6 +571,11 @@ def combine_folds(
     test = [np.load(folder / f'test_predictions_{k}.npy') for k in ks]
     out_of_fold = np.stack([train[k][i] for i, k in enumerate(fold)])
     write_npy(folder / 'oof.npy', out_of_fold)
+    tables = {k: folder / f'familiarity_{k}.npy' for k in ks}
+    if all(path.exists() for path in tables.values()):
+        parts = [(np.flatnonzero(fold == k), np.load(path)) for k, path in tables.items()]
+        rows, table = (np.concatenate(side) for side in zip(*parts))
+        write_npy(folder / 'familiarity.npy', table[np.argsort(rows)])
     csv = top3_csv(clips.test.table.index, geometric_mean(test), clips.labels)
     write_file(folder / 'predictions.csv', csv)
 
