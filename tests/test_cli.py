@@ -591,7 +591,7 @@ def test_an_interrupt_that_a_library_turned_into_an_error_is_one(monkeypatch, ca
             sys.excepthook(*sys.exc_info())  # as PyErr_Print does
             raise RuntimeError('callback failed') from None
 
-    monkeypatch.setattr('soundtag.cli.data_set', inside)
+    monkeypatch.setattr('soundtag.commands.data_set', inside)
     assert main(['train']) == 130
     assert 'interrupted' in one_message(capsys.readouterr().err)
 
