@@ -23,6 +23,7 @@ import pandas as pd
 
 from .augmentation import ClipWindows, trim_frames
 from .dataset import Clips, DataError, listed_clips, make_folds, shorten
+from .duplicates import join_groups, report_duplicates
 from .files import file_lock, write_file, write_npy
 from .fitting import FoldTask, fit_fold, predict_clips
 from .layouts import read_folders, read_table
@@ -36,7 +37,7 @@ from soundtag.recipe import (
     current_record,
     get_recipe,
 )
-from .store import FeatureStore, prepare_data
+from .store import FeatureStore, prepare_data, store_duplicates
 
 # isort: split
 import keras  # after soundtag.model, which tells TensorFlow to use oneDNN
@@ -270,6 +271,7 @@ class RunData:
 
     clips: Clips  # Those that could be read, training and test
     skipped: pd.DataFrame  # The others: fname, path, reason
+    duplicates: pd.DataFrame  # Clips that repeat others (chapter 03a); in `clips` one group
     X: ClipWindows  # Features of `clips`, shape (clips, n_coef, frames, 1), on disk
     targets: np.ndarray  # One-hot labels, shape (clips, labels)
     train: np.ndarray  # Rows of the training clips
@@ -333,10 +335,12 @@ def load_run_data(
             f'the first: {store.skipped.reason.iloc[0]}'
         )
     check_left(clips, store)
+    duplicates = store_duplicates(store)
     is_train = (store.clips.table.split == 'train').to_numpy()
     return RunData(
-        clips=store.clips,
+        clips=join_groups(store.clips, duplicates),
         skipped=pd.concat([clips.skipped, store.skipped], ignore_index=True),
+        duplicates=duplicates,
         X=clip_windows(store, recipe),
         targets=keras.utils.to_categorical(store.clips.y, len(clips.labels)),
         train=np.flatnonzero(is_train),
@@ -630,6 +634,7 @@ def train_folds(
         data = load_run_data(clips, recipe, seed, cache, progress)
         fold = assign_folds(data.clips, folds, kind, recipe.epoch_from, seed)
         initialise_run_folder(out, config, data, fold, resume_folds=not recipe.picks_epoch)
+        report_duplicates(data.duplicates, data.clips, fold, out)
         tasks = {
             k: make_task(k, fold, data, recipe, seed, out / f'.fold_{k}')
             for k in sorted(fold.unique())

@@ -44,6 +44,7 @@ PUBLIC = {
     'dataset': 'Clips count_labels load_clips make_folds mini plot_distribution',
     'download': 'download',
     'normalization': 'audio_norm feature_stats loud_span pad_or_repeat trim_silence',
+    'duplicates': 'find_duplicates',
     'mfcc': 'LogMel MFCC Mel STFT from_settings hz_to_mel mel_filters mel_to_hz',
     'store': 'FeatureStore StoreError prepare_data',
     'channel': 'random_channel',
