@@ -37,6 +37,7 @@ from soundtag.recipe import (
     current_record,
     get_recipe,
 )
+from .runs import is_done, read_config
 from .store import FeatureStore, prepare_data, store_duplicates
 
 # isort: split
@@ -184,10 +185,8 @@ def check_folder(
     if not out.exists() or all(p.name.startswith('.') for p in out.iterdir()):
         return False
     try:
-        found = config_differences(
-            json.loads((out / 'config.json').read_text('utf-8')), config
-        )
-    except (OSError, ValueError, AttributeError):
+        found = config_differences(read_config(out / 'config.json'), config)
+    except (OSError, ValueError):
         raise RunError(
             f'{out}: is not empty and holds no run; name another folder with --out'
         ) from None
@@ -588,7 +587,7 @@ def run_folds(
     "Train the folds that are not done, one after the other."
     from tqdm import tqdm
 
-    done = {k for k in tasks if (out / f'predictions/predictions_{k}.csv').exists()}
+    done = {k for k, task in tasks.items() if is_done(k, task.data, out)}
     steps = sum(task.total_steps for k, task in tasks.items() if k not in done)
     with tqdm(total=steps, unit='step', disable=None if progress else True) as bar:
         for k, task in tasks.items():
