@@ -144,7 +144,8 @@ def figure(cell):
     "The figure of a cell as Markdown that brings its picture along."
     alt = re.search(r'^#\| fig-alt: "(.*)"$', cell.source, re.M)[1]
     picture, = (o.data['image/png'] for o in cell.outputs if 'image/png' in o.get('data', {}))
-    return f'![{alt}](data:image/png;base64,{"".join(picture.split())})'
+    caption = re.search(r'^#\| fig-cap: "(.*)"$', cell.source, re.M)[1]
+    return f'![{alt}](data:image/png;base64,{"".join(picture.split())})\n\n*{caption}*'
 
 
 def woven_code(cell):
@@ -184,7 +185,7 @@ def told():
     env.filters['points'] = lambda x: f'{100 * x:.0f}'
     env.filters['pct'] = lambda x: f'{100 * x:.1f} %'
     env.filters['pm'] = lambda m: f'{100 * m["mean"]:.1f} ± {100 * m["sd"]:.1f} %'
-    text = env.from_string((ROOT / '_notebooks/post.md').read_text('utf-8')).render(**results(), site=SITE)
+    text = env.from_string((ROOT / '_notebooks/post.md').read_text('utf-8')).render(**results(), site=SITE, git_url=SETTINGS['git_url'])
     keys = re.findall(r'^\[@(\w+)\]: ', text, re.M)
     text = re.sub(r'^\[@(\w+)\]: ', lambda m: f'{keys.index(m[1]) + 1}. <a id="ref-{m[1]}"></a>', text, flags=re.M)
     unknown = set(cited := re.findall(r'\[@(\w+)\]', text)) - set(keys)

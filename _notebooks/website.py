@@ -21,7 +21,9 @@ from pathlib import Path
 
 import listening
 import nbformat
+import soundfile as sf
 import yaml
+from figures import darken, made_once, slim
 from fontTools import subset
 from fontTools.ttLib import TTFont
 from smalldocs import api
@@ -108,33 +110,64 @@ def keep(data, kind):
     return f'media/{path.name}'
 
 
-def picture(data, alt):
-    "HTML of a figure that loads when it comes near and opens large."
-    src, (width, height) = keep(data, 'png'), struct.unpack('>II', data[16:24])
-    return (f'<a class="figure-card" href="{src}"><img src="{src}" alt="{html.escape(alt)}" '
-            f'width="{width}" height="{height}" loading="lazy"></a>')
+def shown_size(data):
+    "How large a PNG is shown, in CSS pixels: at 90 dots an inch, whatever it has."
+    width, height = struct.unpack('>II', data[16:24])
+    at = data.find(b'pHYs')
+    dpi = struct.unpack('>I', data[at + 4:at + 8])[0] * .0254 if at > 0 else 90
+    return round(width * 90 / dpi), round(height * 90 / dpi)
 
 
-def player(text, label):
-    "HTML of a player that fetches its sound when it is asked to play."
-    data = base64.b64decode(re.search(r'data:audio/[\w-]+;base64,([^"]+)', text)[1])
-    return f'<audio controls preload="none" src="{keep(data, "wav")}" aria-label="{html.escape(label)}"></audio>'
+def picture(data, alt, caption=''):
+    "HTML of a figure that loads when it comes near, opens large, and is dark on a dark page."
+    (width, height), light, dark = shown_size(data), keep(made_once(slim, data), 'png'), keep(made_once(darken, data), 'png')
+    images = ''.join(f'<img class="on-{kind}" src="{src}" alt="{html.escape(alt)}" width="{width}" height="{height}" loading="lazy">' for kind, src in (('light', light), ('dark', dark)))
+    words = f'<figcaption>{html.escape(caption)}</figcaption>' if caption else ''
+    return f'<figure class="shown"><a class="figure-card" href="{light}">{images}</a>{words}</figure>'
+
+
+def player(data, name):
+    "HTML of a player with a name and a length, that fetches its sound when it is asked to play."
+    seconds = sf.info(io.BytesIO(data)).duration
+    label = f'{name}, {seconds:.1f} s'
+    return f'<figure class="sound"><figcaption>{html.escape(label)}</figcaption><audio controls preload="none" src="{keep(data, "wav")}" aria-label="{html.escape(label)}"></audio></figure>'
+
+
+def option(cell, name):
+    "What a cell says after `#| NAME: `, as YAML; None where it doesn't."
+    found = re.search(rf'^#\| {name}: (.*)$', cell.source, re.M)
+    return found and yaml.safe_load(found[1])
 
 
 def shown_outputs(cell):
-    "The outputs with pictures and sounds as files."
-    alt, outputs, sounds = re.search(r'^#\| fig-alt: "(.*)"$', cell.source, re.M), [], 0
+    "The outputs with pictures and sounds as files. A sound's name is in the cell's list, or the line printed before it."
+    names, outputs, sounds = option(cell, 'sounds') or [], [], 0
     for o in cell.outputs:
         data = o.get('data', {})
         if 'image/png' in data:
-            data = {'text/html': picture(base64.b64decode(data['image/png']), alt[1] if alt else '')}
-        elif '<audio' in data.get('text/html', ''):
+            data = {'text/html': picture(base64.b64decode(data['image/png']), option(cell, 'fig-alt') or '', option(cell, 'fig-cap') or '')}
+        elif found := re.search(r'data:audio/[\w-]+;base64,([^"]+)', data.get('text/html', '')):
+            printed = outputs[-1].get('text', '') if outputs else ''
+            name = names[sounds] if sounds < len(names) else f'Sound {sounds + 1}'
+            if not names and printed.count('\n') == 1 and len(printed) < 80:
+                name = outputs.pop().text.strip()
             sounds += 1
-            data = {'text/html': player(data['text/html'], f'Sound {sounds}')}
+            data = {'text/html': player(base64.b64decode(found[1]), name)}
         elif data:
             data = {k: v for k, v in data.items() if k in ('text/markdown', 'text/html', 'text/plain')}
         outputs.append(nbformat.v4.new_output('display_data', data=data) if data else o)
     return outputs
+
+
+FIGURE = re.compile(r'!\[([^]]*)\]\((?:data:image/png;base64,([^)]+)|(?:\.\./)?images/([\w.]+\.png))\)(?:\n\n\*([^*\n]+)\*$)?', re.M)    # with a caption below it, perhaps
+
+
+def with_figures(text):
+    "Markdown with its PNGs as figures."
+    def figure(m):
+        data = base64.b64decode(m[2]) if m[2] else (ROOT / 'images' / m[3]).read_bytes()
+        return f'```{{=html}}\n{picture(data, m[1], m[4] or "")}\n```'
+    return FIGURE.sub(figure, text)
 
 
 def imports(node):
@@ -198,11 +231,10 @@ def page_cells(nb, here=None):
             continue
         if cell.cell_type == 'markdown':
             text = re.sub(r'^<!--.*?-->\n?', '', cell.source, flags=re.M | re.S)
-            text = re.sub(r'!\[([^]]*)\]\(data:image/png;base64,([^)]+)\)', lambda m: f'```{{=html}}\n{picture(base64.b64decode(m[2]), m[1])}\n```', text)
-            yield nbformat.v4.new_markdown_cell(with_links(text, here).replace(f'{SITE}/', ''))
+            yield nbformat.v4.new_markdown_cell(with_figures(with_links(text, here).replace(f'{SITE}/', '')))
         elif not re.search(r'^#\| *(hide|default_exp)\b', cell.source, re.M):
             lines = cell.source.splitlines()
-            options = [l for l in lines if re.match(r'#\| *[\w-]+: ', l) and 'fig-alt' not in l]
+            options = [l for l in lines if re.match(r'#\| *[\w-]+: ', l) and not re.match(r'#\| (fig-alt|fig-cap|sounds):', l)]
             code = '\n'.join(l for l in lines if not l.startswith('#|') and l != '# measured').strip('\n')
             new = nbformat.v4.new_code_cell('\n'.join([*options, *folded(cell, later), code]))
             new.outputs = shown_outputs(cell)

@@ -290,6 +290,70 @@ def test_sounds_play(visit):
     assert not tab.wrong
 
 
+@pytest.mark.parametrize('width', [1280, 390])
+def test_no_code_of_the_post_is_cut(visit, width):
+    tab = visit('predicting-from-sound', width=width)
+    tab.evaluate('document.querySelectorAll("details").forEach(d => d.open = true)')
+    blocks = tab.evaluate("""[...document.querySelectorAll("main pre")].map(e => [e.innerText, e.scrollWidth - e.clientWidth,
+        e.closest(".cell-output") ? 0 : e.clientHeight / (e.innerText.trimEnd().split("\\n").length + 1)])""")
+    assert len(blocks) > 40
+    assert not [(text[:60], cut) for text, cut, _ in blocks if cut > 0]
+    assert max(len(line) for text, *_ in blocks for line in text.splitlines()) <= 76
+    if width == 1280:
+        assert max(height for *_, height in blocks) < 30, 'a line is broken in two'
+
+
+def test_figures_of_the_post_have_captions_and_are_sharp(visit):
+    tab = visit('predicting-from-sound')
+    tab.evaluate('document.querySelectorAll("details").forEach(d => d.open = true)')
+    tab.evaluate('document.querySelectorAll("img").forEach(i => i.loading = "eager")')
+    tab.wait_for_function('[...document.images].every(i => i.complete)')
+    figures = tab.evaluate("""[...document.querySelectorAll("figure.shown")].map(f => [f.querySelector("figcaption")?.innerText ?? "",
+        ...["alt", "naturalWidth", "width"].map(n => f.querySelector("img.on-light")[n])])""")
+    assert len(figures) >= 15 and len({caption for caption, *_ in figures}) == len(figures)
+    for caption, alt, pixels, width in figures:
+        assert len(caption) > 30 and len(alt) > 60 and caption != alt
+        assert pixels >= 1.9 * width, f'{caption}: {pixels} pixels on {width}'
+
+
+def test_players_have_a_name_and_a_length(visit):
+    names = visit('predicting-from-sound').locator('figure.sound figcaption').all_inner_texts()
+    assert len(names) >= 17
+    assert not [n for n in names if not re.search(r'^(?!Sound \d).{6,}, \d+\.\d s$', n)]
+
+
+def test_a_dark_page_has_dark_figures(visit):
+    tab = visit('predicting-from-sound', scheme='dark')
+    tab.locator('a.figure-card').first.scroll_into_view_if_needed()
+    shown = 'i => [...document.images].filter(i => i.closest(".figure-card") && i.offsetParent).map(i => i.className)'
+    assert set(tab.evaluate(shown)) == {'on-dark'}
+    tab.locator('a.figure-card').first.click()
+    tab.wait_for_function('document.querySelector("dialog img").complete')
+    large = tab.locator('dialog.enlarged img')
+    assert large.get_attribute('src') == tab.locator('img.on-dark').first.evaluate('i => i.src')
+    page = image.imread(io.BytesIO(large.screenshot()))[..., :3]
+    assert page.mean() < 0.35
+
+
+def test_a_figure_is_made_dark_and_its_pictures_are_left():
+    import matplotlib.pyplot as plt
+    from figures import GROUND, darken
+
+    fig, (left, right) = plt.subplots(1, 2, figsize=(6, 2), dpi=100)
+    left.imshow(np.random.default_rng(0).random((40, 40)), cmap='magma', aspect='auto')
+    right.plot([0, 1], [0.5, 0.5], color='#0072B2', lw=9)
+    fig.savefig(buffer := io.BytesIO(), format='png')
+    plt.close(fig)
+    light, dark = (image.imread(io.BytesIO(data))[..., :3] for data in (buffer.getvalue(), darken(buffer.getvalue())))
+    assert light.shape == dark.shape and np.abs(dark[2, 2] - GROUND).max() < 0.02
+    assert np.abs(light[90:110, 120:220] - dark[90:110, 120:220]).max() < 0.06, 'of 256 colours'
+    (y, x), (r, g, b) = (100, 430), dark[100, 430]
+    assert light[y, x, 2] > light[y, x, 0] and b > g > r and dark[y, x].mean() > light[y, x].mean()
+    assert (light.min(-1) < 0.2).sum() > 50, 'there is black text'
+    text = (light.max(-1) < 0.1) & (np.arange(light.shape[1]) > 330)
+    assert dark[text].mean() > 0.9
+
+
 def test_search_finds_mfcc(visit):
     tab = visit('index')
     tab.locator('.smalldocs-search input:visible').first.fill('MFCC')
