@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL = 2
+# Or each process would compile TensorFlow anew, which takes longer than to import it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test benchmark readme blog site clean
 

@@ -60,10 +60,17 @@ def module_of(path):
     return next(m[1] for c in nbformat.read(path, as_version=4).cells if (m := re.match(r'#\|\s*default_exp (\S+)', c.source)))
 
 
-def set_up(laboratory=False):
-    "The one cell that makes a notebook run in Colab, where nothing is installed; a study is found in the repository."
-    return ("#| hide\n# In Colab this fetches and installs soundtag; anywhere else it does nothing.\nimport sys\n"
-            "if 'google.colab' in sys.modules:\n"
+def reads_the_book(nb):
+    "Whether a chapter reads results that lie beside it, or writes an image of the book."
+    return any(re.search(r"results/|\.\./images", c.source) for c in nb.cells if c.cell_type == 'code')
+
+
+def set_up(laboratory=False, book=False):
+    "The one cell that makes a notebook run where it was opened alone, as in Colab; a study is found in the repository."
+    where = '(there is no results folder beside it)' if book else '(in Colab)'
+    condition = "not Path('results').is_dir()" if book else "'google.colab' in sys.modules"
+    return (f"#| hide\n# Where this notebook was opened alone {where}, this fetches soundtag; elsewhere it does nothing.\nimport sys\n"
+            + ("from pathlib import Path\n" if book else '') + f"if {condition}:\n"
             f"    !git clone --quiet --depth 1 --branch {SETTINGS['branch']} {SETTINGS['git_url']}\n"
             f"    %pip install --quiet ./{SETTINGS['repo']}\n"
             f"    %cd {SETTINGS['repo']}/nbs" + ("\n    sys.path.insert(0, '..')" if laboratory else ''))
@@ -72,10 +79,10 @@ def set_up(laboratory=False):
 def equip(path):
     "The text of a chapter with its badges and its set-up cell, as its second and third cells."
     nb = nbformat.read(path, as_version=4)
-    ours = [nbformat.v4.new_markdown_cell(badges(path.relative_to(ROOT).as_posix())), nbformat.v4.new_code_cell(set_up(in_laboratory(path)))]
+    ours = [nbformat.v4.new_markdown_cell(badges(path.relative_to(ROOT).as_posix())), nbformat.v4.new_code_cell(set_up(in_laboratory(path), reads_the_book(nb)))]
     for cell in ours:
         cell.id = sha256(cell.source.encode()).hexdigest()[:8]
-    nb.cells[1:] = ours + [c for c in nb.cells[1:] if not re.match(r'\[!\[Open in Colab\]|#\| hide\n# In Colab this fetches', c.source)]
+    nb.cells[1:] = ours + [c for c in nb.cells[1:] if not re.match(r'\[!\[Open in Colab\]|#\| hide\n# (In Colab this fetches|Where this notebook was opened alone)', c.source)]
     return nbformat.writes(nb) + '\n'
 
 
@@ -108,18 +115,37 @@ def deeper(text):
     return re.sub(r'^(#+) ', r'#\1 ', text, flags=re.M)
 
 
-def with_links(text):
-    "`chapter 04` as a link to its page, unless it is one."
-    pages = {p.stem[:2]: p.stem for p in reversed(CHAPTERS)}
-    def link(m): return f'[{m[0]}]({SITE}/{pages[m[1]]}.html)' if m[1] in pages else m[0]
-    return re.sub(r'(?<!\[)\b[Cc]hapter (\d\d)\b', link, text)
+NOT_PROSE = re.compile(r'(```.*?```|`[^`]*`|\$\$.*?\$\$|!?\[[^]]*\]\([^)]*\)|<a .*?</a>|<!--.*?-->|^#+ .*?$)', re.S | re.M)
+CHAPTER = re.compile(r'\b[Cc]hapters?\s+\d\d[a-z]?\b(?:(?:,|,?\s+(?:and|or|to))\s+\d\d[a-z]?\b)*')
+
+
+def number_of(path):
+    "The number of a chapter, like `08b`."
+    return path.stem.split('_')[0]
+
+
+def with_links(text, here=None):
+    "`chapter 04` and each number in `chapters 04 to 06b` as a link to its page, where it is none yet and not `here`."
+    pages = {number_of(p): p.stem for p in CHAPTERS if p.stem != here}
+
+    def link(words, number):
+        return f'[{words}]({SITE}/{pages[number]}.html)' if number in pages else words
+
+    def links(mention):
+        first, *more = re.split(r'(?<=[\da-z])(?=,|\s+(?:and|or|to)\s)', mention[0])
+        later = (re.sub(r'\d\d[a-z]?', lambda m: link(m[0], m[0]), part) for part in more)
+        return link(first, first.split()[-1]) + ''.join(later)
+
+    parts = NOT_PROSE.split(text)    # every second one is no prose
+    return ''.join(part if i % 2 else CHAPTER.sub(links, part) for i, part in enumerate(parts))
 
 
 def figure(cell):
     "The figure of a cell as Markdown that brings its picture along."
     alt = re.search(r'^#\| fig-alt: "(.*)"$', cell.source, re.M)[1]
     picture, = (o.data['image/png'] for o in cell.outputs if 'image/png' in o.get('data', {}))
-    return f'![{alt}](data:image/png;base64,{"".join(picture.split())})'
+    caption = re.search(r'^#\| fig-cap: "(.*)"$', cell.source, re.M)[1]
+    return f'![{alt}](data:image/png;base64,{"".join(picture.split())})\n\n*{caption}*'
 
 
 def woven_code(cell):
@@ -159,7 +185,7 @@ def told():
     env.filters['points'] = lambda x: f'{100 * x:.0f}'
     env.filters['pct'] = lambda x: f'{100 * x:.1f} %'
     env.filters['pm'] = lambda m: f'{100 * m["mean"]:.1f} ± {100 * m["sd"]:.1f} %'
-    text = env.from_string((ROOT / '_notebooks/post.md').read_text('utf-8')).render(**results(), site=SITE)
+    text = env.from_string((ROOT / '_notebooks/post.md').read_text('utf-8')).render(**results(), site=SITE, git_url=SETTINGS['git_url'])
     keys = re.findall(r'^\[@(\w+)\]: ', text, re.M)
     text = re.sub(r'^\[@(\w+)\]: ', lambda m: f'{keys.index(m[1]) + 1}. <a id="ref-{m[1]}"></a>', text, flags=re.M)
     unknown = set(cited := re.findall(r'\[@(\w+)\]', text)) - set(keys)

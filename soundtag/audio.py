@@ -85,7 +85,7 @@ def use_style() -> None:
     mpl.rcParams.update(
         {
             'figure.figsize': (7, 2.4),
-            'figure.dpi': 90,
+            'figure.dpi': 180,
             'savefig.dpi': 120,
             'figure.facecolor': 'white',
             'figure.constrained_layout.use': True,

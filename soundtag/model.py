@@ -38,7 +38,7 @@ def check_labels(
 def _probabilities(
     x: keras.KerasTensor, n_labels: int
 ) -> keras.KerasTensor:
-    "The last layer: a probability a label, in float32 whatever the rest computes in."
+    "The last layer: a probability a label, always in float32."
     return layers.Dense(n_labels, activation='softmax', dtype='float32')(x)
 
 # %% ../nbs/06_model.ipynb #58c20351
@@ -75,27 +75,37 @@ def post_cnn(
 def raw_cnn(
     n_labels: int,  # Number of labels
     *,
-    input_shape: tuple = (
-        32000,
-        1,
-    ),  # Samples, or None for any number, and channels; 2 s at 16 kHz
-) -> keras.Model:  # Uncompiled: samples in -0.5…0.5 in, label probabilities out
-    """The Kaggle kernel's 1-D CNN on raw audio: convolutions, and the maximum over time.
+    input_shape: tuple = (32000, 1),  # Samples or None, and channels
+) -> keras.Model:  # Uncompiled: samples in -0.5…0.5 in, probabilities out
+    """The Kaggle kernel's 1-D CNN: convolutions, the maximum over time.
 
-    >>> raw_cnn(41).count_params(), raw_cnn(5, input_shape=(None, 1)).output_shape
-    (360513, (None, 5))
+    >>> raw_cnn(41).count_params()
+    360513
+    >>> raw_cnn(5, input_shape=(None, 1)).output_shape
+    (None, 5)
     """
     check_labels(n_labels)
-    if len(input_shape) != 2 or (input_shape[0] is not None and input_shape[0] < 1616):
+    if len(input_shape) != 2 or (
+        input_shape[0] is not None and input_shape[0] < 1616
+    ):
         raise ValueError(
             f'input_shape={input_shape}: raw_cnn takes (samples, channels) '
             'with 1616 samples or more'
         )
     x = inputs = keras.Input(input_shape, name='samples')
-    for filters, size, pool in ((16, 9, 16), (32, 3, 4), (32, 3, 4), (256, 3, None)):
+    for filters, size, pool in (
+        (16, 9, 16),
+        (32, 3, 4),
+        (32, 3, 4),
+        (256, 3, None),
+    ):
         for _ in range(2):
             x = layers.Conv1D(filters, size, activation='relu')(x)
-        x = layers.MaxPooling1D(pool)(x) if pool else layers.GlobalMaxPooling1D()(x)
+        x = (
+            layers.MaxPooling1D(pool)(x)
+            if pool
+            else layers.GlobalMaxPooling1D()(x)
+        )
         x = layers.Dropout(0.1 if pool else 0.2)(x)
     for units in (64, 1028):
         x = layers.Dense(units, activation='relu')(x)

@@ -43,6 +43,12 @@ def root():
     return ROOT
 
 
+def some(clips):
+    "Paths of every fifth clip, label by label, or of every n-th where SOUNDTAG_EVERY says so."
+    paths = clips.table.sort_values('label', kind='stable').path
+    return [clips.root / p for p in paths.iloc[:: int(os.environ.get('SOUNDTAG_EVERY', 5))]]
+
+
 @pytest.fixture(scope='session')
 def real_data():
     "Folder of the real recordings, which are not part of the project."
@@ -53,21 +59,31 @@ def real_data():
 
 
 LONGEST = [
+    'docs',
     'environment',
     'test_training',
-    'docs',
-    '06d_fitting',
     'test_cli',
+    '06d_fitting',
     '09a_export',
-    '28_bundled',
     '11_cli',
+    'test_readers',
     '09_tagging',
-    '24_ablation',
-    '10a_distance',
+    'test_structure',
+    'test_cases',
     '08_results',
+    'test_studies',
     '26_budget',
-    '29a_distance',
+    '24_ablation',
+    'test_linear',
     '06_model',
+    '28_bundled',
+    '27_scenes',
+    '10a_distance',
+    '29a_distance',
+    '29b_afar',
+    '25_noise',
+    '07_training',
+    '23_folds',
 ]
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import soundfile as sf
 from conftest import at_once
+from warm import Forked
 
 from soundtag.cli import build_parser, main
 from soundtag.dataset import mini
@@ -299,12 +300,12 @@ def test_folders_and_patterns_stand_for_their_files(run, sounds, clip, monkeypat
     assert named('*.mp3') == (1, [])
 
 
-def test_file_names_that_are_no_text(run, clip, tmp_path):
+def test_file_names_that_are_no_text(clip, tmp_path):
     try:
         path = shutil.copy(clip, os.fsdecode(os.fsencode(tmp_path) + b'/\xff.wav'))
     except (OSError, UnicodeError):
         pytest.skip('this file system takes no such name')
-    done = process('tag', path, '--model', run, '--format', 'json')
+    done = process('tag', path, '--format', 'json')
     assert done.returncode == 0 and done.stderr == '' and json.loads(done.stdout)[0]['file'] == path
 
 
@@ -535,10 +536,10 @@ def test_a_full_disk(sounds, tmp_path):
 
 
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='no /dev/full on this system')
-def test_stdout_that_takes_nothing(run, clip):
+def test_stdout_that_takes_nothing(clip):
     with open('/dev/full', 'w') as full:
         done = subprocess.run(
-            [*IN_A_PROCESS, 'tag', clip, '--model', run],
+            [*IN_A_PROCESS, 'tag', clip],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -547,10 +548,10 @@ def test_stdout_that_takes_nothing(run, clip):
     one_message(done.stderr, 'the same command again')
 
 
-def test_a_reader_who_leaves(run, sounds):
+def test_a_reader_who_leaves(sounds):
     "As `soundtag tag … | head -1` does."
     going = subprocess.Popen(
-        [*IN_A_PROCESS, 'tag', sounds, '--model', run],
+        [*IN_A_PROCESS, 'tag', sounds],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -559,30 +560,30 @@ def test_a_reader_who_leaves(run, sounds):
     assert going.wait() == 141 and not messages(going.stderr.read())
 
 
+def in_the_foreground(words):
+    "The command as a shell starts it: a job in its background is told to ignore an interrupt."
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(main(words))
+
+
 def test_an_interrupt_is_one_line(sounds, tmp_path):
-    out = tmp_path / 'run'
-    words = ['train', sounds, '--folds', '2', '--epochs', '200', '--out', out]
-    heeded = lambda: signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # a job in a shell's background is told to ignore it
-    going = subprocess.Popen(
-        [*IN_A_PROCESS, *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=heeded,
-    )
+    out, said = tmp_path / 'run', tmp_path / 'stderr.txt'
+    words = ['train', str(sounds), '--folds', '2', '--epochs', '200', '--out', str(out)]
+    going = Forked(in_the_foreground, words, stderr=said)
     while not (out / 'config.json').exists():
-        assert going.poll() is None, going.stderr.read()
+        assert going.poll() is None, said.read_text()
         time.sleep(0.1)
     time.sleep(0.5)
     going.send_signal(signal.SIGINT)
-    _, err = going.communicate(timeout=60)
-    assert going.returncode == 130 and 'Traceback' not in err
+    assert going.wait(60) == 130
+    err = said.read_text()
+    assert 'Traceback' not in err
     assert messages(err)[-1] == 'soundtag: interrupted; run the same command again to resume'
 
 
 def test_an_interrupt_that_a_library_turned_into_an_error_is_one(monkeypatch, capsys):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in the foreground
+
     def inside(*args, **options):
         try:
             signal.raise_signal(signal.SIGINT)

@@ -53,14 +53,50 @@ def test_addresses_come_from_the_settings(prose):
     assert weave.SETTINGS['git_url'] in weave.set_up()
 
 
-def test_set_up_does_nothing_here():
-    code = re.sub(r'^(\s*)[%!].*', r'\1raise SystemExit("it does")', weave.set_up(), flags=re.M)
-    exec(compile(code, 'set-up', 'exec'), {})
+ALONE = [(False, False), (True, False), (False, True)]  # in the laboratory; reads the book's results
+
+
+@pytest.mark.parametrize('laboratory, book', ALONE)
+def test_set_up_does_nothing_here(laboratory, book, monkeypatch):
+    monkeypatch.chdir(ROOT / 'nbs')
+    code = weave.set_up(laboratory, book)
+    exec(compile(re.sub(r'^(\s*)[%!].*', r'\1raise SystemExit("it does")', code, flags=re.M), 'set-up', 'exec'), {})
+
+
+def test_a_chapter_opened_alone_fetches_what_it_reads(tmp_path, monkeypatch):
+    "In any folder, with a git that copies and a pip that notes what it is asked."
+    from IPython.core.interactiveshell import InteractiveShell
+
+    git = tmp_path / 'git'
+    git.write_text('#!/bin/sh\nmkdir -p soundtag/nbs/results && echo "$@" > asked')
+    git.chmod(0o755)
+    (tmp_path / 'away').mkdir()
+    monkeypatch.chdir(tmp_path / 'away')
+    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+    shell = InteractiveShell.instance()
+    shell.register_magic_function(lambda line: pips.append(line), magic_name='pip')
+    pips = []
+    try:
+        shell.run_cell(weave.set_up(book=True)).raise_error()
+        assert Path.cwd() == tmp_path / 'away/soundtag/nbs'
+        assert pips == ['install --quiet ./soundtag']
+        assert weave.SETTINGS['git_url'] in (tmp_path / 'away/asked').read_text()
+        shell.run_cell(weave.set_up(book=True)).raise_error()  # and once more: all is there
+        assert len(pips) == 1
+    finally:
+        InteractiveShell.clear_instance()
+
+
+def test_only_chapters_that_read_results_fetch_them():
+    reads = {p.stem: weave.reads_the_book(nbformat.read(p, 4)) for p in weave.CHAPTERS}
+    assert reads['04_mfcc'] and reads['08_results'] and not reads['03_normalization']
+    for path in weave.CHAPTERS:
+        assert ('results folder beside' in path.read_text('utf-8')) == reads[path.stem]
 
 
 def test_size_and_reading_time(cells):
-    assert weave.POST.stat().st_size < 3e6
-    assert 15 < weave.reading_minutes(nbformat.v4.new_notebook(cells=cells)) <= 25
+    assert weave.POST.stat().st_size < 4e6
+    assert 15 < weave.reading_minutes(nbformat.v4.new_notebook(cells=cells)) <= 29
 
 
 def test_the_parts_stand_in_order(prose):
@@ -75,7 +111,9 @@ def test_the_parts_stand_in_order(prose):
         'Labels',
         'Who teaches, who judges?',
         'Results',
+        'How far away?',
         'Conclusion',
+        'Try it',
         'References',
     ]
     levels = [len(m) for m in re.findall(r'^(#+) ', prose, re.M)]

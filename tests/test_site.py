@@ -1,14 +1,19 @@
 "The site as its readers meet it: built once, served on localhost, opened in headless Chromium."
 
+import io
 import re
 import sys
 import xml.etree.ElementTree as ET
 from functools import cache
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
+import nbformat
+import numpy as np
 import pytest
+from matplotlib import image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / '_notebooks'))
@@ -16,7 +21,7 @@ weave = pytest.importorskip('weave')
 website = pytest.importorskip('website')
 
 CHAPTERS = [p.stem for p in weave.CHAPTERS]
-PAGES = ['index', 'predicting-from-sound', 'posts', 'listen', *CHAPTERS]
+PAGES = ['404', 'index', 'predicting-from-sound', 'posts', 'listen', *CHAPTERS]
 MAIN = ['index', 'predicting-from-sound', '04_mfcc']
 
 
@@ -141,6 +146,66 @@ def test_previous_and_next_chapter(docs):
         )
 
 
+def test_the_side_bar_has_numbers_and_groups(docs):
+    text = (docs / 'index.html').read_text('utf-8').split('id="quarto-sidebar"')[1].split('<main')[0]
+    names = re.findall(r'"menu-text">([^<]*)<', text)
+    for path in weave.CHAPTERS:
+        title = re.match('# (.+)', nbformat.read(path, 4).cells[0].source)[1]
+        assert f'{weave.number_of(path)} {title}' in unescape('|'.join(names))
+    begins = [names.index(group) for group in website.GROUPS]
+    assert begins == sorted(begins) and all(b - a > 1 for a, b in zip(begins, begins[1:]))
+    assert text.count('sidebar-section depth1') == len(website.GROUPS)
+    assert text.count('depth1 show') == 0, 'all are folded but the one a reader is in'
+    assert (docs / '04_mfcc.html').read_text('utf-8').count('depth1 show') == 1
+
+
+@pytest.mark.parametrize(
+    'text, wanted',
+    [
+        ('see chapter 08b.', 'see [chapter 08b]({08b_models}).'),
+        ('Chapters 04, 05a and 06 to 07', '[Chapters 04]({04_mfcc}), [05a]({05a_channel}) and [06]({06_model}) to [07]({07_training})'),
+        ('(chapter 99), `chapter 04`', '(chapter 99), `chapter 04`'),
+        ('[as chapter 04 says](x.html)', '[as chapter 04 says](x.html)'),
+        ('# On chapter 04\n\nchapter 03, 20 times', '# On chapter 04\n\nchapter 03, 20 times'),
+    ],
+)
+def test_a_chapter_that_is_named_is_a_link(text, wanted):
+    wanted = re.sub(r'\{(\w+)\}', rf'{weave.SITE}/\1.html', wanted)
+    assert weave.with_links(text, here='03_normalization') == wanted
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_no_chapter_is_named_without_a_link(docs, page):
+    main = (docs / f'{page}.html').read_text('utf-8').split('<main', 1)[1].split('</main>')[0]
+    prose = re.sub(r'<(a|code|h\d|figcaption)\b.*?</\1>', '', main, flags=re.S)
+    mine = page.split('_')[0]
+    found = re.findall(r'[Cc]hapters? (\d\d[a-z]?)\b', re.sub('<[^>]*>', '', prose))
+    assert not [number for number in found if number != mine]
+
+
+def test_the_feed_is_announced(docs):
+    for page in PAGES:
+        head = (docs / f'{page}.html').read_text('utf-8').split('</head>')[0]
+        assert re.search('<link rel="alternate" type="application/rss.xml" [^>]*href="posts.xml"', head)
+
+
+def test_cells_that_only_check_are_folded():
+    def cell(source):
+        return nbformat.v4.new_code_cell(source)
+
+    check = 'y = f(2)\nassert y == 4'
+    cells = [cell('def f(x):\n    return x * x'), cell(check), cell('print(f(3))')]
+    later = website.used_later(cells)
+    assert later[0] >= {'f'} and 'y' not in later[1]
+    assert [bool(website.folded(c, l)) for c, l in zip(cells, later)] == [False, True, False]
+    cells[2].source += '\nprint(y)'  # so y is no mere means to a check
+    assert not website.folded(cells[1], website.used_later(cells)[1])
+    cells[2].source = 'y = 3\nprint(y)'
+    assert website.folded(cells[1], website.used_later(cells)[1])
+    cells[1].outputs = [nbformat.v4.new_output('stream', text='4')]
+    assert not website.folded(cells[1], website.used_later(cells)[1]), 'it shows something'
+
+
 def test_the_package_reference_stands_in_the_chapters(docs):
     import soundtag.normalization as module
 
@@ -166,9 +231,32 @@ def test_the_feed_is_valid(docs):
         assert item.findtext('link') == f'{weave.SITE}/predicting-from-sound.html'
 
 
+PAINT = '''window.paint = {lcp: 0, shift: 0};
+new PerformanceObserver(l => l.getEntries().forEach(e => paint.lcp = e.startTime)).observe({type: "largest-contentful-paint", buffered: true});
+new PerformanceObserver(l => l.getEntries().forEach(e => { if (!e.hadRecentInput) paint.shift += e.value })).observe({type: "layout-shift", buffered: true});'''
+
+
 @pytest.mark.parametrize('page', PAGES)
 def test_a_page_opens_without_fault(visit, page):
-    tab = visit(page)
+    "On a phone, for the first time: soon, and whole. Then the window is made wide."
+    tab = visit(page, width=390, script=PAINT)
+    tab.wait_for_load_state('networkidle')
+    tab.add_style_tag(
+        content='#quarto-content { overflow-x: visible !important }'
+    )  # or what is too wide would be cut off unseen
+    assert tab.evaluate('document.documentElement.scrollWidth') <= 390, (
+        'something is wider than the screen'
+    )
+    size = tab.evaluate(
+        'performance.getEntries().filter(e => e.transferSize).reduce((sum, e) => sum + e.transferSize, 0)'
+    )
+    paint = tab.evaluate('paint')
+    print(
+        f'{page}: {size / 1e3:.0f} kB, largest paint {paint["lcp"]:.0f} ms, layout shift {paint["shift"]:.3f}'
+    )
+    assert 50e3 < size < 1.5e6  # of the page that listens: before its worker fetches the model
+    assert 0 < paint['lcp'] < 2500 and paint['shift'] < 0.1
+    tab.set_viewport_size({'width': 1280, 'height': 800})
     tab.evaluate('document.querySelectorAll("details").forEach(d => d.open = true)')
     tab.evaluate('document.querySelectorAll("img").forEach(i => i.loading = "eager")')
     tab.wait_for_function('[...document.images].every(i => i.complete)')
@@ -202,6 +290,70 @@ def test_sounds_play(visit):
     assert not tab.wrong
 
 
+@pytest.mark.parametrize('width', [1280, 390])
+def test_no_code_of_the_post_is_cut(visit, width):
+    tab = visit('predicting-from-sound', width=width)
+    tab.evaluate('document.querySelectorAll("details").forEach(d => d.open = true)')
+    blocks = tab.evaluate("""[...document.querySelectorAll("main pre")].map(e => [e.innerText, e.scrollWidth - e.clientWidth,
+        e.closest(".cell-output") ? 0 : e.clientHeight / (e.innerText.trimEnd().split("\\n").length + 1)])""")
+    assert len(blocks) > 40
+    assert not [(text[:60], cut) for text, cut, _ in blocks if cut > 0]
+    assert max(len(line) for text, *_ in blocks for line in text.splitlines()) <= 76
+    if width == 1280:
+        assert max(height for *_, height in blocks) < 30, 'a line is broken in two'
+
+
+def test_figures_of_the_post_have_captions_and_are_sharp(visit):
+    tab = visit('predicting-from-sound')
+    tab.evaluate('document.querySelectorAll("details").forEach(d => d.open = true)')
+    tab.evaluate('document.querySelectorAll("img").forEach(i => i.loading = "eager")')
+    tab.wait_for_function('[...document.images].every(i => i.complete)')
+    figures = tab.evaluate("""[...document.querySelectorAll("figure.shown")].map(f => [f.querySelector("figcaption")?.innerText ?? "",
+        ...["alt", "naturalWidth", "width"].map(n => f.querySelector("img.on-light")[n])])""")
+    assert len(figures) >= 15 and len({caption for caption, *_ in figures}) == len(figures)
+    for caption, alt, pixels, width in figures:
+        assert len(caption) > 30 and len(alt) > 60 and caption != alt
+        assert pixels >= 1.9 * width, f'{caption}: {pixels} pixels on {width}'
+
+
+def test_players_have_a_name_and_a_length(visit):
+    names = visit('predicting-from-sound').locator('figure.sound figcaption').all_inner_texts()
+    assert len(names) >= 17
+    assert not [n for n in names if not re.search(r'^(?!Sound \d).{6,}, \d+\.\d s$', n)]
+
+
+def test_a_dark_page_has_dark_figures(visit):
+    tab = visit('predicting-from-sound', scheme='dark')
+    tab.locator('a.figure-card').first.scroll_into_view_if_needed()
+    shown = 'i => [...document.images].filter(i => i.closest(".figure-card") && i.offsetParent).map(i => i.className)'
+    assert set(tab.evaluate(shown)) == {'on-dark'}
+    tab.locator('a.figure-card').first.click()
+    tab.wait_for_function('document.querySelector("dialog img").complete')
+    large = tab.locator('dialog.enlarged img')
+    assert large.get_attribute('src') == tab.locator('img.on-dark').first.evaluate('i => i.src')
+    page = image.imread(io.BytesIO(large.screenshot()))[..., :3]
+    assert page.mean() < 0.35
+
+
+def test_a_figure_is_made_dark_and_its_pictures_are_left():
+    import matplotlib.pyplot as plt
+    from figures import GROUND, darken
+
+    fig, (left, right) = plt.subplots(1, 2, figsize=(6, 2), dpi=100)
+    left.imshow(np.random.default_rng(0).random((40, 40)), cmap='magma', aspect='auto')
+    right.plot([0, 1], [0.5, 0.5], color='#0072B2', lw=9)
+    fig.savefig(buffer := io.BytesIO(), format='png')
+    plt.close(fig)
+    light, dark = (image.imread(io.BytesIO(data))[..., :3] for data in (buffer.getvalue(), darken(buffer.getvalue())))
+    assert light.shape == dark.shape and np.abs(dark[2, 2] - GROUND).max() < 0.02
+    assert np.abs(light[90:110, 120:220] - dark[90:110, 120:220]).max() < 0.06, 'of 256 colours'
+    (y, x), (r, g, b) = (100, 430), dark[100, 430]
+    assert light[y, x, 2] > light[y, x, 0] and b > g > r and dark[y, x].mean() > light[y, x].mean()
+    assert (light.min(-1) < 0.2).sum() > 50, 'there is black text'
+    text = (light.max(-1) < 0.1) & (np.arange(light.shape[1]) > 330)
+    assert dark[text].mean() > 0.9
+
+
 def test_search_finds_mfcc(visit):
     tab = visit('index')
     tab.locator('.smalldocs-search input:visible').first.fill('MFCC')
@@ -228,6 +380,44 @@ def test_table_of_contents_follows_the_scroll(visit, page):
             arg=anchor,
             timeout=3000,
         )
+
+
+def test_a_phone_has_the_contents_at_the_top(visit):
+    tab = visit('04_mfcc')
+    entries = tab.locator('#TOC a').all_inner_texts()
+    assert not tab.locator('.contents-here').is_visible()
+    tab.set_viewport_size({'width': 390, 'height': 844})
+    assert not tab.locator('#TOC').is_visible()
+    tab.locator('.contents-here summary').click()
+    assert tab.locator('.contents-here a').all_inner_texts() == entries
+    tab.locator('.contents-here a').nth(3).click()
+    tab.wait_for_function('scrollY > 500')
+    assert not tab.wrong
+
+
+def test_a_page_that_is_lost_leads_back(browser, docs, server):
+    context = browser.new_context()
+    tab, text = context.new_page(), (docs / '404.html').read_text('utf-8')
+    lost = f'{server}/some/where/else.html'
+    context.route(lost, lambda route: route.fulfill(status=404, body=text, content_type='text/html'))
+    tab.goto(lost)
+    assert 'no such page' in tab.title()
+    assert tab.evaluate('document.querySelector("main a").href') == f'{server}/index.html'
+    styles = '[...document.styleSheets].map(s => [s.href, s.cssRules.length])'
+    assert len(tab.evaluate(styles)) >= 3
+    assert all(href.startswith(f'{server}/s') and n for href, n in tab.evaluate(styles))
+    context.close()
+    assert weave.SETTINGS['doc_baseurl'] in text, 'at its own address all begins there'
+
+
+@pytest.mark.parametrize('page, width', [('listen', 1280), ('04_mfcc', 1800)])
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_no_white_strip_beside_the_side_bar(visit, page, width, scheme):
+    tab = visit(page, width=width, scheme=scheme)
+    shot = image.imread(io.BytesIO(tab.screenshot()))[..., :3]
+    bar = tab.evaluate('document.querySelector("#quarto-sidebar").getBoundingClientRect().right')
+    np.testing.assert_array_equal(shot[750, 1], shot[750, round(bar) - 10])
+    assert not (shot[750, 1] == shot[750, round(bar) + 15]).all(), 'it ends where the text begins'
 
 
 def test_a_figure_opens_large_by_keyboard(visit):
@@ -262,32 +452,6 @@ def test_nothing_bars_readers_with_disabilities(visit, page, scheme):
         for v in found
         if v['impact'] in ('serious', 'critical')
     ]
-
-
-PAINT = '''window.paint = {lcp: 0, shift: 0};
-new PerformanceObserver(l => l.getEntries().forEach(e => paint.lcp = e.startTime)).observe({type: "largest-contentful-paint", buffered: true});
-new PerformanceObserver(l => l.getEntries().forEach(e => { if (!e.hadRecentInput) paint.shift += e.value })).observe({type: "layout-shift", buffered: true});'''
-
-
-@pytest.mark.parametrize('page', PAGES)
-def test_a_phone_shows_it_soon_and_whole(visit, page):
-    tab = visit(page, width=390, script=PAINT)
-    tab.wait_for_load_state('networkidle')
-    tab.add_style_tag(
-        content='#quarto-content { overflow-x: visible !important }'
-    )  # or what is too wide would be cut off unseen
-    assert tab.evaluate('document.documentElement.scrollWidth') <= 390, (
-        'something is wider than the screen'
-    )
-    size = tab.evaluate(
-        'performance.getEntries().filter(e => e.transferSize).reduce((sum, e) => sum + e.transferSize, 0)'
-    )
-    paint = tab.evaluate('paint')
-    print(
-        f'{page}: {size / 1e3:.0f} kB, largest paint {paint["lcp"]:.0f} ms, layout shift {paint["shift"]:.3f}'
-    )
-    assert 50e3 < size < 1.5e6  # of the page that listens: before its worker fetches the model
-    assert 0 < paint['lcp'] < 2500 and paint['shift'] < 0.1
 
 
 def test_comments_come_when_they_are_configured(monkeypatch):

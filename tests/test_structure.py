@@ -230,7 +230,7 @@ def test_notebooks_are_clean(tmp_path):
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
 def test_a_chapter_can_be_read_in_one_sitting(path):
-    assert path.stat().st_size < 1_000_000
+    assert path.stat().st_size < 2_000_000  # figures have twice the pixels they are shown with
     assert cells(path)[0].source.startswith('# ')
     for c in cells(path):
         assert not any(o.output_type == 'error' for o in c.get('outputs', [])), c.source

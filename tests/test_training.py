@@ -34,16 +34,30 @@ from soundtag.fitting import (
 )
 from soundtag.metrics import geometric_mean
 from soundtag.mfcc import LogMel, MFCC
-from soundtag.recipe import OLD_NAMES, RECIPES, Recipe, RunError, current_record
+from soundtag.model import conv_norm_relu
+from soundtag.recipe import NETWORKS, OLD_NAMES, RECIPES, Recipe, RunError, current_record
 from soundtag.tagging import Tagger
 from soundtag.training import split_rows, top3_csv, train_folds
 
+
+def small_cnn(n_labels, *, input_shape):
+    "Convolutions, normalisation and an answer: nothing that is kept or resumed is missing, and it takes a third of the time."
+    layers = fitting.keras.layers
+    inputs = fitting.keras.Input(input_shape)
+    x = conv_norm_relu(inputs, 8, 5, strides=2)
+    x = conv_norm_relu(x, 16, (x.shape[1], 1), padding='valid')  # tells the bands apart
+    answer = layers.Dense(n_labels, activation='softmax')(layers.GlobalAveragePooling2D()(x))
+    return fitting.keras.Model(inputs, answer)
+
+
+NETWORKS['small_cnn'] = small_cnn  # chapters 06d, 07 and 09a, and the commands, train those of the recipes
 SR = 8000
 TINY = replace(
     RECIPES['post'],
     name='tiny',
     features=MFCC(sr=SR, n_mfcc=20, n_mels=40, n_fft=512, hop_length=250),
     seconds=0.5,
+    network='small_cnn',
     batch_size=8,
     epochs=2,
 )
@@ -54,6 +68,7 @@ FIXED = replace(
     window=0.4,
     extra_windows=(0.3,),
     test_windows=2,
+    network='small_cnn',
     batch_size=8,
     epochs=4,
     min_steps=0,
@@ -355,7 +370,7 @@ def test_what_is_scored_changes_no_weight_of_a_fixed_schedule(tmp_path):
         (tmp_path / str(i)).mkdir()
         X = ClipWindows(Ragged.of(sounds), FIXED.frames)
         data = TrainingData(X, targets, unverified=np.arange(10, 40))
-        recipe = replace(FIXED, network='pooled_cnn', extra_windows=(), epochs=2)
+        recipe = replace(FIXED, extra_windows=(), epochs=2)
         task = FoldTask(data, recipe, np.arange(20), held, 0, tmp_path / str(i))
         weights.append(fit_fold(task).get_weights())
     for a, b in zip(*weights, strict=True):
@@ -393,7 +408,7 @@ def test_doubting_can_be_killed_at_any_moment(tmp_path):
     "In each of the three trainings: the same weights."
     X, y, _ = banded(24)
     targets = np.eye(3, dtype='float32')[np.where(np.arange(24) % 2, y, (y + 1) % 3)]
-    recipe = replace(FIXED, network='pooled_cnn', extra_windows=(), batch_size=16)
+    recipe = replace(FIXED, extra_windows=(), batch_size=16)
 
     class Kill(fitting.keras.callbacks.Callback):
         begun = 0
@@ -599,12 +614,13 @@ def test_labels_drawn_by_lot_give_chance_with_augmented_windows(tmp_path):
         y.copy(),
     )
     lot[:200] = rng.permutation(lot[:200])
-    right, recipe = {}, replace(FIXED, batch_size=16, epochs=10)
+    right, recipe = {}, replace(FIXED, batch_size=16, epochs=10, learning_rate=5e-3)
     for name, labels in (('true', y), ('lot', lot)):
         (tmp_path / name).mkdir()
         data = TrainingData(X, np.eye(10, dtype='float32')[labels])
         model = fit_fold(FoldTask(data, recipe, train, held, 0, tmp_path / name))
         right[name] = (predict_clips(model, X, held, recipe).argmax(1) == y[held]).mean()
+    print(right)
     assert right['true'] > 0.9 and abs(right['lot'] - 1 / 10) < 0.1
 
 

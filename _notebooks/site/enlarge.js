@@ -3,8 +3,8 @@ document.addEventListener("click", (event) => {
   const link = event.target.closest("a.figure-card");
   if (!link || event.ctrlKey || event.metaKey) return;
   event.preventDefault();
-  const small = link.querySelector("img"), dialog = document.createElement("dialog");
-  const large = Object.assign(new Image(), { src: link.href, alt: small.alt });
+  const small = [...link.querySelectorAll("img")].find((img) => img.offsetParent), dialog = document.createElement("dialog");    // the light one or the dark
+  const large = Object.assign(new Image(), { src: small.src, alt: small.alt });
   const text = Object.assign(document.createElement("p"), { textContent: small.alt });
   const close = Object.assign(document.createElement("button"), { textContent: "Close", type: "button" });
   dialog.className = "enlarged";
