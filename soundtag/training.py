@@ -23,6 +23,7 @@ import pandas as pd
 
 from .augmentation import ClipWindows, trim_frames
 from .dataset import Clips, DataError, listed_clips, make_folds, shorten
+from .duplicates import join_groups, report_duplicates
 from .files import file_lock, write_file, write_npy
 from .fitting import FoldTask, fit_fold, predict_clips
 from .layouts import read_folders, read_table
@@ -36,7 +37,8 @@ from soundtag.recipe import (
     current_record,
     get_recipe,
 )
-from .store import FeatureStore, prepare_data
+from .runs import is_done, read_config
+from .store import FeatureStore, prepare_data, store_duplicates
 
 # isort: split
 import keras  # after soundtag.model, which tells TensorFlow to use oneDNN
@@ -183,10 +185,8 @@ def check_folder(
     if not out.exists() or all(p.name.startswith('.') for p in out.iterdir()):
         return False
     try:
-        found = config_differences(
-            json.loads((out / 'config.json').read_text('utf-8')), config
-        )
-    except (OSError, ValueError, AttributeError):
+        found = config_differences(read_config(out / 'config.json'), config)
+    except (OSError, ValueError):
         raise RunError(
             f'{out}: is not empty and holds no run; name another folder with --out'
         ) from None
@@ -270,6 +270,7 @@ class RunData:
 
     clips: Clips  # Those that could be read, training and test
     skipped: pd.DataFrame  # The others: fname, path, reason
+    duplicates: pd.DataFrame  # Clips that repeat others (chapter 03a); in `clips` one group
     X: ClipWindows  # Features of `clips`, shape (clips, n_coef, frames, 1), on disk
     targets: np.ndarray  # One-hot labels, shape (clips, labels)
     train: np.ndarray  # Rows of the training clips
@@ -333,10 +334,12 @@ def load_run_data(
             f'the first: {store.skipped.reason.iloc[0]}'
         )
     check_left(clips, store)
+    duplicates = store_duplicates(store)
     is_train = (store.clips.table.split == 'train').to_numpy()
     return RunData(
-        clips=store.clips,
+        clips=join_groups(store.clips, duplicates),
         skipped=pd.concat([clips.skipped, store.skipped], ignore_index=True),
+        duplicates=duplicates,
         X=clip_windows(store, recipe),
         targets=keras.utils.to_categorical(store.clips.y, len(clips.labels)),
         train=np.flatnonzero(is_train),
@@ -584,7 +587,7 @@ def run_folds(
     "Train the folds that are not done, one after the other."
     from tqdm import tqdm
 
-    done = {k for k in tasks if (out / f'predictions/predictions_{k}.csv').exists()}
+    done = {k for k, task in tasks.items() if is_done(k, task.data, out)}
     steps = sum(task.total_steps for k, task in tasks.items() if k not in done)
     with tqdm(total=steps, unit='step', disable=None if progress else True) as bar:
         for k, task in tasks.items():
@@ -630,6 +633,7 @@ def train_folds(
         data = load_run_data(clips, recipe, seed, cache, progress)
         fold = assign_folds(data.clips, folds, kind, recipe.epoch_from, seed)
         initialise_run_folder(out, config, data, fold, resume_folds=not recipe.picks_epoch)
+        report_duplicates(data.duplicates, data.clips, fold, out)
         tasks = {
             k: make_task(k, fold, data, recipe, seed, out / f'.fold_{k}')
             for k in sorted(fold.unique())

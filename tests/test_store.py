@@ -473,7 +473,7 @@ def test_a_store_from_before_checksums_is_computed_anew(tmp_path, clips, monkeyp
     (other / 'settings.json').write_text(json.dumps(settings | {'seed': 1}))
     _, computed, said = recomputed(clips, tmp_path / 'store', monkeypatch)
     assert len(computed) == 12
-    assert len(said) == 1 and str(old) in said[0] and 'without checksums' in said[0]
+    assert len(said) == 1 and str(old) in said[0] and 'is of an earlier version' in said[0]
 
 
 ON_PAPER = {
