@@ -31,6 +31,7 @@ from soundtag.console import (
     event_row,
     failed_row,
     integer_from,
+    printable_lines,
     raw_blocks,
     reading,
     remember_interrupt,

@@ -138,7 +138,7 @@ def dense_layer(
 
 def unknown_tensor(
     E: object,  # Keras tensor, embeddings, shape (batch, numbers)
-    rejector: object,  # `Rejector` of chapter 06f
+    rejector: object,  # `Rejector` of chapter 06g
 ) -> object:  # Keras tensor, shape (batch, 1)
     "The probability that a sound is none of the labels, in Keras."
     from keras import ops

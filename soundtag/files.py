@@ -77,7 +77,7 @@ def read_json(
         return default
     try:
         return json.loads(path.read_text('utf-8'))
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise ValueError(
             f'{path}: is damaged, it is no JSON ({e}); make it again'
         ) from None

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .runs import read_config, read_labels
+
 # %% ../nbs/08b_models.ipynb #ecaee6ff
 PathName = str | PathLike  # Of a file or a folder
 Predict = Callable[[np.ndarray], np.ndarray]  # Windows (n, samples) → (n, labels)
@@ -30,6 +32,8 @@ class ModelError(ValueError):
     """
 
 # %% ../nbs/08b_models.ipynb #c94048de
+RUN_FILES = {'config.json': read_config, 'labels.json': read_labels}
+
 def read_run_json(
     run: PathName,  # Folder of a run
     name: str,  # A file in it
@@ -37,7 +41,7 @@ def read_run_json(
     "One of the JSON files of a run, or one clear error."
     path = Path(run) / name
     try:
-        return json.loads(path.read_text('utf-8'))
+        return RUN_FILES[name](path)
     except (FileNotFoundError, NotADirectoryError):
         raise ModelError(
             f'{run}: is no run, it has no {name}; train one with "soundtag train --out FOLDER"'

@@ -201,7 +201,7 @@ class LinearRecipe:
     shrinkages: tuple = (0.05, 0.1, 0.2, 0.4)
     names_share: float = 0.2  # Of YAMNet's own score, where a label has a name of AudioSet's
     means: tuple = ()  # Pairs of a label and a name of AudioSet's that it means
-    # Of the sounds of its labels that a tagger may call unknown (chapter 06f); 0: it never does
+    # Of the sounds of its labels that a tagger may call unknown (chapter 06g); 0: it never does
     unknown_share: float = 0.05
 
     classifier = 'linear'

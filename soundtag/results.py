@@ -9,8 +9,9 @@ __all__ = ['Run', 'load_run', 'evaluate', 'write_metrics', 'plot_folds', 'plot_c
 # %% ../nbs/08_results.ipynb #cf764301
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,18 @@ from .files import write_file
 from .metrics import MEASURES, accuracy, average_precision, geometric_mean, mean_std
 from .recipe import RECIPES, RunError, current_settings
 from .rejection import rejection_scores
+from soundtag.runs import (
+    read_config,
+    read_folds,
+    read_history,
+    read_labels,
+    read_probabilities,
+    read_rows,
+    read_run_file,
+    read_seconds,
+)
 from .store import prepare_data
+from .tables import shorten
 from .training import find_clips, split_rows
 
 if TYPE_CHECKING:
@@ -63,60 +75,18 @@ class Run:
     )  # Left out: fname, path, reason
 
 # %% ../nbs/08_results.ipynb #60b13fd7
-def read_part(
-    path: Path,  # File of a run
-    reader: Callable[[Path], object],  # Function from the path to its content
-) -> object:  # The content
+def _read_part(path, reader):
     "One file of a run, or one clear error."
-    try:
-        return reader(path)
-    except FileNotFoundError:
-        raise RunError(
-            f'{path}: is missing, so the run is not finished; give the command that started it '
-            'again, it goes on where it stopped'
-        ) from None
-    except (ValueError, KeyError, EOFError) as e:
-        raise RunError(
-            f'{path}: is damaged ({e}); remove the folder of the run and train again'
-        ) from None
+    return read_run_file(path, reader, RunError)
 
-def read_probabilities(
-    path: Path,  # An .npy file of a run
-    n_labels: int,  # Columns it must have
-) -> np.ndarray:  # Shape (clips, n_labels)
-    "Stored probabilities; refuses NaN and another number of labels."
-    p = np.load(path, allow_pickle=False)
-    if p.ndim != 2 or p.shape[1] != n_labels:
-        raise ValueError(f'shape {p.shape}, wanted {n_labels} columns')
-    if not np.isfinite(p).all():
-        raise ValueError('NaN or infinite probabilities')
-    return p
-
-# %% ../nbs/08_results.ipynb #9c61ccee
-def _parse_json(path):
-    "The content of a JSON file."
-    return json.loads(path.read_text('utf-8'))
-
-def _read_config(path):
-    "The content of config.json, with the recipe's settings under the names of today."
-    config = _parse_json(path)
-    return config | {'recipe': current_settings(config['recipe'])}
-
-def _read_table(path):
-    "A CSV file of names, all of it text."
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
-
-def _read_folds(path):
-    "fname → fold."
-    return _read_table(path).set_index('fname')['fold'].astype(int)
+def _read_skipped(path):
+    "Clips that were left out: fname, path, reason."
+    columns = ['fname', 'path', 'reason']
+    return pd.DataFrame(read_rows(path, columns), columns=columns, dtype=str)
 
 def _read_names(path):
     "The column `fname`."
-    return _read_table(path)['fname'].tolist()
-
-def _read_curves(path):
-    "Measure → its values, one per epoch."
-    return pd.read_csv(path).to_dict('list')
+    return [row['fname'] for row in read_rows(path, ('fname',))]
 
 def _check_rows(run):
     "Refuse a run whose predictions and clips are not equally many."
@@ -148,31 +118,45 @@ def load_run(
             f'{out}: holds no run (no config.json); '
             f'make one with "soundtag train DATA --out {out}"'
         )
-    config = read_part(out / 'config.json', _read_config)
-    labels = read_part(out / 'labels.json', _parse_json)
-    folds = read_part(out / 'folds.csv', _read_folds)
+    config = _read_part(out / 'config.json', read_config)
+    labels = _read_part(out / 'labels.json', read_labels)
+    number = config['folds']['number']
+    folds = pd.Series(_read_part(out / 'folds.csv', partial(read_folds, number=number)))
     numbers = sorted(folds.unique().tolist())
 
     def probabilities(name):
         path = out / f'predictions/{name}.npy'
-        return read_part(path, lambda p: read_probabilities(p, len(labels)))
+        return _read_part(path, partial(read_probabilities, labels=len(labels)))
 
     run = Run(
         out=out,
         config=config,
         labels=labels,
-        folds=folds,
+        folds=folds.rename('fold').rename_axis('fname'),
         oof=probabilities('oof'),
         train={k: probabilities(f'train_predictions_{k}') for k in numbers},
         test={k: probabilities(f'test_predictions_{k}') for k in numbers},
-        test_names=read_part(out / 'predictions/predictions.csv', _read_names),
-        curves={k: read_part(out / f'history_{k}.csv', _read_curves) for k in numbers},
-        skipped=read_part(out / 'skipped.csv', _read_table),
+        test_names=_read_part(out / 'predictions/predictions.csv', _read_names),
+        curves={k: _read_part(out / f'history_{k}.csv', read_history) for k in numbers},
+        skipped=_read_part(out / 'skipped.csv', _read_skipped),
     )
     _check_rows(run)
     return run
 
 # %% ../nbs/08_results.ipynb #c55b3f14
+def check_place(
+    run: Run,  # A finished run
+) -> None:
+    "Raise ValueError for a folder that is huge and holds none of the first clips of a run."
+    root = Path(run.config['data']['root'])
+    names = [name.split('#t=')[0] for name in run.folds.index[:3]]
+    places = [root, *islice(root.glob('*/'), 1000)]
+    if any((place / name).exists() for place in places for name in names):
+        return
+    files = chain.from_iterable(names for _, _, names in os.walk(root))
+    if sum(1 for _ in islice(files, 20_000)) == 20_000:
+        raise ValueError(f'{root}: holds many other files, and not {shorten(names)}')
+
 def run_clips(
     run: Run,  # A finished run
     clips: Clips | None = None,  # Its clips; None: read from where the run found them
@@ -184,6 +168,7 @@ def run_clips(
     )
     if clips is None:
         try:
+            check_place(run)
             clips = find_clips(run.config['data'])
         except (ValueError, OSError) as e:
             raise RunError(
@@ -193,6 +178,13 @@ def run_clips(
         raise RunError(
             f'{clips.root}: is not the data set as {run.out} was trained on it, '
             f'files or labels have changed; {cure}'
+        )
+    if run.labels != clips.labels or not set(run.folds.index) <= set(
+        clips.train.table.index
+    ):
+        raise RunError(
+            f'{run.out}: its labels.json and folds.csv are not those of {clips.root}; '
+            'remove the folder of the run and train again'
         )
     return clips
 
@@ -389,7 +381,9 @@ def fold_seconds(
 ) -> dict:  # 'folds': fold → seconds of training, 'cores'; empty where nothing was noted
     "What the folds cost."
     paths = {str(k): run.out / f'seconds_{k}.json' for k in run.train}
-    notes = {k: read_part(path, _parse_json) for k, path in paths.items() if path.exists()}
+    notes = {
+        k: _read_part(path, read_seconds) for k, path in paths.items() if path.exists()
+    }
     if not notes:
         return {}
     return {

@@ -14,6 +14,7 @@ import re
 import sys
 import time
 import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
@@ -28,6 +29,7 @@ import soundfile as sf
 
 from .audio import fix_length, seconds_to_samples
 from .dataset import Clips, file_hash, load_section
+from .duplicates import NO_FINGERPRINT, find_duplicates, fingerprint_sound
 from .files import cache_dir, file_lock, read_json, write_file
 from .formats import warn
 from .mfcc import STFT
@@ -74,7 +76,7 @@ def compute_clip(
     seed: int,  # Of the random offset
 ) -> (
     tuple | str
-):  # (signature, content hash, rows, or None when the content is the known one), or why it failed
+):  # (signature, content hash, rows, fingerprint: None when the content is known), or why it failed
     "One clip from file to features, in a worker."
     try:
         signature = stat_signature(path)
@@ -83,12 +85,13 @@ def compute_clip(
         time.sleep(min(0.02, max(0, 0.02 - age)))
         content = content_hash(path, start, end)
         if content == known:
-            return signature, content, None
+            return signature, content, None, None
         y, _ = load_section(path, start, end, sr=features.sr)
+        fingerprint = fingerprint_sound(y, features.sr)
         if seconds is not None:
             rng = np.random.default_rng([seed, int(content, 16)])
             y = fix_length(y, seconds_to_samples(seconds, sr=features.sr), rng=rng)
-        return signature, content, features.rows(y)
+        return signature, content, features.rows(y), fingerprint
     except OSError as e:
         return f'{path}: cannot be read ({e.strerror}); check the path and its permissions'
     except MemoryError:
@@ -146,6 +149,7 @@ class Place(NamedTuple):
     start: int  # First row
     frames: int  # Number of rows
     check: int  # CRC-32 of their bytes
+    fingerprint: str  # What the sound is recognised by (chapter 03a), base 64
 
 def index_line(
     name: str,  # Of the sound
@@ -214,7 +218,7 @@ def damaged_contents(
     rows = np.asarray(np.memmap(data, f'V{row_bytes}', 'r', shape=shape))
     return {
         content
-        for content, (start, frames, check) in places.items()
+        for content, (start, frames, check, _) in places.items()
         if zlib.crc32(rows[start : start + frames]) != check
     }
 
@@ -270,12 +274,20 @@ class StoreWriter:
         self.data.truncate(self.end * row_bytes)
         self.index.truncate(len(good))
 
-    def add(self, name: str, signature: list, content: str, rows: np.ndarray | None):
+    def add(
+        self,
+        name: str,
+        signature: list,
+        content: str,
+        rows: np.ndarray | None,
+        fingerprint: np.ndarray | None = None,
+    ):
         "A clip's rows and its line; content that is there already gets a line only."
         if content not in self.by_content:
             data = np.ascontiguousarray(rows)
             write_all(self.data, data)
-            self.by_content[content] = Place(self.end, len(data), zlib.crc32(data))
+            text = '' if fingerprint is None else b64encode(fingerprint).decode()
+            self.by_content[content] = Place(self.end, len(data), zlib.crc32(data), text)
             self.end += len(data)
         self.by_path[name] = signature, content
         self.lines.append(index_line(name, signature, content, self.by_content[content]))
@@ -315,7 +327,7 @@ def store_folder(
     **settings,  # Everything else the features depend on but the sounds
 ) -> Path:  # A folder that exists
     "A folder for each data set, setting and version, with these in it to read."
-    record = settings | {'layout': 2, 'versions': versions}
+    record = settings | {'layout': 3, 'versions': versions}
     text = json.dumps(record, indent=1, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
     plain_name = re.sub('[^A-Za-z0-9._-]', '_', name)
@@ -345,9 +357,9 @@ def say_superseded(
             continue
         there = {'layout': 1, 'versions': {}} | old if isinstance(old, dict) else {}
         differences = [key for key in record | there if record.get(key) != there.get(key)]
-        if other == folder or not set(differences) <= {'layout', 'versions'}:
+        if not differences or not set(differences) <= {'layout', 'versions'}:
             continue
-        reason = 'was made without checksums'
+        reason = 'is of an earlier version'
         if there['layout'] == record['layout']:
             reason = f'was made with other versions ({version_changes(there, record)})'
         warn(f'{other}: {reason}; its features are computed anew, and it may be removed')
@@ -438,13 +450,16 @@ class FeatureStore:
         features: STFT,  # The feature object it was made with
         clips: Clips,  # Clips, in the order of the rows
         skipped: pd.DataFrame,  # fname, path and reason of those left out
-        places: list[tuple[int, int]],  # First row and number of rows of each clip
+        places: list[Place],  # Where the rows of each clip are
+        contents: list[str],  # Content hash of each clip
     ):
         self.folder = folder
         self.features = features
         self.clips = clips
         self.skipped = skipped
-        self.start, self.frames = np.array(places, int).reshape(-1, 2).T
+        self.contents = contents
+        self.fingerprints = [place.fingerprint for place in places]
+        self.start, self.frames = np.array([p[:2] for p in places], int).reshape(-1, 2).T
         data = folder / 'features.dat'
         rows = data.stat().st_size // bytes_per_row(features) if data.exists() else 0
         shape = rows, features.n_coef
@@ -512,9 +527,25 @@ def _update_store(
         for (name, *_), result in zip(stale, results):
             if isinstance(result, str):
                 failed[name] = result
+                if progress:
+                    announce_skipped(result, len(failed))
             else:
                 writer.add(name, *result)
     return writer, failed
+
+ANNOUNCED = 10  # Skipped clips that are named at once; all are listed in the end
+
+def announce_skipped(
+    reason: str,  # Why a clip is skipped
+    number: int,  # How many were skipped by now
+) -> None:
+    "Say that a clip is skipped, as soon as that is known."
+    from tqdm import tqdm
+
+    if number <= ANNOUNCED:
+        tqdm.write(f'skipped: {reason}', file=sys.stderr)
+    elif number == ANNOUNCED + 1:
+        tqdm.write('more clips are skipped; all are listed in the end', file=sys.stderr)
 
 def _open_index(
     folder: Path,  # Folder of a store
@@ -587,5 +618,28 @@ def prepare_data(
         }
     )
     readable = clips.subset(~bad) if bad.any() else clips
-    places = [known.by_content[known.by_path[name][1]][:2] for name in sounds[~bad]]
-    return FeatureStore(folder, features, readable, skipped, places)
+    contents = [known.by_path[name][1] for name in sounds[~bad]]
+    places = [known.by_content[content] for content in contents]
+    return FeatureStore(folder, features, readable, skipped, places, contents)
+
+# %% ../nbs/04a_store.ipynb #c03fbf03
+def store_duplicates(
+    store: FeatureStore,  # Features of a data set
+) -> pd.DataFrame:  # As `find_duplicates`
+    "Which clips repeat others."
+    path = store.folder / 'copies.json'
+    try:
+        known = dict(read_json(path, default={}))
+    except (OSError, TypeError, ValueError):
+        known = {}
+    before = len(known)
+    shape = len(store), *NO_FINGERPRINT.shape
+    data = b''.join(
+        b64decode(text) or NO_FINGERPRINT.tobytes() for text in store.fingerprints
+    )
+    fingerprints = np.frombuffer(data, 'uint8').reshape(shape)
+    found = find_duplicates(store.clips, fingerprints, store.contents, known)
+    if len(known) > before:
+        with suppress(OSError):  # a place where nothing may be written costs time alone
+            write_file(path, json.dumps(known))
+    return found

@@ -23,6 +23,7 @@ import pandas as pd
 
 from .augmentation import ClipWindows, trim_frames
 from .dataset import Clips, DataError, listed_clips, make_folds, shorten
+from .duplicates import join_groups, report_duplicates
 from .files import file_lock, write_file, write_npy
 from .fitting import FoldTask, fit_fold, predict_clips
 from .layouts import read_folders, read_table
@@ -37,7 +38,8 @@ from soundtag.recipe import (
     get_recipe,
 )
 from .rejection import learn_fold, learn_rejection
-from .store import FeatureStore, prepare_data
+from .runs import is_done, read_config
+from .store import FeatureStore, prepare_data, store_duplicates
 
 # isort: split
 import keras  # after soundtag.model, which tells TensorFlow to use oneDNN
@@ -82,18 +84,10 @@ def fold_seed(
 # %% ../nbs/07_training.ipynb #cdc26662
 def versions() -> dict[str, str]:
     "The versions of all that takes part in a result."
-    names = (
-        'soundtag',
-        'tensorflow',
-        'keras',
-        'librosa',
-        'numpy',
-        'scipy',
-        'soundfile',
-        'soxr',
-        'scikit-learn',
-    )
-    found = {'python': platform.python_version()} | {name: version(name) for name in names}
+    names = 'soundtag tensorflow keras librosa numpy scipy soundfile soxr scikit-learn'
+    found = {'python': platform.python_version()} | {
+        name: version(name) for name in names.split()
+    }
     return found | {'onednn': os.environ.get('TF_ENABLE_ONEDNN_OPTS', 'default')}
 
 # %% ../nbs/07_training.ipynb #f915c1ca
@@ -185,10 +179,8 @@ def check_folder(
     if not out.exists() or all(p.name.startswith('.') for p in out.iterdir()):
         return False
     try:
-        found = config_differences(
-            json.loads((out / 'config.json').read_text('utf-8')), config
-        )
-    except (OSError, ValueError, AttributeError):
+        found = config_differences(read_config(out / 'config.json'), config)
+    except (OSError, ValueError):
         raise RunError(
             f'{out}: is not empty and holds no run; name another folder with --out'
         ) from None
@@ -272,6 +264,7 @@ class RunData:
 
     clips: Clips  # Those that could be read, training and test
     skipped: pd.DataFrame  # The others: fname, path, reason
+    duplicates: pd.DataFrame  # Clips that repeat others (chapter 03a); in `clips` one group
     X: ClipWindows  # Features of `clips`, shape (clips, n_coef, frames, 1), on disk
     targets: np.ndarray  # One-hot labels, shape (clips, labels)
     train: np.ndarray  # Rows of the training clips
@@ -340,10 +333,12 @@ def load_run_data(
             f'the first: {store.skipped.reason.iloc[0]}'
         )
     check_left(clips, store)
+    duplicates = store_duplicates(store)
     is_train = (store.clips.table.split == 'train').to_numpy()
     return RunData(
-        clips=store.clips,
+        clips=join_groups(store.clips, duplicates),
         skipped=pd.concat([clips.skipped, store.skipped], ignore_index=True),
+        duplicates=duplicates,
         X=clip_windows(store, recipe),
         targets=keras.utils.to_categorical(store.clips.y, len(clips.labels)),
         train=np.flatnonzero(is_train),
@@ -377,6 +372,8 @@ def initialise_run_folder(
     write_file(out / 'folds.csv', table)
 
 # %% ../nbs/07_training.ipynb #b75db276
+LOG_EVERY = 60  # Seconds from line to line at least, where there is no screen for a bar
+
 class FoldBar(keras.callbacks.Callback):
     "Moves a tqdm bar by a batch at a time, and says which epoch it is and how well it goes."
 
@@ -392,6 +389,7 @@ class FoldBar(keras.callbacks.Callback):
         self.epoch = 0  # of this training, counted from 1
         self.epochs_here = 0  # of this process
         self.start = time.perf_counter()
+        self.logged = self.start
 
     def on_train_begin(self, logs=None):
         self.past_epochs += self.epoch  # a fold may take three trainings
@@ -411,6 +409,12 @@ class FoldBar(keras.callbacks.Callback):
         self.epochs_here += 1
         text = f"accuracy {logs['accuracy']:.0%}, watched {logs['val_accuracy']:.0%}"
         self.bar.set_postfix_str(text, refresh=False)
+        now = time.perf_counter()
+        if getattr(self.bar, 'log', False) and now - self.logged >= LOG_EVERY:
+            self.logged = now
+            self.bar.write(
+                f"fold {self.k}, epoch {self.epoch}/{self.params['epochs']}: {text}"
+            )
 
     @property
     def seconds(self):
@@ -589,9 +593,10 @@ def run_folds(
     "Train the folds that are not done, one after the other."
     from tqdm import tqdm
 
-    done = {k for k in tasks if (out / f'predictions/predictions_{k}.csv').exists()}
+    done = {k for k, task in tasks.items() if is_done(k, task.data, out)}
     steps = sum(task.total_steps for k, task in tasks.items() if k not in done)
     with tqdm(total=steps, unit='step', disable=None if progress else True) as bar:
+        bar.log = progress and bar.disable  # no screen: lines in the place of a bar
         for k, task in tasks.items():
             if k not in done:
                 run_fold(k, task, out, bar)
@@ -635,6 +640,7 @@ def train_folds(
         data = load_run_data(clips, recipe, seed, cache, progress)
         fold = assign_folds(data.clips, folds, kind, recipe.epoch_from, seed)
         initialise_run_folder(out, config, data, fold, resume_folds=not recipe.picks_epoch)
+        report_duplicates(data.duplicates, data.clips, fold, out)
         tasks = {
             k: make_task(k, fold, data, recipe, seed, out / f'.fold_{k}')
             for k in sorted(fold.unique())

@@ -59,21 +59,31 @@ def real_data():
 
 
 LONGEST = [
+    'docs',
     'environment',
     'test_training',
-    'docs',
-    '06d_fitting',
     'test_cli',
+    '06d_fitting',
     '09a_export',
-    '28_bundled',
     '11_cli',
+    'test_readers',
     '09_tagging',
-    '24_ablation',
-    '10a_distance',
+    'test_structure',
+    'test_cases',
     '08_results',
+    'test_studies',
     '26_budget',
-    '29a_distance',
+    '24_ablation',
+    'test_linear',
     '06_model',
+    '28_bundled',
+    '27_scenes',
+    '10a_distance',
+    '29a_distance',
+    '29b_afar',
+    '25_noise',
+    '07_training',
+    '23_folds',
 ]
 
 

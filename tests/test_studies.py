@@ -223,7 +223,7 @@ def test_a_wrong_call_is_one_line(tmp_path):
 # Studies
 
 
-def test_benchmark_form(clips, tmp_path):
+def test_benchmark_form(clips, tmp_path, at_once):
     few = clips.train.subset(clips.train.table.index[:24])
     result = benchmark_inputs(few, out=tmp_path / 'inputs.json', seconds=0.5, rounds=1)
     assert json.loads((tmp_path / 'inputs.json').read_text()) == result

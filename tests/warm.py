@@ -27,6 +27,7 @@ context.set_forkserver_preload(
         'scipy.stats',
         'sklearn.linear_model',
         'soundfile',
+        'tensorboard.plugins.histogram.summary',
         'tensorflow',
         'tqdm.auto',
     ]

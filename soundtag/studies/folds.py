@@ -13,15 +13,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import keras
 import numpy as np
 import pandas as pd
 
 from ..dataset import make_folds
 from ..fitting import FoldTask, fit_fold, predict_clips
 from ..metrics import mean_std
-from ..recipe import get_recipe
+from ..model import conv_norm_relu
+from ..recipe import NETWORKS, get_recipe
 from .study import Study
 from ..training import fold_seed, load_run_data, split_rows
+
+# %% ../../nbs/23_folds.ipynb #5b5fa840
+def small_cnn(
+    n_labels,  # Number of labels
+    *,
+    input_shape,  # Coefficients, frames, channels
+):  # Uncompiled: standardised features in, label probabilities out
+    "Two convolutions; what comes before and after a network is tried as with any other."
+    x = inputs = keras.Input(input_shape)
+    x = conv_norm_relu(x, 8, 5, strides=2)
+    x = conv_norm_relu(x, 16, (x.shape[1], 1), padding='valid')
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(n_labels, activation='softmax')(x))
+
+NETWORKS['small_cnn'] = small_cnn  # from here on a recipe may name it
 
 # %% ../../nbs/23_folds.ipynb #be7ad9c7
 class FoldKind(NamedTuple):
