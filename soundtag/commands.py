@@ -18,6 +18,7 @@ from soundtag.console import (
     add_reading_options,
     default_recipe,
     integer_from,
+    printable_lines,
     score_table,
     share_of,
     silence_tensorflow,
@@ -127,7 +128,7 @@ def do_train(
     if args.task == 'distance':
         return train_distance_model(args)
     clips = data_set(args.data, args.allow_missing, args.audio, args.negative)
-    print(clips.describe(), file=sys.stderr)
+    print(printable_lines(clips.describe()), file=sys.stderr)
     recipe = args.recipe or default_recipe(args.epochs)
     with silence_tensorflow():
         from soundtag.results import load_run, write_metrics
