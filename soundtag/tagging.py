@@ -397,7 +397,6 @@ def read_rejector(
     from soundtag.rejection import Rejector
 
     share = read_run_json(run, 'config.json')['recipe'].get('unknown_share', 0.05)
-    require(is_between(share, 0, 0.999), f'unknown_share={share!r}')
     path = Path(run) / 'unknown.npz'
     if not path.exists():
         return None
