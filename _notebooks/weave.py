@@ -72,7 +72,7 @@ def set_up(laboratory=False, book=False):
     return (f"#| hide\n# Where this notebook was opened alone {where}, this fetches soundtag; elsewhere it does nothing.\nimport sys\n"
             + ("from pathlib import Path\n" if book else '') + f"if {condition}:\n"
             f"    !git clone --quiet --depth 1 --branch {SETTINGS['branch']} {SETTINGS['git_url']}\n"
-            f"    %pip install --quiet ./{SETTINGS['repo']}\n"
+            f"    %pip install --quiet './{SETTINGS['repo']}[train]'\n"
             f"    %cd {SETTINGS['repo']}/nbs" + ("\n    sys.path.insert(0, '..')" if laboratory else ''))
 
 
@@ -116,7 +116,7 @@ def deeper(text):
 
 
 NOT_PROSE = re.compile(r'(```.*?```|`[^`]*`|\$\$.*?\$\$|!?\[[^]]*\]\([^)]*\)|<a .*?</a>|<!--.*?-->|^#+ .*?$)', re.S | re.M)
-CHAPTER = re.compile(r'\b[Cc]hapters?\s+\d\d[a-z]?\b(?:(?:,|,?\s+(?:and|or|to))\s+\d\d[a-z]?\b)*')
+CHAPTER = re.compile(r'\b[Cc]hapters?\s+\d\d[a-z]?\b(?:(?:,\s+\d\d[a-z]?\b)*,?\s+(?:and|or|to)\s+\d\d[a-z]?\b)*')    # 04; 04, 05a and 06; 04 to 06b
 
 
 def number_of(path):

@@ -30,6 +30,7 @@ from soundtag.console import (
     event_row,
     failed_row,
     integer_from,
+    printable_lines,
     raw_blocks,
     reading,
     remember_interrupt,
@@ -146,7 +147,7 @@ def do_train(
     if args.task == 'distance':
         return train_distance_model(args)
     clips = data_set(args.data, args.allow_missing, args.audio)
-    print(clips.describe(), file=sys.stderr)
+    print(printable_lines(clips.describe()), file=sys.stderr)
     recipe = args.recipe or default_recipe(args.epochs)
     with silence_tensorflow():
         from soundtag.results import load_run, write_metrics

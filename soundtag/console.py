@@ -14,6 +14,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -28,6 +29,33 @@ if TYPE_CHECKING:
     import numpy as np
 
     from soundtag.timeline import Event
+
+# %% ../nbs/10b_console.ipynb #0d7e315b
+CONTROLS = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]')
+LONGEST_LINE = 500  # Letters of a line about an error
+
+def printable(
+    text: str,  # With names from anywhere
+) -> str:  # One line
+    """A text that a terminal shows and does not act upon.
+
+    >>> print(printable('bell' + chr(27) + '[2J.wav'))
+    bell\\x1b[2J.wav
+    """
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+def printable_lines(
+    text: str,  # Of several lines
+) -> str:  # The same
+    "The same for what has lines of its own."
+    return '\n'.join(map(printable, text.split('\n')))
+
+def shorten_line(
+    line: str,  # Of any length
+) -> str:  # Of at most `LONGEST_LINE` letters
+    "A line without its middle, where it is too long to be read."
+    half = LONGEST_LINE // 2
+    return line if len(line) <= LONGEST_LINE else f'{line[: half - 3]} … {line[-half:]}'
 
 # %% ../nbs/10b_console.ipynb #ebda9c5b
 def error_message(
@@ -46,7 +74,7 @@ def error_message(
         text = str(error)
     else:
         return None
-    return ' '.join(text.split())
+    return shorten_line(printable(' '.join(text.split())))
 
 def _is_ours(error):
     "Whether soundtag raised it to tell a user something."
@@ -123,7 +151,7 @@ def reading(
 
         def show_line(message, category, *place, **more):
             if category.__name__ == 'AudioWarning':
-                print(f'soundtag: {message}', file=sys.stderr)
+                print(f'soundtag: {printable(str(message))}', file=sys.stderr)
             else:
                 show(message, category, *place, **more)
 
@@ -148,15 +176,26 @@ def expand(
     """
     files = []
     for name in names:
-        path = Path(name)
-        if path.is_dir():
-            found = _sounds_below(path)
-        elif path.exists() or not glob.has_magic(name):
-            found = []
-        else:
-            found = [Path(f) for f in sorted(glob.glob(name, recursive=True))]
-        files += found or [path]
+        if not name:
+            files.append(UnknownSound('', 'an empty name; give a file or a folder'))
+            continue
+        try:
+            files += _expand_name(name) or [Path(name)]
+        except (OSError, ValueError) as e:  # too long, too deep, or no name at all
+            reason = getattr(e, 'strerror', None) or e
+            files.append(
+                UnknownSound(name, f'cannot be looked for ({reason}); check the name')
+            )
     return files
+
+def _expand_name(name):
+    "The files that a name stands for, where it is a folder or a pattern."
+    path = Path(name)
+    if path.is_dir():
+        return _sounds_below(path)
+    if path.exists() or not glob.has_magic(name):
+        return []
+    return [Path(f) for f in sorted(glob.glob(name, recursive=True))]
 
 def _sounds_below(folder):
     "All sounds in a folder and below it, and by name what may be one in a format we don't know."
@@ -173,7 +212,7 @@ class UnknownSound(os.PathLike):
 
     def __init__(
         self,
-        path: Path,  # Where it is
+        path: str | os.PathLike,  # Where it is
         reason: str,  # Why it can't be read, and the cure
     ):
         self.path = path
@@ -182,7 +221,7 @@ class UnknownSound(os.PathLike):
     def __fspath__(self) -> str:
         from soundtag.formats import AudioError
 
-        raise AudioError(f'{self.path}: {self.reason}')
+        raise AudioError(f'{self.path}: {self.reason}' if str(self.path) else self.reason)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -320,7 +359,7 @@ def tag_line(
     'bell.wav: Chime 75.0%, Flute 25.0%\\n'
     """
     tags = ', '.join(f"{row['label']} {row['probability']:.1%}" for row in rows)
-    return f"{rows[0]['file']}: {tags}{distance_text(rows[0])}\n"
+    return printable(f"{rows[0]['file']}: {tags}{distance_text(rows[0])}") + '\n'
 
 def event_line(
     event: 'Event',  # What was heard
@@ -331,7 +370,8 @@ def event_line(
     "An event for eyes."
     file = f"{row['file']}: " if show_file else ''
     times = f'{event.onset:9.2f} – {event.offset:9.2f} s'
-    return f'{file}{times}  {event.label} {event.probability:.1%}{distance_text(row)}\n'
+    line = f'{file}{times}  {event.label} {event.probability:.1%}{distance_text(row)}'
+    return printable(line) + '\n'
 
 def audacity_line(
     event: 'Event',  # What was heard
@@ -342,14 +382,14 @@ def audacity_line(
     >>> audacity_line(Event(1.0, 2.5, 'dog', 0.5))
     '1.000000\\t2.500000\\tdog\\n'
     """
-    label = ' '.join(event.label.split())
+    label = printable(' '.join(event.label.split()))
     return f'{event.onset:.6f}\t{event.offset:.6f}\t{label}\n'
 
 def csv_lines(
     rows: list[dict],  # Of a table
     columns: Iterable[str],  # In this order
 ) -> str:  # With their ends
-    """Rows for programs.
+    """Rows for programs: names as they are, in quotes where they hold a comma or an end of line.
 
     >>> csv_lines([{'file': 'a, b.wav', 'rank': 1}], ['file', 'rank'])
     '"a, b.wav",1\\n'
@@ -407,7 +447,7 @@ def score_table(
     "Each fold, then the recipe beside its baselines."
     ours = metrics['metrics']
     data = metrics['data']
-    name = 'mini, synthetic clips' if data['name'] == 'mini' else data['name']
+    name = 'mini, synthetic clips' if data['name'] == 'mini' else printable(data['name'])
     lines = [
         f"{name}: {data['labels']} labels",
         _table_row('', 'while training', 'held out', 'MAP@3'),

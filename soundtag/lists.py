@@ -97,6 +97,13 @@ def _identity(path):
     stat = os.stat(path)
     return stat.st_dev, stat.st_ino
 
+def _leads_to(kind):
+    "Whether an entry is of a kind; a link that leads to itself is of none."
+    try:
+        return kind()
+    except OSError:
+        return False
+
 def _look(root, folder, found, known):
     "Add what lies in a folder and below it, and return the links to folders in it."
     links = []
@@ -113,9 +120,9 @@ def _look(root, folder, found, known):
             known.add(_identity(entry.path))
             found.folders.append(name)
             links += _look(root, name, found, known)
-        elif entry.is_dir():
+        elif _leads_to(entry.is_dir):
             links.append(name)
-        elif not entry.is_file():
+        elif not _leads_to(entry.is_file):
             found.dead.append(name)
         elif is_sound(name):
             found.sounds.append(name)

@@ -527,9 +527,25 @@ def _update_store(
         for (name, *_), result in zip(stale, results):
             if isinstance(result, str):
                 failed[name] = result
+                if progress:
+                    announce_skipped(result, len(failed))
             else:
                 writer.add(name, *result)
     return writer, failed
+
+ANNOUNCED = 10  # Skipped clips that are named at once; all are listed in the end
+
+def announce_skipped(
+    reason: str,  # Why a clip is skipped
+    number: int,  # How many were skipped by now
+) -> None:
+    "Say that a clip is skipped, as soon as that is known."
+    from tqdm import tqdm
+
+    if number <= ANNOUNCED:
+        tqdm.write(f'skipped: {reason}', file=sys.stderr)
+    elif number == ANNOUNCED + 1:
+        tqdm.write('more clips are skipped; all are listed in the end', file=sys.stderr)
 
 def _open_index(
     folder: Path,  # Folder of a store

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .audio import check_samples, mix_down, seconds_to_samples
-from .formats import AudioError
+from .formats import AudioError, warn
 from soundtag.stream import (
     SILENCE_DB,
     array_blocks,
@@ -23,7 +23,7 @@ from soundtag.stream import (
     is_path,
     sound_blocks,
 )
-from .tagging import Tagger, predict_batches
+from .tagging import BRIEF, Tagger, predict_batches
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -530,6 +530,10 @@ class Timeline:
             rest = self._track(self.stream_tagger.feed(last))
         if not self.seconds:
             check_samples(np.zeros(0), self.name)
+        if self.seconds < BRIEF:
+            brief = f'lasts {1000 * self.seconds:.2g} ms, too short to judge'
+            warn(f'{self.name}: {brief}; it has no events')
+            return []
         return (
             rest
             + self._track(self.stream_tagger.close())

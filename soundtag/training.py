@@ -83,18 +83,10 @@ def fold_seed(
 # %% ../nbs/07_training.ipynb #cdc26662
 def versions() -> dict[str, str]:
     "The versions of all that takes part in a result."
-    names = (
-        'soundtag',
-        'tensorflow',
-        'keras',
-        'librosa',
-        'numpy',
-        'scipy',
-        'soundfile',
-        'soxr',
-        'scikit-learn',
-    )
-    found = {'python': platform.python_version()} | {name: version(name) for name in names}
+    names = 'soundtag tensorflow keras librosa numpy scipy soundfile soxr scikit-learn'
+    found = {'python': platform.python_version()} | {
+        name: version(name) for name in names.split()
+    }
     return found | {'onednn': os.environ.get('TF_ENABLE_ONEDNN_OPTS', 'default')}
 
 # %% ../nbs/07_training.ipynb #f915c1ca
@@ -386,6 +378,8 @@ def top3_csv(
     return table.to_csv(index=False, lineterminator='\n')
 
 # %% ../nbs/07_training.ipynb #b75db276
+LOG_EVERY = 60  # Seconds from line to line at least, where there is no screen for a bar
+
 class FoldBar(keras.callbacks.Callback):
     "Moves a tqdm bar by a batch at a time, and says which epoch it is and how well it goes."
 
@@ -401,6 +395,7 @@ class FoldBar(keras.callbacks.Callback):
         self.epoch = 0  # of this training, counted from 1
         self.epochs_here = 0  # of this process
         self.start = time.perf_counter()
+        self.logged = self.start
 
     def on_train_begin(self, logs=None):
         self.past_epochs += self.epoch  # a fold may take three trainings
@@ -420,6 +415,12 @@ class FoldBar(keras.callbacks.Callback):
         self.epochs_here += 1
         text = f"accuracy {logs['accuracy']:.0%}, watched {logs['val_accuracy']:.0%}"
         self.bar.set_postfix_str(text, refresh=False)
+        now = time.perf_counter()
+        if getattr(self.bar, 'log', False) and now - self.logged >= LOG_EVERY:
+            self.logged = now
+            self.bar.write(
+                f"fold {self.k}, epoch {self.epoch}/{self.params['epochs']}: {text}"
+            )
 
     @property
     def seconds(self):
@@ -590,6 +591,7 @@ def run_folds(
     done = {k for k, task in tasks.items() if is_done(k, task.data, out)}
     steps = sum(task.total_steps for k, task in tasks.items() if k not in done)
     with tqdm(total=steps, unit='step', disable=None if progress else True) as bar:
+        bar.log = progress and bar.disable  # no screen: lines in the place of a bar
         for k, task in tasks.items():
             if k not in done:
                 run_fold(k, task, out, bar)

@@ -79,7 +79,7 @@ def test_a_chapter_opened_alone_fetches_what_it_reads(tmp_path, monkeypatch):
     try:
         shell.run_cell(weave.set_up(book=True)).raise_error()
         assert Path.cwd() == tmp_path / 'away/soundtag/nbs'
-        assert pips == ['install --quiet ./soundtag']
+        assert pips == ["install --quiet './soundtag[train]'"]
         assert weave.SETTINGS['git_url'] in (tmp_path / 'away/asked').read_text()
         shell.run_cell(weave.set_up(book=True)).raise_error()  # and once more: all is there
         assert len(pips) == 1

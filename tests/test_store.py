@@ -498,3 +498,25 @@ def test_features_of_one_sound_on_paper():
         x = x.astype(float)
         numbers = [x.mean(), x.std(), x.flat[100], x.flat[-30]]
         np.testing.assert_allclose(numbers, ON_PAPER[name], rtol=1e-4, atol=1e-3, err_msg=name)
+
+
+def test_a_skipped_clip_is_announced_when_it_is_found(tmp_path, clips, monkeypatch, capsys):
+    clips.paths[1].write_bytes(b'')
+    said_by = {}
+    compute = soundtag.store.compute_clip
+
+    def noting(path, known, **settings):
+        said_by[Path(path).name] = capsys.readouterr().err
+        return compute(path, known, **settings)
+
+    monkeypatch.setattr(soundtag.store, 'compute_clip', noting)
+    monkeypatch.setattr(soundtag.store, 'ANNOUNCED', 1)
+    clips.paths[10].unlink()
+    prepare(clips, tmp_path / 'store', n_jobs=1, progress=True)
+    said = ''.join(said_by.values()) + capsys.readouterr().err
+    lines = [line for line in said.replace('\r', '\n').split('\n') if 'skipped' in line]
+    assert lines[0].startswith('skipped: ') and '0001.wav: is empty' in lines[0]
+    assert lines[1:] == ['more clips are skipped; all are listed in the end']
+    assert 'skipped' in said_by['0008.wav']  # before the last clips were read
+    prepare(clips, tmp_path / 'store', n_jobs=1)
+    assert 'skipped' not in capsys.readouterr().err

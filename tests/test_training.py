@@ -725,3 +725,25 @@ def test_real_recordings(real_data, tmp_path):
     assert np.load(out / 'predictions/oof.npy').shape == (301, 10)
     skipped = pd.read_csv(out / 'skipped.csv')
     assert len(skipped) == 9172 + 1600 and skipped.reason.str.contains('listed and not there').all()
+
+
+def test_without_a_screen_a_line_a_minute_says_how_it_goes(monkeypatch, capsys):
+    from tqdm import tqdm
+
+    from soundtag.training import FoldBar
+
+    clock = [0.0]
+    monkeypatch.setattr('soundtag.training.time.perf_counter', lambda: clock[0])
+    logs = {'accuracy': 0.5, 'val_accuracy': 0.25}
+    for log in (True, False):
+        with tqdm(total=9, disable=True) as bar:
+            bar.log = log
+            callback = FoldBar(bar, 3)
+            callback.set_params({'epochs': 5, 'steps': 1})
+            callback.on_train_begin()
+            for epoch in range(5):
+                clock[0] += 25
+                callback.on_epoch_begin(epoch)
+                callback.on_epoch_end(epoch, logs)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines == ['fold 3, epoch 3/5: accuracy 50%, watched 25%'] * log
