@@ -502,6 +502,8 @@ def test_features_of_one_sound_on_paper():
 
 def test_a_skipped_clip_is_announced_when_it_is_found(tmp_path, clips, monkeypatch, capsys):
     clips.paths[1].write_bytes(b'')
+    nasty = clips.paths[1].rename(clips.paths[1].with_name('a\x1b[31m\n.wav'))
+    clips.table.loc['0001.wav', 'path'] = nasty.name
     said_by = {}
     compute = soundtag.store.compute_clip
 
@@ -515,7 +517,7 @@ def test_a_skipped_clip_is_announced_when_it_is_found(tmp_path, clips, monkeypat
     prepare(clips, tmp_path / 'store', n_jobs=1, progress=True)
     said = ''.join(said_by.values()) + capsys.readouterr().err
     lines = [line for line in said.replace('\r', '\n').split('\n') if 'skipped' in line]
-    assert lines[0].startswith('skipped: ') and '0001.wav: is empty' in lines[0]
+    assert lines[0].startswith('skipped: ') and 'a\\x1b[31m\\n.wav: is empty' in lines[0]
     assert lines[1:] == ['more clips are skipped; all are listed in the end']
     assert 'skipped' in said_by['0008.wav']  # before the last clips were read
     prepare(clips, tmp_path / 'store', n_jobs=1)
