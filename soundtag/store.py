@@ -543,7 +543,9 @@ def announce_skipped(
     from tqdm import tqdm
 
     if number <= ANNOUNCED:
-        tqdm.write(f'skipped: {reason}', file=sys.stderr)
+        # a name may hold what a terminal would act upon
+        plain = ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in reason)
+        tqdm.write(f'skipped: {plain}', file=sys.stderr)
     elif number == ANNOUNCED + 1:
         tqdm.write('more clips are skipped; all are listed in the end', file=sys.stderr)
 
