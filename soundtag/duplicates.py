@@ -29,7 +29,7 @@ NO_FINGERPRINT = np.zeros((1 + 2 * STEPS, len(EDGES) - 1), 'uint8')  # Of silenc
 
 def band_power(
     y: np.ndarray,  # Samples, shape (n,)
-    sr: int,  # Their rate in Hz
+    sr: float,  # Their rate in Hz
 ) -> np.ndarray:  # Energy in each band, shape (32,)
     "The energy of a sound, by frequency."
     from scipy.fft import next_fast_len, rfft
@@ -47,10 +47,10 @@ def band_power(
 
 def fingerprint_sound(
     y: np.ndarray,  # Samples, shape (n,)
-    sr: int,  # Their rate in Hz
+    sr: float,  # Their rate in Hz
 ) -> np.ndarray:  # Uint8, shape (9, 32): the bands of the whole clip, then without its ends
     "What a sound is recognised by."
-    y = np.asarray(y[: LONGEST * sr], 'float32')
+    y = np.asarray(y[: round(LONGEST * sr)], 'float32')
     step = round(STEP * sr)
     ends = STEPS * step if len(y) >= 3 * STEPS * step else 0
     body = band_power(y[ends : len(y) - ends], sr)
@@ -115,7 +115,7 @@ def spread(
 
 def degrees_of_freedom(
     y: np.ndarray,  # Samples, shape (n,)
-    sr: int,  # Their rate in Hz
+    sr: float,  # Their rate in Hz
 ) -> float:
     "How many independent numbers a sound has: twice its effective duration times bandwidth."
     from scipy.fft import rfft
@@ -153,10 +153,10 @@ def best_shift(
 def agree(
     a: np.ndarray,  # Samples, shape (n,)
     b: np.ndarray,  # Samples at the same rate, shape (m,)
-    sr: int,  # Their rate in Hz
+    sr: float,  # Their rate in Hz
 ) -> tuple[float, float]:  # Correlation at the best shift; standard deviations above chance
     "How well two sounds agree, laid over each other."
-    a, b = (np.asarray(y[: LONGEST * sr], 'float32') for y in (a, b))
+    a, b = (np.asarray(y[: round(LONGEST * sr)], 'float32') for y in (a, b))
     if not len(a) or not len(b):
         return 0.0, 0.0
     shift, r = best_shift(a, b, min(round(MOST_SHIFT * sr), min(len(a), len(b)) // 2))
@@ -167,7 +167,7 @@ def agree(
 def same_sound(
     a: np.ndarray,  # Samples, shape (n,)
     b: np.ndarray,  # Samples at the same rate, shape (m,)
-    sr: int,  # Their rate in Hz
+    sr: float,  # Their rate in Hz
 ) -> bool:
     "Whether one is a copy of the other."
     if np.array_equal(a, b):

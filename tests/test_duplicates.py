@@ -169,7 +169,7 @@ def test_a_thump_or_silence_is_no_evidence():
 
 
 @pytest.mark.parametrize('n', [0, 1, 2, 50, 799, 800, 2400])
-@pytest.mark.parametrize('sr', [8000, 16000, 44100])
+@pytest.mark.parametrize('sr', [8000, 16000, 44100, 22050.0, 8012.5])
 def test_sounds_of_any_length_have_a_fingerprint(n, sr):
     y = np.random.default_rng(0).normal(size=n).astype('float32')
     assert fingerprint_sound(y, sr).shape == (9, 32)
