@@ -9,13 +9,14 @@ __all__ = ['main']
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import soundtag
+from .commands import add_command, add_data, add_export, add_report, add_train
 from soundtag.console import (
     DISTANCE_COLUMNS,
     EVENT_COLUMNS,
@@ -23,7 +24,7 @@ from soundtag.console import (
     RowWriter,
     add_reading_options,
     audacity_line,
-    default_recipe,
+    default_model,
     distance_columns,
     error_message,
     event_line,
@@ -34,12 +35,10 @@ from soundtag.console import (
     raw_blocks,
     reading,
     remember_interrupt,
-    score_table,
     silence_tensorflow,
     sound_files,
     tag_line,
     tag_rows,
-    with_meanings,
 )
 
 if TYPE_CHECKING:
@@ -48,295 +47,6 @@ if TYPE_CHECKING:
     from soundtag.dataset import Clips
     from soundtag.distance import DistanceEstimator
     from soundtag.tagging import Tagger
-
-# %% ../nbs/11_cli.ipynb #a0ad6241
-def add_command(
-    commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave
-    name: str,  # Of the command
-    do: Callable[[argparse.Namespace], int],  # Function from the parsed words to an exit code
-    about: str,  # One sentence
-    *examples: str,  # Whole command lines
-) -> argparse.ArgumentParser:  # The command's own parser, to add its options to
-    "A command with its help."
-    command = commands.add_parser(
-        name,
-        help=about,
-        description=about,
-        epilog='examples:\n  ' + '\n  '.join(examples),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.set_defaults(do=do)
-    return command
-
-# %% ../nbs/11_cli.ipynb #6bf33008
-def do_data(
-    args: argparse.Namespace,  # Parsed words
-) -> int:  # Exit code
-    "Get or make a data set, or get the weights of YAMNet."
-    if args.name == 'yamnet':
-        from soundtag.pretrained import download_weights
-
-        print(download_weights(args.dest))
-        return 0
-    from soundtag.dataset import mini
-    from soundtag.download import download
-
-    folder = args.dest or f'data/{args.name}'
-    print(mini(folder).root if args.name == 'mini' else download(args.name, folder))
-    return 0
-
-def add_data(
-    commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave
-) -> None:
-    "Declare `soundtag data`."
-    command = add_command(
-        commands,
-        'data',
-        do_data,
-        'Get a published data set or network, or make the synthetic set, and print where it is.',
-        'soundtag data mini                       '
-        ' the synthetic set, made in seconds, in data/mini',
-        'soundtag data esc50                       ESC-50, downloaded to data/esc50',
-        'soundtag data fsdkaggle2018 /big/fsd      FSDKaggle2018, to another place',
-        'soundtag data yamnet                      the weights for soundtag tag --model yamnet',
-    )
-    command.add_argument(
-        'name',
-        metavar='NAME',
-        choices=['mini', 'fsdkaggle2018', 'esc50', 'yamnet'],
-        help='mini, fsdkaggle2018, esc50 or yamnet',
-    )
-    command.add_argument(
-        'dest',
-        metavar='DEST',
-        nargs='?',
-        help='folder for it (default: data/NAME, and for yamnet the cache); a download that broke'
-        ' off is continued',
-    )
-
-# %% ../nbs/11_cli.ipynb #57fd5c2e
-def data_set(
-    data: str | os.PathLike,  # Folder, CSV, or 'mini'
-    allow_missing: bool = False,  # Go on without files that are listed and not there
-    audio: str | None = None,  # Folder of the sounds of a list, where it isn't the list's
-) -> 'Clips':
-    "The clips that DATA means."
-    from soundtag.dataset import load_clips, mini
-
-    return mini() if data == 'mini' else load_clips(data, allow_missing, audio)
-
-def add_data_argument(
-    command: argparse.ArgumentParser,  # A command's parser
-) -> None:
-    "Declare DATA."
-    command.add_argument(
-        'data',
-        metavar='DATA',
-        nargs='?',
-        default='mini',
-        help='a folder (a published set like ESC-50, a folder a label, or train and test with'
-        ' label folders in them), a list with a file and a label column, perhaps with start and'
-        ' end, of Raven or Audacity, or mini, the synthetic set (default: %(default)s)',
-    )
-
-# %% ../nbs/11_cli.ipynb #dce951b3
-def do_train(
-    args: argparse.Namespace,  # Parsed words
-) -> int:  # Exit code
-    "Cross-validate a recipe, measure it, write the report."
-    if args.task == 'distance':
-        return train_distance_model(args)
-    clips = data_set(args.data, args.allow_missing, args.audio)
-    print(printable_lines(clips.describe()), file=sys.stderr)
-    recipe = args.recipe or default_recipe(args.epochs)
-    with silence_tensorflow():
-        from soundtag.results import load_run, write_metrics
-    from soundtag.report import write_report
-    from soundtag.training import train_folds
-
-    out = train_folds(
-        clips,
-        with_meanings(recipe, args.means),
-        args.folds,
-        args.out or f'runs/{clips.name}-{recipe}',
-        args.seed,
-        epochs=args.epochs,
-    )
-    run = load_run(out)
-    metrics = write_metrics(run, clips)
-    print(score_table(metrics))
-    print(f'report: {write_report(run, metrics, clips)}')
-    skipped = len(run.skipped)
-    if skipped:
-        reasons = run.out / 'skipped.csv'
-        print(f'soundtag: clips skipped: {skipped}; {reasons} says why', file=sys.stderr)
-    return int(skipped > 0)
-
-def train_distance_model(
-    args: argparse.Namespace,  # Parsed words of `soundtag train`
-) -> int:  # Exit code
-    "Learn distance from a table, and score it on rooms, groups or files left out."
-    from dataclasses import replace
-
-    from soundtag.rooms import distance_table
-
-    distance_table(args.data)  # a bad table is refused before TensorFlow is loaded
-    with silence_tensorflow():
-        from soundtag.distance import DistanceRecipe, train_distance
-    recipe = DistanceRecipe(seed=args.seed)
-    if args.epochs:
-        recipe = replace(recipe, epochs=args.epochs)
-    out = Path(args.out or f'runs/{Path(args.data).stem}-distance')
-    result = train_distance(args.data, out=out, recipe=recipe)
-    rows = {'learned': result['metrics'], 'always the mean': result['baselines']['mean']}
-    for name, metrics in rows.items():
-        error = metrics['mae']
-        print(
-            f"{name:16} off by {error['mean']:.2f} m ({error['low']:.2f} to {error['high']:.2f}),"
-            f" median {metrics['median_relative']['mean']:.0%}"
-        )
-    print(f"model: {out / 'distance.keras'}, for soundtag tag --distance-model")
-    for reason in result['data']['skipped']:
-        print(f'soundtag: {reason}', file=sys.stderr)
-    return int(len(result['data']['skipped']) > 0)
-
-def add_train(
-    commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave
-) -> None:
-    "Declare `soundtag train`."
-    command = add_command(
-        commands,
-        'train',
-        do_train,
-        'Train a model for each fold of a data set, measure them, write a report.',
-        'soundtag train --recipe post                         on the synthetic set, to see it work',
-        'soundtag train sounds --out runs/mine               '
-        ' sounds/dog/1.wav, sounds/bell/a.mp3, …',
-        'soundtag train clips.csv --folds 10 --epochs 60',
-        'soundtag train data/fsdkaggle2018 --allow-missing   '
-        ' a killed run goes on with the same line',
-        'soundtag train rooms.csv --task distance            '
-        ' file,distance_m,room: how far away it is',
-    )
-    add_data_argument(command)
-    command.add_argument(
-        '--task',
-        choices=['labels', 'distance'],
-        default='labels',
-        help='what to learn; distance takes a CSV with the columns file and distance_m, and perhaps'
-        ' room, and ignores --recipe and --folds (default: %(default)s)',
-    )
-    command.add_argument(
-        '--recipe',
-        metavar='NAME',
-        help='how to train: pretrained, in seconds, on what YAMNet hears; strong, a network on'
-        ' augmented log-mel that takes its time; or post, the quick and weak system of the blog'
-        ' post (default: pretrained if its weights are at hand or can be fetched, else strong)',
-    )
-    command.add_argument(
-        '--folds',
-        metavar='N',
-        type=integer_from(2),
-        default=5,
-        help='parts the clips are divided into, unless the data set has its own'
-        ' (default: %(default)s)',
-    )
-    command.add_argument(
-        '--out', metavar='RUN', help='folder of the run (default: runs/DATA-RECIPE)'
-    )
-    command.add_argument(
-        '--epochs',
-        metavar='N',
-        type=integer_from(1),
-        help="rounds through the clips (default: the recipe's)",
-    )
-    command.add_argument(
-        '--seed',
-        metavar='N',
-        type=integer_from(0),
-        default=0,
-        help='of everything random (default: %(default)s)',
-    )
-    command.add_argument(
-        '--means',
-        metavar='LABEL=NAME',
-        action='append',
-        default=[],
-        help="what AudioSet calls a label, so that YAMNet's own score for it counts, too:"
-        ' --means bark=Dog (default: by its name)',
-    )
-    command.add_argument('--audio', metavar='DIR', help='folder of the sounds of a list')
-    command.add_argument(
-        '--allow-missing',
-        action='store_true',
-        help='go on without files that are listed and not there',
-    )
-    add_reading_options(command)
-
-# %% ../nbs/11_cli.ipynb #8c70b0d7
-def do_report(
-    args: argparse.Namespace,  # Parsed words
-) -> int:  # Exit code
-    "Measure a run again and write its report."
-    with silence_tensorflow():
-        from soundtag.results import load_run, write_metrics
-    from soundtag.report import write_report
-
-    run = load_run(args.run)
-    metrics = write_metrics(run)
-    print(score_table(metrics))
-    print(f'report: {write_report(run, metrics)}')
-    return 0
-
-def add_report(
-    commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave
-) -> None:
-    "Declare `soundtag report`."
-    command = add_command(
-        commands,
-        'report',
-        do_report,
-        'Measure a run again, from its predictions, and write its report.',
-        'soundtag report runs/mine',
-    )
-    command.add_argument('run', metavar='RUN', help='folder of a run')
-
-# %% ../nbs/11_cli.ipynb #5b7770e0
-def do_export(
-    args: argparse.Namespace,  # Parsed words
-) -> int:  # Exit code
-    "Write a run as one file."
-    with silence_tensorflow():
-        from soundtag.export import export
-
-        with redirect_stdout(sys.stderr):
-            out, difference = export(args.run, args.out, half=args.half)
-    print(f'{out}: its probabilities are within {difference:.0e} of those of {args.run}')
-    return 0
-
-def add_export(
-    commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave
-) -> None:
-    "Declare `soundtag export`."
-    command = add_command(
-        commands,
-        'export',
-        do_export,
-        'Write a run as one file that takes raw audio, for ONNX Runtime, LiteRT or Keras.',
-        'soundtag export runs/mine mine.onnx            '
-        ' then: soundtag tag bell.wav --model mine.onnx',
-        'soundtag export runs/mine mine.onnx --half      half as large, computed as precisely',
-        'soundtag export runs/mine mine.tflite           for telephones and small computers',
-    )
-    command.add_argument('run', metavar='RUN', help='folder of a run')
-    command.add_argument(
-        'out', metavar='OUT', help='file to write, ending in .onnx, .tflite or .keras'
-    )
-    command.add_argument(
-        '--half',
-        action='store_true',
-        help='keep the weights of a .onnx file in 2 bytes instead of 4',
-    )
 
 # %% ../nbs/11_cli.ipynb #2d0165da
 PICTURES = '.png', '.svg', '.pdf'  # Endings of files that a picture can be written to
@@ -465,6 +175,7 @@ def do_tag(
 ) -> int:  # Exit code
     "Name sounds."
     check_tag(args)
+    model = args.model or default_model()
     if args.model == 'yamnet':
         from soundtag.pretrained import download_weights
 
@@ -472,7 +183,7 @@ def do_tag(
     with silence_tensorflow():
         from soundtag.tagging import Tagger
 
-        tagger = Tagger.load(args.model)
+        tagger = Tagger.load(model)
         estimator = _load_estimator(args.distance)
     if args.timeline:
         return do_timeline(args, tagger, estimator)
@@ -519,10 +230,10 @@ def add_tag(
         commands,
         'tag',
         do_tag,
-        'Name sounds, with the model that comes along or with your own.',
+        'Name sounds, by what YAMNet has heard or by a model of your own.',
         'soundtag tag bell.wav dog.mp3',
         'soundtag tag bell.wav dog.mp3 --model runs/mine',
-        'soundtag tag street.wav --model yamnet --top 5          '
+        'soundtag tag street.wav --top 5                          '
         ' 521 kinds of sound, each with a score of its own',
         'soundtag tag recordings --model runs/mine --top 1        '
         ' every sound file below the folder',
@@ -546,8 +257,9 @@ def add_tag(
     command.add_argument(
         '--model',
         metavar='RUN',
-        help='folder of a run, a file by soundtag export, or yamnet: 521 kinds of sound, by a'
-        ' network that is fetched once (default: the model for twenty sounds that comes along)',
+        help='folder of a run, a file by soundtag export, yamnet (521 kinds of sound, by a network'
+        ' that is fetched once), or bundled (twenty sounds, by the small model that comes along;'
+        ' default: yamnet where it is or can be fetched, else bundled)',
     )
     command.add_argument(
         '--top',
@@ -602,7 +314,7 @@ def add_tag_extras(
 
 # %% ../nbs/11_cli.ipynb #2cae96a2
 EXAMPLES = """examples:
-  soundtag tag bell.wav dog.mp3                    by the model that comes along
+  soundtag tag bell.wav dog.mp3                    521 kinds of sound
   soundtag train --recipe post                     on the synthetic set, to see it work
   soundtag train sounds --out runs/mine            on your own: a folder of sounds for each label
   soundtag tag bell.wav dog.mp3 --model runs/mine
@@ -637,7 +349,7 @@ def main(
     >>> import numpy as np
     >>> import soundfile
     >>> soundfile.write('bell.wav', np.zeros(44100), 44100)
-    >>> main(['tag', 'bell.wav'])
+    >>> main(['tag', 'bell.wav', '--model', 'bundled'])
     bell.wav: silence 100.0%
     0
     """
@@ -664,8 +376,7 @@ def _run(args):
             return 141, None
         except (Exception, KeyboardInterrupt) as error:
             if presses or isinstance(error, KeyboardInterrupt):
-                can_resume = args.do in (do_data, do_train)
-                resume = '; run the same command again to resume' if can_resume else ''
+                resume = '; run the same command again to resume' if args.can_resume else ''
                 return 130, f'interrupted{resume}'
             message = error_message(error)
             if message is None:

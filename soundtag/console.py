@@ -462,6 +462,12 @@ def score_table(
         )
         held_out = _spread(scores['accuracy'], '.1%')
         lines.append(_table_row(method, train, held_out, _spread(scores['map3'], '.3f')))
+    rejection = metrics.get('rejection')
+    if rejection:
+        lines.append(
+            f"unknown: {rejection['unknown_called_unknown']:.0%} of the clips of a label that is "
+            f"left out are called unknown, {rejection['known_called_unknown']:.0%} of the others"
+        )
     return '\n'.join(lines)
 
 def _table_row(name, *cells):
@@ -491,6 +497,19 @@ def integer_from(
 
     return parse
 
+# %% ../nbs/10b_console.ipynb #fad6045e
+def share_of(
+    text: str,  # A word of the command line
+) -> float:  # 0 to below 1; raises ArgumentTypeError for anything else
+    "A type for argparse: a share."
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise argparse.ArgumentTypeError(f'wants a number from 0 to below 1, got {text!r}')
+    return share
+
 # %% ../nbs/10b_console.ipynb #89057f5f
 def default_recipe(
     epochs: int | None = None,  # Asked for by the user; None: not
@@ -507,11 +526,12 @@ def default_recipe(
         return 'strong'
     return 'pretrained'
 
-def with_meanings(
+def with_options(
     recipe: str,  # A name in `RECIPES`
-    meanings: list[str],  # Like 'bark=Dog': a label, and a name of AudioSet's
+    meanings: list[str] = (),  # Like 'bark=Dog': a label, and a name of AudioSet's
+    unknown: float | None = None,  # Share of known sounds that may be called unknown
 ) -> object:  # The recipe; raises RunError
-    "A recipe that knows what some labels are called by AudioSet."
+    "A recipe with what the user asks of it."
     from dataclasses import replace
 
     from soundtag.recipe import LinearRecipe, RunError, get_recipe
@@ -520,6 +540,27 @@ def with_meanings(
     pairs = tuple(tuple(word.split('=', 1)) for word in meanings)
     if any(len(pair) != 2 for pair in pairs):
         raise RunError(f'--means {meanings[0]}: give LABEL=NAME, such as bark=Dog')
-    if pairs and not isinstance(recipe, LinearRecipe):
-        raise RunError(f'--means is for --recipe pretrained; {recipe.name} asks no names')
-    return replace(recipe, means=pairs) if pairs else recipe
+    if isinstance(recipe, LinearRecipe):
+        share = recipe.unknown_share if unknown is None else unknown
+        return replace(recipe, means=pairs, unknown_share=share)
+    for option, value in (('--means', pairs), ('--unknown', unknown is not None)):
+        if value:
+            raise RunError(
+                f'{option} is for --recipe pretrained; {recipe.name} has no use for it'
+            )
+    return recipe
+
+def default_model() -> str:  # 'yamnet' or 'bundled'
+    "YAMNet where its weights are or can be fetched; a line says which model answers."
+    from soundtag.pretrained import WeightsError, download_weights
+
+    try:
+        download_weights()
+    except WeightsError as e:
+        print(f'soundtag: {e}; --model bundled answers, for twenty sounds', file=sys.stderr)
+        return 'bundled'
+    about = (
+        '521 kinds of sound; --model RUN for your own, --model bundled for twenty sounds'
+    )
+    print(f'soundtag: YAMNet answers, {about}', file=sys.stderr)
+    return 'yamnet'

@@ -12,6 +12,7 @@ import os
 import shutil
 import textwrap
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -22,15 +23,16 @@ import numpy as np
 import pandas as pd
 
 from .audio import PALETTE, AudioError, audio_seconds
-from .files import cache_dir, scratch_folder, write_file
-from .miniset import mini_plan, write_mini
-from .sections import cut_to_files, load_section
+from .files import cache_dir, scratch_folder
 from .layouts import read_table
 from .lists import Listing, unlisted
+from .miniset import mini_plan, write_mini
+from .sections import cut_to_files, load_section
 from .tables import DataError, plural, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+from .tables import find_negatives
 
 # %% ../nbs/02_dataset.ipynb #b4ca3312
 @lru_cache(maxsize=None)
@@ -85,6 +87,7 @@ class Clips:
     audio: Path | None = None  # The folder of its sounds, where that was named
     notes: tuple[str, ...] = ()  # What else was understood, a line each
     skipped: pd.DataFrame = field(default_factory=no_clips)  # Left out: fname, path, reason
+    negatives: tuple[str, ...] = ()  # Labels that stand for what is none of the others
 
     def __len__(self) -> int:
         return len(self.table)
@@ -241,6 +244,12 @@ def describe(
         f'read as {clips.layout}'
     ]
     lines += [describe_labels(clips.table), describe_folds(clips), *clips.notes]
+    if clips.negatives:
+        verb = 'stand' if len(clips.negatives) > 1 else 'stands'
+        lines.append(
+            f'{", ".join(clips.negatives)} {verb} for what is none of the other labels, and is '
+            'never an answer; name others by --negative (in Python: negatives=…)'
+        )
     if len(clips.skipped):
         count = plural(len(clips.skipped), 'file')
         lines.append(f'left out: {count}; {clips.skipped.reason.iloc[0]}')
@@ -342,6 +351,7 @@ def listed_clips(
     listing: Listing,  # What a data set lists
     allow_missing: bool = False,  # Go on with the clips that are there
     audio: str | os.PathLike | None = None,  # The folder of its sounds, where that was named
+    negatives: Sequence[str] | None = None,  # Labels that are none; None: by what they are called
 ) -> Clips:  # Their lengths read from the files
     "The clips of a listing, or one clear error why they can't be used."
     table = listing.table
@@ -359,11 +369,13 @@ def listed_clips(
         notes.append(f'labels without a clip that is there: {shorten(lost, 8)}')
     if listing.lists:
         notes += unlisted(root, table.path, everywhere=listing.whole)
+    labels = sorted(table.label.unique())
     return Clips(
         table,
-        sorted(table.label.unique()),
+        labels,
         root,
         listing.name,
+        negatives=find_negatives(labels, negatives),
         layout=listing.layout,
         source=listing.source,
         audio=audio and Path(audio),
@@ -376,6 +388,7 @@ def load_clips(
     path: str | os.PathLike,  # A data set's folder, or a CSV
     allow_missing: bool = False,  # Go on with the clips that are there, and their labels
     audio: str | os.PathLike | None = None,  # Folder of the sounds, where it isn't the list's
+    negatives: Sequence[str] | None = None,  # Labels for what is none of the others; None: by name
 ) -> Clips:  # Their lengths read from the files
     """A data set in any layout we know, as one table.
 
@@ -392,7 +405,7 @@ def load_clips(
     >>> clips.name, clips.labels, clips.y.tolist()
     ('pets', ['cat', 'dog'], [0, 1, 1])
     """
-    return listed_clips(read_table(path, audio), allow_missing, audio)
+    return listed_clips(read_table(path, audio), allow_missing, audio, negatives)
 
 # %% ../nbs/02_dataset.ipynb #31630bc2
 MINI_VERSION = 1  # Counts up when the clips change
@@ -502,34 +515,6 @@ def plot_distribution(
     ax.set(xlabel='training clips', ylim=(-0.6, len(counts) - 0.4))
     ax.legend(loc='lower right', bbox_to_anchor=(1, 1), ncols=2)
     return ax
-
-# %% ../nbs/02_dataset.ipynb #50817a26
-def record_counts(
-    path: str | os.PathLike,  # A data set's folder; files may be missing
-    out: str | os.PathLike,  # JSON file to write
-) -> dict:  # What was written
-    "What a data set holds: its tables say how many clips, the files that are there how long."
-    listing = read_table(path)
-    table = listing.table
-    name = listing.name
-    clips = load_clips(path, allow_missing=True)
-    lengths = clips.table.groupby('label').seconds.quantile([0, 0.1, 0.5, 0.9, 1])
-    lengths = lengths.unstack().round(3)
-    licenses = {
-        split: part.license.value_counts().to_dict()
-        for split, part in table.groupby('split')
-    }
-    result = {
-        'what': f'what {name} holds; lengths in seconds (least, 10 %, median, 90 %, greatest) '
-        f'of the {len(clips)} clips whose files were there',
-        'data': clips.summary,
-        'versions': {'numpy': np.__version__, 'pandas': pd.__version__},
-        'counts': count_labels(table).to_dict('index'),
-        'licenses': licenses,
-        'seconds': dict(zip(lengths.index, lengths.to_numpy().tolist())),
-    }
-    write_file(out, json.dumps(result, indent=1) + '\n')
-    return result
 
 # %% ../nbs/02_dataset.ipynb #94ccab39
 FOLD_KINDS = ('official', 'grouped', 'stratified', 'unshuffled')
@@ -682,4 +667,5 @@ def merge(
         raise DataError(
             f'{name}: names in several of its parts ({shorten(twice)}); rename the files'
         )
-    return Clips(table, sorted(table.label.unique()), root, name)
+    labels = sorted(table.label.unique())
+    return Clips(table, labels, root, name, negatives=find_negatives(labels))

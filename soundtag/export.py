@@ -41,6 +41,7 @@ from soundtag.tagging import (
     load_tagger,
     read_model,
     read_run,
+    read_run_json,
     run_features,
 )
 
@@ -106,7 +107,7 @@ def ears_model(
     import keras
     from keras import layers, ops
 
-    features, classifier = linear_parts(run)
+    features, classifier, rejector = linear_parts(run)
     size = seconds_to_samples(features.shortest, sr=SR)
     audio = keras.Input((size,), name='audio')
     patches = cut_audio(audio, round(features.hop * SR / HOP))
@@ -114,18 +115,69 @@ def ears_model(
     noticed = listening_network(features)(each)
     noticed = ops.reshape(noticed, (-1, patches.shape[1], noticed.shape[1]))
     summary = [ops.mean(noticed, axis=1), ops.max(noticed, axis=1)]
-    answer = layers.Dense(len(classifier.bias), activation='softmax', name='labels')
-    model = keras.Model(audio, answer(ops.concatenate(summary, axis=1)), name='soundtag')
-    answer.set_weights([classifier.weights, classifier.bias])
-    return model
+    E = ops.concatenate(summary, axis=1)
+    z = dense_layer(E, classifier.weights, classifier.bias, 'labels')
+    p = ops.softmax(z)
+    if rejector:
+        p = p * (1 - unknown_tensor(E, rejector))
+    return keras.Model(audio, p, name='soundtag')
+
+def dense_layer(
+    x: object,  # Keras tensor, shape (batch, n)
+    weights: np.ndarray,  # Shape (n, m)
+    bias: np.ndarray,  # Shape (m,)
+    name: str,  # Of the layer
+) -> object:  # Keras tensor, shape (batch, m)
+    "A linear layer with these weights."
+    from keras import layers
+
+    layer = layers.Dense(len(bias), name=name)
+    y = layer(x)
+    layer.set_weights([weights.astype('float32'), bias.astype('float32')])
+    return y
+
+def unknown_tensor(
+    E: object,  # Keras tensor, embeddings, shape (batch, numbers)
+    rejector: object,  # `Rejector` of chapter 06g
+) -> object:  # Keras tensor, shape (batch, 1)
+    "The probability that a sound is none of the labels, in Keras."
+    from keras import ops
+
+    model = rejector.familiarity
+    z = dense_layer(E, model.weights, model.offset, 'coordinates')
+    products = dense_layer(z, model.quadratic, np.zeros(len(model.offset)), 'products')
+    near = ops.sum(products * z, axis=1, keepdims=True)
+    near = near + dense_layer(z, model.linear, model.constant, 'distances')
+    if len(model.columns):
+        scores = ops.take(E, model.columns, axis=1)
+        by_name = dense_layer(scores, model.name_weights, -model.usual, 'names')
+        near = near + ops.minimum(by_name, 0)
+    known = ops.take(near, np.flatnonzero(~model.negative), axis=1)
+    familiar = ops.max(known, axis=1, keepdims=True)
+    return ops.sigmoid(rejector.slope * (rejector.threshold - familiar))
 
 # %% ../nbs/09a_export.ipynb #ade82f30
 def end_to_end_model(
     run: str | PathLike,  # Folder of a run
 ) -> object:  # Keras model: samples (batch, samples) → probabilities (batch, labels)
-    "All of a run in one model: features, networks, their geometric mean."
-    if is_linear(run):
-        return ears_model(run)
+    "All of a run in one model, without the labels that are never an answer."
+    import soundtag.model  # before Keras, as it chooses TensorFlow's kernels
+    import keras
+    from keras import ops
+
+    model = ears_model(run) if is_linear(run) else ensemble_model(run)
+    negatives = read_run_json(run, 'config.json').get('negatives', [])
+    if not negatives:
+        return model
+    labels = read_run_json(run, 'labels.json')
+    kept = [i for i, label in enumerate(labels) if label not in negatives]
+    p = ops.take(model.outputs[0], kept, axis=1)
+    return keras.Model(model.inputs, p, name='soundtag')
+
+def ensemble_model(
+    run: str | PathLike,  # Folder of a run with networks of its own
+) -> object:  # Keras model: samples (batch, samples) → probabilities (batch, labels)
+    "Features, networks, and their geometric mean."
     import soundtag.model  # before Keras, as it chooses TensorFlow's kernels
     import keras
     from keras import ops
@@ -158,6 +210,7 @@ def metadata_json(
         'seconds': tagger.seconds,
         'fill': tagger.fill,
         'trim_db': tagger.trim_db,
+        'rejects': tagger.rejects,
         'temperature': tagger.calibration.temperature,
         'unknown': tagger.calibration.unknown,
         'thresholds': tagger.calibration.thresholds,

@@ -83,6 +83,10 @@ class Span:
         likeness = (Z @ self.landmarks.T).astype('float64')
         return (likeness @ self.directions).reshape(*X.shape[:-1], -1)
 
+    def leading(self, d: int) -> 'Span':
+        "The same with only so many directions, those of most variance."
+        return replace(self, directions=self.directions[:, -d:])
+
     def back(self, weights: np.ndarray) -> np.ndarray:
         "Weights of coordinates (d, labels) to weights of numbers (n, labels)."
         return self.landmarks.T @ (self.directions @ weights) / self.scale[:, None]
@@ -394,17 +398,26 @@ def label_names(
         names[list(labels).index(label)] = [theirs.index(name) for name in wanted]
     return names
 
-def fit_classifier(
+@dataclass(frozen=True, eq=False)
+class TrainingSounds:
+    "What is learned from: sounds in the directions in which they differ, and what they are."
+
+    span: Span  # Standardisation and directions
+    Z: np.ndarray  # Coordinates, shape (sounds, 1 + copies, d)
+    y: np.ndarray  # Label of each sound, int
+    names: list  # Numbers of AudioSet's labels, of each label
+    scores: np.ndarray  # What `name_scores` gave, shape (sounds, labels)
+
+def project_sounds(
     X: np.ndarray,  # Embeddings of all sounds, shape (sounds, 24978, 1 + copies, 1), may be on disk
     rows: np.ndarray,  # Those to learn from
     y: np.ndarray,  # Label of each sound, int
     labels: Sequence[str],  # Their names
     *,
-    recipe: 'LinearRecipe',  # How to learn
-    groups: np.ndarray,  # Source recording of each sound
-    seed: int,  # Of all that is drawn
-) -> tuple[LinearClassifier, Choices]:
-    "Learn from some sounds; `DataError` where one of the labels is not among them."
+    recipe: 'LinearRecipe',  # Says what labels mean
+    seed: int,  # Of the choice of landmarks
+) -> TrainingSounds:
+    "Prepare some sounds; `DataError` where one of the labels is not among them."
     y = y[rows]
     missing = sorted(set(range(len(labels))) - set(y.tolist()))
     if missing:
@@ -413,17 +426,29 @@ def fit_classifier(
             'add clips of it, or take fewer folds'
         )
     span = fit_span(X, rows, seed)
-    names = label_names(labels, recipe.means)
+    names = label_names(labels, recipe.means) if recipe.names_share else [()] * len(labels)
     coordinates = []
     scores = []
     for part in chunks(X, rows):
         coordinates.append(span(part))
         scores.append(name_scores(part[:, 0], names))
-    Z = np.concatenate(coordinates)
-    part = inner_parts(y, np.asarray(groups)[rows], seed)
-    choices = choose(Z, y, part, np.concatenate(scores), recipe)
-    model = Discriminant.fit(Z, y, choices.shrinkage)
-    return join_layers(span, model, choices, names, recipe.names_share), choices
+    return TrainingSounds(
+        span, np.concatenate(coordinates), y, names, np.concatenate(scores)
+    )
+
+def fit_classifier(
+    sounds: TrainingSounds,  # What is learned from
+    *,
+    recipe: 'LinearRecipe',  # How to learn
+    groups: np.ndarray,  # Source recording of each sound
+    seed: int,  # Of all that is drawn
+) -> tuple[LinearClassifier, Choices]:
+    "Learn what tells the labels apart."
+    part = inner_parts(sounds.y, np.asarray(groups), seed)
+    choices = choose(sounds.Z, sounds.y, part, sounds.scores, recipe)
+    model = Discriminant.fit(sounds.Z, sounds.y, choices.shrinkage)
+    share = recipe.names_share
+    return join_layers(sounds.span, model, choices, sounds.names, share), choices
 
 def fit_history(
     p: np.ndarray,  # Probabilities of clips, shape (clips, labels)

@@ -162,3 +162,18 @@ def geometric_mean(
 
     p = gmean(np.maximum(np.asarray(probabilities, float), 1e-12), axis=0)
     return p / p.sum(axis=-1, keepdims=True)
+
+# %% ../nbs/06b_metrics.ipynb #64ff0e3c
+def top3_csv(
+    names: Sequence[str],  # File names, a row of `probabilities` each
+    probabilities: np.ndarray,  # Shape (clips, labels)
+    labels: Sequence[str],  # Label names, in the order of the columns
+) -> str:  # Text of a CSV: fname,label
+    "The competition's format: the three best labels of a clip, best first, separated by spaces."
+    import pandas as pd
+
+    names_with_underscores = [label.replace(' ', '_') for label in labels]
+    best = np.argsort(-probabilities, axis=1, kind='stable')[:, :3]
+    text = [' '.join(names_with_underscores[j] for j in row) for row in best]
+    table = pd.DataFrame({'fname': list(names), 'label': text})
+    return table.to_csv(index=False, lineterminator='\n')

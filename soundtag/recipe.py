@@ -201,6 +201,8 @@ class LinearRecipe:
     shrinkages: tuple = (0.05, 0.1, 0.2, 0.4)
     names_share: float = 0.2  # Of YAMNet's own score, where a label has a name of AudioSet's
     means: tuple = ()  # Pairs of a label and a name of AudioSet's that it means
+    # Of the sounds of its labels that a tagger may call unknown (chapter 06g); 0: it never does
+    unknown_share: float = 0.05
 
     classifier = 'linear'
     epoch_from = 'last'  # Nothing is picked on clips that are scored
@@ -214,6 +216,10 @@ class LinearRecipe:
             raise RunError(
                 f'names_share={self.names_share}: give 0 (names count nothing) to below 1'
             )
+        if not 0 <= self.unknown_share < 1:
+            raise RunError(
+                f'unknown_share={self.unknown_share}: give 0 (nothing is unknown) to below 1'
+            )
 
     @classmethod
     def from_settings(cls, settings: dict) -> 'LinearRecipe':
@@ -225,6 +231,7 @@ class LinearRecipe:
                 shrinkages=tuple(settings['shrinkages']),
                 names_share=settings['names_share'],
                 means=tuple(tuple(pair) for pair in settings['means']),
+                unknown_share=settings.get('unknown_share', cls.unknown_share),
             )
         except (KeyError, TypeError) as e:
             raise RunError(f'these settings are of no recipe ({e})') from None
@@ -239,6 +246,7 @@ class LinearRecipe:
             'shrinkages': list(self.shrinkages),
             'names_share': self.names_share,
             'means': [list(pair) for pair in self.means],
+            'unknown_share': self.unknown_share,
             'seconds': self.seconds,
             'epoch_from': self.epoch_from,
         }

@@ -115,6 +115,18 @@ def _test_sentences(metrics):
         f"{100 * together['accuracy']:.1f} % (MAP@3 {together['map3']:.3f})."
     ]
 
+def _rejection_sentences(metrics):
+    "How well sounds of other kinds are told; an empty list where the recipe doesn't try."
+    found = metrics.get('rejection')
+    if not found:
+        return []
+    return [
+        f"Of the held-out clips of a label that was left out of the training, "
+        f"{found['unknown_called_unknown']:.0%} are called unknown, and so are "
+        f"{found['known_called_unknown']:.0%} of the clips of its own labels "
+        f"(AUROC {found['auroc']:.3f})."
+    ]
+
 def summary_paragraphs(
     metrics: dict,  # Content of metrics.json
 ) -> list[list[str]]:  # Sentences, a list for each paragraph
@@ -125,6 +137,7 @@ def summary_paragraphs(
         _gap_sentences,
         _label_sentences,
         _test_sentences,
+        _rejection_sentences,
     )
     paragraphs = [sentences(metrics) for sentences in about]
     return [sentences for sentences in paragraphs if sentences]

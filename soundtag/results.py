@@ -27,6 +27,7 @@ from .dataset import Clips
 from .files import write_file
 from .metrics import MEASURES, accuracy, average_precision, geometric_mean, mean_std
 from .recipe import RECIPES, RunError, current_settings
+from .rejection import rejection_scores
 from soundtag.runs import (
     read_config,
     read_folds,
@@ -427,6 +428,15 @@ def _baselines(run, clips, y, cache):
     linear = linear_baseline(X, y, fold, len(run.labels))
     return {'chance': fold_scores(y, chance, fold), 'linear': fold_scores(y, linear, fold)}
 
+def _rejection(run, y):
+    "How well sounds are told that were not learned, where the recipe rejects."
+    path = run.out / 'predictions/familiarity.npy'
+    if not path.exists():
+        return {}
+    negative = np.isin(run.labels, run.config.get('negatives', []))
+    share = run.config['recipe'].get('unknown_share', 0.05)
+    return {'rejection': rejection_scores(np.load(path), y, negative, share)}
+
 def _float_curves(run):
     "The learning curves as JSON has them."
     return {
@@ -462,6 +472,7 @@ def evaluate(
         'metrics': _score_table(run, y),
         'baselines': _baselines(run, clips, y, cache),
         'test': scores_on_test(run, clips),
+        **_rejection(run, y),
         'verified': verified_scores(fold_clips(run, clips).table, guess == y),
         'labels': label_table(y, run.oof, run.labels),
         'skipped': len(run.skipped),

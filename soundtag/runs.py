@@ -167,6 +167,7 @@ RECIPE_RULES = {
     'epoch_from': Choice(('test_fold', 'validation_fold', 'last')),
     'shrinkages': ListOf(Number(0, 1)),
     'names_share': SHARE,
+    'unknown_share': Number(0, 0.999),
     'means': ListOf(ListOf(Text(1000), 2), 10_000),
 }
 DATA_RULES = {
@@ -179,7 +180,11 @@ DATA_RULES = {
     'audio': Text(),
 }
 FOLDS_RULES = {'number': Number(1, 1000, whole=True), 'kind': Text(100)}
-CONFIG_RULES = {'selection': Text(1000), 'seed': Number(0, 2**64, whole=True)}
+CONFIG_RULES = {
+    'selection': Text(1000),
+    'seed': Number(0, 2**64, whole=True),
+    'negatives': ListOf(Text(10_000), 100_000),
+}
 
 def check_recipe_settings(
     settings: object,  # What a configuration says of its recipe, by any version

@@ -357,7 +357,7 @@ def say_superseded(
             continue
         there = {'layout': 1, 'versions': {}} | old if isinstance(old, dict) else {}
         differences = [key for key in record | there if record.get(key) != there.get(key)]
-        if other == folder or not set(differences) <= {'layout', 'versions'}:
+        if not differences or not set(differences) <= {'layout', 'versions'}:
             continue
         reason = 'is of an earlier version'
         if there['layout'] == record['layout']:

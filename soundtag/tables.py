@@ -12,7 +12,7 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +184,29 @@ def check_one_label(
             'or list only clips that have one; a name is written without , ; and |'
         )
     return parts.str[0].fillna('') if several else raw.label
+
+# %% ../nbs/01d_tables.ipynb #50cc0912
+NEGATIVES = ('background', 'noise', 'other', 'silence', 'unknown', 'background_noise')
+
+def find_negatives(
+    labels: list[str],  # Of a data set
+    negatives: Sequence[str] | None = None,  # Those the user names; None: by what they are called
+) -> tuple[str, ...]:  # Raises DataError
+    "The labels that stand for what is none of the others."
+    if negatives is None:
+        plain = {
+            label: re.sub(r'[\W_]+', '_', label.lower()).strip('_') for label in labels
+        }
+        found = tuple(label for label in labels if plain[label] in NEGATIVES)
+        return found if len(found) < len(labels) else ()
+    strange = [label for label in negatives if label not in labels]
+    if strange:
+        raise DataError(
+            f'negatives={strange[0]}: there is no such label; choose among {shorten(labels)}'
+        )
+    if set(negatives) == set(labels):
+        raise DataError('negatives: no label is left to tell; leave one out')
+    return tuple(label for label in labels if label in negatives)
 
 # %% ../nbs/01d_tables.ipynb #79e2c343
 SIGNATURES = {

@@ -124,10 +124,11 @@ class Tagger:
     trim_db: float | None = None  # Ends so many dB below the peak are cut; None: kept
     calibration: Calibration = Calibration()  # How its probabilities are to be read
     independent: bool = False  # Each label has a score of its own; False: they share 1
+    rejects: bool = False  # What they lack to 1 says how probably it is none of the labels
 
     @staticmethod
     def load(
-        model: PathName | None = None,  # A run, a file, or 'yamnet'; None: the bundled model
+        model: PathName | None = None,  # A run, a file, 'yamnet', or 'bundled', as is None
     ) -> 'Tagger':  # The same as from `load_tagger`
         "A tagger from wherever it is."
         return load_tagger(model)
@@ -218,13 +219,19 @@ class Tagger:
         if reason:
             warn(f'{audio if is_path(audio) else "array"}: {reason}; it is called unknown')
             return [('unknown', 1.0)]
-        p = p.mean(0)
+        return self._rank(p.mean(0), top)
+
+    def _rank(self, p, top):
+        "The most probable labels, with 'unknown' before them where it is."
         order = np.argsort(-p.round(6), kind='stable')[:top]
         best = [(self.labels[i], float(p[i])) for i in order]
+        rest = 1 - float(p.sum()) if self.rejects else 0.0
         highest = best[0][1]
-        if highest >= self.calibration.unknown:
-            return best
-        return [('unknown', 1 - highest), *best][: max(2, top)]
+        if rest >= 0.5:
+            return [('unknown', rest), *best][: max(2, top)]
+        if highest < self.calibration.unknown:
+            return [('unknown', 1 - highest), *best][: max(2, top)]
+        return best
 
 # %% ../nbs/09_tagging.ipynb #ecb77408
 def fill_windows(
@@ -244,6 +251,21 @@ def fill_windows(
         if len(y) < size and tagger.fill == 'repeat':
             yield trim_and_fill(y, **options, last=True)
 
+def calibrate(
+    tagger: Tagger,  # Says how
+    p: np.ndarray,  # What its model says, shape (windows, labels)
+) -> np.ndarray:  # The same shape
+    "Answers that sum to 1, with the share of 'none of them' where there is one, calibrated."
+    if tagger.independent:
+        return p
+    if tagger.rejects:
+        p = np.column_stack([p, np.maximum(1 - p.sum(1), 0)])
+    if tagger.calibration.temperature == 1:
+        p = p / p.sum(1, keepdims=True)
+    else:
+        p = temperature_scale(p, tagger.calibration.temperature)
+    return p[:, : len(tagger.labels)]
+
 def predict_batches(
     tagger: Tagger,  # What is asked
     sounds: Iterable[np.ndarray],  # Windows, or shorter sounds, each of shape (n,)
@@ -253,7 +275,6 @@ def predict_batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # (n, labels); (n,) in dB
     "What a tagger says about each window; a short sound that is repeated is heard twice."
     filled = fill_windows(tagger, sounds, size)
-    temperature = tagger.calibration.temperature
     while pairs := list(islice(filled, batch)):
         X = np.asarray([y for y, _ in pairs])
         levels = np.asarray([level for _, level in pairs])
@@ -262,12 +283,7 @@ def predict_batches(
         loud = levels >= SILENCE_DB
         if loud.any():
             p[loud] = tagger.predict(X[loud].astype('float32'))
-        if tagger.independent:
-            yield p, levels
-        elif temperature == 1:
-            yield p / p.sum(1, keepdims=True), levels
-        else:
-            yield temperature_scale(p, temperature), levels
+        yield calibrate(tagger, p), levels
 
 # %% ../nbs/09_tagging.ipynb #61eca914
 # What older runs and files call what has another name today
@@ -328,7 +344,7 @@ def keras_ensemble(
 
 def linear_parts(
     run: PathName,  # Folder of a run by a linear recipe
-) -> tuple:  # Its `Embedding`; the mean of its classifiers
+) -> tuple:  # Its `Embedding`; the mean of its classifiers; its `Rejector` or None
     "What a run asks of YAMNet, and what it makes of the answer."
     from soundtag.linear import LinearClassifier
     from soundtag.pretrained import Embedding, WeightsError
@@ -340,7 +356,7 @@ def linear_parts(
         classifier = LinearClassifier.mean([LinearClassifier.load(p) for p in paths])
         shape = features.n_coef, len(read_run_json(run, 'labels.json'))
         require(classifier.weights.shape == shape, 'they fit no labels')
-        return features, classifier
+        return features, classifier, read_rejector(run, shape)
     except (ModelError, WeightsError):
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as e:
@@ -355,11 +371,13 @@ def linear_tagger(
     "YAMNet, and the mean of the linear classifiers of the folds."
     from soundtag.pretrained import embed_windows, load_weights, open_network
 
-    features, classifier = linear_parts(run)
+    features, classifier, rejector = linear_parts(run)
     network = open_network(load_weights(features.weights))
 
     def predict(X):
-        return classifier.predict(embed_windows(network, X, features))
+        E = embed_windows(network, X, features)
+        p = classifier.predict(E)
+        return p * (1 - rejector.unknown(E))[:, None] if rejector else p
 
     return Tagger(
         predict,
@@ -368,7 +386,44 @@ def linear_tagger(
         seconds=features.shortest,
         fill='repeat',
         trim_db=60,
+        rejects=rejector is not None,
     )
+
+def read_rejector(
+    run: PathName,  # Folder of a run by a linear recipe
+    shape: tuple[int, int],  # Numbers of an embedding, and labels
+) -> object:  # A `Rejector`; None where nothing is called unknown
+    "What a run says of sounds that are none of its labels."
+    from soundtag.rejection import Rejector
+
+    share = read_run_json(run, 'config.json')['recipe'].get('unknown_share', 0.05)
+    path = Path(run) / 'unknown.npz'
+    if not path.exists():
+        return None
+    rejector = Rejector.load(path, share)
+    require(rejector.shape == shape, 'unknown.npz fits no labels')
+    return rejector if np.isfinite(rejector.threshold) else None
+
+def without_negatives(
+    run: PathName,  # Folder of a run
+    tagger: Tagger,  # That of all its labels
+) -> Tagger:  # Labels that stand for what is none of the others are no answers of it
+    "A tagger whose negative labels count as unknown."
+    config = read_run_json(run, 'config.json')
+    negatives = config.get('negatives', [])
+    if not negatives:
+        return tagger
+    kept = [label for label in tagger.labels if label not in negatives]
+    if not kept or len(kept) == len(tagger.labels):
+        raise ModelError(
+            f'{run}: its config.json and labels.json name different labels; train the run again'
+        )
+    columns = [tagger.labels.index(label) for label in kept]
+
+    def predict(X):
+        return tagger.predict(X)[:, columns]
+
+    return replace(tagger, predict=predict, labels=kept, rejects=True)
 
 def find_models(
     run: PathName,  # Folder of a run
@@ -402,7 +457,7 @@ def read_run(
 ) -> Tagger:  # The ensemble of its folds
     "The networks of a run behind the features of its recipe, joined by their geometric mean."
     if is_linear(run):
-        return linear_tagger(run)
+        return without_negatives(run, linear_tagger(run))
     options, frames = read_input(run)
     labels = read_run_json(run, 'labels.json')
     features = run_features(run)
@@ -417,7 +472,8 @@ def read_run(
             f'{run}: its models do not belong to its config.json and labels.json; '
             'train the run again'
         )
-    return Tagger(keras_ensemble(models, features), labels, **options)
+    tagger = Tagger(keras_ensemble(models, features), labels, **options)
+    return without_negatives(run, tagger)
 
 # %% ../nbs/09_tagging.ipynb #00a77bb9
 LIMITS = {
@@ -448,14 +504,19 @@ def check_metadata(
 ) -> None:
     "Raise ValueError where an entry can't be meant."
     labels = metadata['labels']
+    least = 1 if metadata.get('rejects') else 2
     require(
-        isinstance(labels, list) and 2 <= len(labels) <= 10_000, 'labels: not 2 to 10,000'
+        isinstance(labels, list) and least <= len(labels) <= 10_000,
+        f'labels: not {least} to 10,000',
     )
     require(all(isinstance(label, str) for label in labels), 'labels: not all are text')
     for name, (low, high) in LIMITS.items():
         problem = f'{name}: not a number from {low:g} to {high:g}'
         require(is_between(metadata[name], low, high), problem)
     require(metadata['fill'] in ('pad', 'repeat'), 'fill: neither pad nor repeat')
+    require(
+        isinstance(metadata.get('rejects', False), bool), 'rejects: neither true nor false'
+    )
     trim_db = metadata['trim_db']
     require(
         trim_db is None or is_between(trim_db, 1, 200),
@@ -480,6 +541,7 @@ def make_tagger(
         fields = {
             name: metadata[name] for name in ('labels', 'sr', 'seconds', 'fill', 'trim_db')
         }
+        fields['rejects'] = metadata.get('rejects', False)
         found = {name: metadata[name] for name in ('temperature', 'unknown', 'thresholds')}
         size = seconds_to_samples(fields['seconds'], sr=fields['sr'])
         p = predict(np.zeros((1, size), 'float32'))
@@ -500,7 +562,8 @@ def keras_session(
     path: PathName,  # A .keras file that takes samples
 ) -> tuple[Predict, str | None]:  # Windows → answers; metadata, JSON
     "A model on Keras."
-    return keras_ensemble([read_model(path)]), read_metadata(path)
+    model = read_model(path)
+    return lambda X: np.asarray(model.predict_on_batch(X)), read_metadata(path)
 
 # %% ../nbs/09_tagging.ipynb #f3b926ee
 TAGGING_MODEL = (
@@ -546,7 +609,7 @@ def yamnet_tagger(
 
 # %% ../nbs/09_tagging.ipynb #4ad83e45
 def load_tagger(
-    model: PathName | None = None,  # A run, a file, or 'yamnet'; None: the bundled model
+    model: PathName | None = None,  # A run, a file, 'yamnet', or 'bundled', as is None
 ) -> Tagger:  # Ready to be asked
     """A tagger from wherever it is.
 
@@ -557,6 +620,8 @@ def load_tagger(
     >>> len(tagger.labels), tagger.sr, tagger.seconds
     (20, 44100, 4.0)
     """
+    if model == 'bundled':
+        model = None
     if model == 'yamnet':
         return yamnet_tagger()
     path = Path(TAGGING_MODEL if model is None else model)

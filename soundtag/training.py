@@ -27,8 +27,8 @@ from .duplicates import join_groups, report_duplicates
 from .files import file_lock, write_file, write_npy
 from .fitting import FoldTask, fit_fold, predict_clips
 from .layouts import read_folders, read_table
-from .linear import fit_classifier, fit_history, label_names, predict_embeddings
-from .metrics import geometric_mean
+from .linear import fit_history, label_names, predict_embeddings
+from .metrics import geometric_mean, top3_csv
 from soundtag.recipe import (
     RECIPES,
     LinearRecipe,
@@ -37,6 +37,7 @@ from soundtag.recipe import (
     current_record,
     get_recipe,
 )
+from .rejection import learn_fold, learn_rejection
 from .runs import is_done, read_config
 from .store import FeatureStore, prepare_data, store_duplicates
 
@@ -115,6 +116,7 @@ def run_config(
         'selection': SELECTION['inside' if linear else recipe.epoch_from],
         'data': clips.summary | clips.places,
         'folds': {'number': int(folds), 'kind': kind},
+        **({'negatives': list(clips.negatives)} if clips.negatives else {}),
         'seed': int(seed),
         'versions': versions()
         | ({'onnxruntime': version('onnxruntime')} if linear else {}),
@@ -269,6 +271,11 @@ class RunData:
     test: np.ndarray  # Rows of the test clips
 
     @property
+    def negative(self) -> np.ndarray:
+        "Whether each label stands for what is none of the others, bool, shape (labels,)."
+        return np.isin(self.clips.labels, self.clips.negatives)
+
+    @property
     def unverified(self) -> np.ndarray:
         "Rows whose labels nobody has checked."
         return np.flatnonzero(~self.clips.table.verified.to_numpy(bool))
@@ -363,19 +370,6 @@ def initialise_run_folder(
     write_file(out / 'labels.json', json.dumps(data.clips.labels, indent=1))
     write_file(out / 'skipped.csv', data.skipped.to_csv(index=False, lineterminator='\n'))
     write_file(out / 'folds.csv', table)
-
-# %% ../nbs/07_training.ipynb #64ff0e3c
-def top3_csv(
-    names: Sequence[str],  # File names, a row of `probabilities` each
-    probabilities: np.ndarray,  # Shape (clips, labels)
-    labels: Sequence[str],  # Label names, in the order of the columns
-) -> str:  # Text of a CSV: fname,label
-    "The competition's format: the three best labels of a clip, best first, separated by spaces."
-    names_with_underscores = [label.replace(' ', '_') for label in labels]
-    best = np.argsort(-probabilities, axis=1, kind='stable')[:, :3]
-    text = [' '.join(names_with_underscores[j] for j in row) for row in best]
-    table = pd.DataFrame({'fname': list(names), 'label': text})
-    return table.to_csv(index=False, lineterminator='\n')
 
 # %% ../nbs/07_training.ipynb #b75db276
 LOG_EVERY = 60  # Seconds from line to line at least, where there is no screen for a bar
@@ -510,6 +504,18 @@ def write_predictions(
     csv = top3_csv(clips.test.table.index, p_test, clips.labels)
     write_file(predictions / f'predictions_{k}.csv', csv)
 
+def write_rejector(
+    data: RunData,  # Embeddings and targets
+    recipe: LinearRecipe,  # How it learns
+    seed: int,  # The run's
+    out: Path,  # Folder of a run whose folds are all done
+) -> None:
+    "Learn from all training clips what is familiar, and from the folds how unfamiliar is unknown."
+    path = out / 'unknown.npz'
+    if not path.exists():
+        table = np.load(out / 'predictions/familiarity.npy')
+        write_file(path, learn_rejection(data, table, recipe, seed).save)
+
 def run_linear_fold(
     k: int,  # Number of the fold
     task: FoldTask,  # Its training, by a `LinearRecipe`
@@ -519,20 +525,14 @@ def run_linear_fold(
     start = time.perf_counter()
     data = task.data
     y = data.targets.argmax(1)
-    model, choices = fit_classifier(
-        data.X,
-        task.train,
-        y,
-        data.clips.labels,
-        recipe=task.recipe,
-        groups=data.clips.table.group.to_numpy(),
-        seed=task.seed,
-    )
+    held_out = ~np.isin(data.train, task.train)
+    rows = data.train[held_out]
+    model, choices, familiarity = learn_fold(data, task.train, rows, task.recipe, task.seed)
     write_seconds(out / f'seconds_{k}.json', time.perf_counter() - start)
     p_train = predict_embeddings(model, data.X, data.train)
     p_test = predict_embeddings(model, data.X, data.test)
-    held_out = ~np.isin(data.train, task.train)
     write_file(out / f'best_{k}.npz', model.save)
+    write_npy(out / f'predictions/familiarity_{k}.npy', familiarity)
     history = fit_history(p_train, y[data.train], held_out, choices)
     write_file(out / f'history_{k}.csv', history)
     write_predictions(k, data.clips, p_train, p_test, out)
@@ -575,6 +575,11 @@ def combine_folds(
     test = [np.load(folder / f'test_predictions_{k}.npy') for k in ks]
     out_of_fold = np.stack([train[k][i] for i, k in enumerate(fold)])
     write_npy(folder / 'oof.npy', out_of_fold)
+    tables = {k: folder / f'familiarity_{k}.npy' for k in ks}
+    if all(path.exists() for path in tables.values()):
+        parts = [(np.flatnonzero(fold == k), np.load(path)) for k, path in tables.items()]
+        rows, table = (np.concatenate(side) for side in zip(*parts))
+        write_npy(folder / 'familiarity.npy', table[np.argsort(rows)])
     csv = top3_csv(clips.test.table.index, geometric_mean(test), clips.labels)
     write_file(folder / 'predictions.csv', csv)
 
@@ -642,4 +647,6 @@ def train_folds(
         }
         run_folds(tasks, fold, out, progress)
         combine_folds(out, fold, data.clips)
+        if isinstance(recipe, LinearRecipe):
+            write_rejector(data, recipe, seed, out)
     return out

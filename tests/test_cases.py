@@ -799,7 +799,7 @@ def test_train_says_what_it_understood_and_names_what_it_left_out(tmp_path):
     skipped = (tmp_path / 'run/skipped.csv').read_text()
     assert 'Bass_drum/a.sph' in skipped and 'Double_bass/deep/b.zip' in skipped
     assert 'Double_bass/deep/b.zip' in (tmp_path / 'run/report.html').read_text()
-    code, out, err = command('tag', tmp_path / 'set/Bass_drum')
+    code, out, err = command('tag', tmp_path / 'set/Bass_drum', '--model', 'bundled')
     assert code == 1 and 'a.sph' in err and out.count('.wav: ') == 10
     assert train(urbansound(tmp_path / 'urban', folds=2), tmp_path / 'urban_run')[0] == 0
 

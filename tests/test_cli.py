@@ -305,7 +305,7 @@ def test_file_names_that_are_no_text(clip, tmp_path):
         path = shutil.copy(clip, os.fsdecode(os.fsencode(tmp_path) + b'/\xff.wav'))
     except (OSError, UnicodeError):
         pytest.skip('this file system takes no such name')
-    done = process('tag', path, '--format', 'json')
+    done = process('tag', path, '--format', 'json', '--model', 'bundled')
     assert done.returncode == 0 and done.stderr == '' and json.loads(done.stdout)[0]['file'] == path
 
 
@@ -539,7 +539,7 @@ def test_a_full_disk(sounds, tmp_path):
 def test_stdout_that_takes_nothing(clip):
     with open('/dev/full', 'w') as full:
         done = subprocess.run(
-            [*IN_A_PROCESS, 'tag', clip],
+            [*IN_A_PROCESS, 'tag', clip, '--model', 'bundled'],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -551,7 +551,7 @@ def test_stdout_that_takes_nothing(clip):
 def test_a_reader_who_leaves(sounds):
     "As `soundtag tag … | head -1` does."
     going = subprocess.Popen(
-        [*IN_A_PROCESS, 'tag', sounds],
+        [*IN_A_PROCESS, 'tag', sounds, '--model', 'bundled'],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -591,7 +591,7 @@ def test_an_interrupt_that_a_library_turned_into_an_error_is_one(monkeypatch, ca
             sys.excepthook(*sys.exc_info())  # as PyErr_Print does
             raise RuntimeError('callback failed') from None
 
-    monkeypatch.setattr('soundtag.cli.data_set', inside)
+    monkeypatch.setattr('soundtag.commands.data_set', inside)
     assert main(['train']) == 130
     assert 'interrupted' in one_message(capsys.readouterr().err)
 

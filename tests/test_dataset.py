@@ -18,8 +18,9 @@ from sklearn.model_selection import StratifiedKFold
 
 from soundtag import dataset, miniset
 from soundtag.audio import wav_bytes
-from soundtag.dataset import Clips, DataError, load_clips, make_folds, mini, record_counts
+from soundtag.dataset import Clips, DataError, load_clips, make_folds, mini
 from soundtag.miniset import mini_plan, write_mini
+from soundtag.studies.study import record_counts
 from soundtag.tables import make_table
 
 TRAIN = 'fname,label,manually_verified,freesound_id,license\n' + ''.join(

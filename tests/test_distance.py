@@ -169,6 +169,8 @@ def test_the_command_tells_names_and_distances(drum, tmp_path):
             'tag',
             str(tmp_path / 'drum.wav'),
             str(tmp_path / 'none.wav'),
+            '--model',
+            'bundled',
             '--distance',
             '--format',
             'json',
@@ -182,7 +184,17 @@ def test_the_command_tells_names_and_distances(drum, tmp_path):
         'low_m'
     ] < rows[0]['distance_m'] < rows[0]['high_m']
     done = subprocess.run(
-        [sys.executable, '-c', code, 'tag', str(tmp_path / 'drum.wav'), '--distance', '--timeline'],
+        [
+            sys.executable,
+            '-c',
+            code,
+            'tag',
+            str(tmp_path / 'drum.wav'),
+            '--model',
+            'bundled',
+            '--distance',
+            '--timeline',
+        ],
         capture_output=True,
         text=True,
     )
@@ -224,6 +236,8 @@ def test_a_table_is_learned_by_the_command(drum, tmp_path, capsys):
             [
                 'tag',
                 str(tmp_path / '0.wav'),
+                '--model',
+                'bundled',
                 '--distance-model',
                 str(tmp_path / 'run/distance.keras'),
             ]

@@ -21,6 +21,7 @@ from soundtag.linear import (
     label_names,
     name_columns,
     predict_embeddings,
+    project_sounds,
 )
 from soundtag.pretrained import CLASSES, POOLED, Embedding, WeightsError, audioset_labels
 from soundtag.recipe import LinearRecipe, Recipe, RunError
@@ -44,8 +45,9 @@ def embeddings(clips, labels, seed=0, apart=1.0):
 
 
 def fit(X, y, rows, labels=('a', 'b', 'c'), recipe=RECIPE, groups=None):
-    groups = np.arange(len(y)) if groups is None else groups
-    return fit_classifier(X, rows, y, labels, recipe=recipe, groups=groups, seed=0)
+    groups = np.arange(len(y)) if groups is None else np.asarray(groups)
+    sounds = project_sounds(X, rows, y, labels, recipe=recipe, seed=0)
+    return fit_classifier(sounds, recipe=recipe, groups=groups[rows], seed=0)
 
 
 def test_it_learns_labels_and_not_lots():

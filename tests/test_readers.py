@@ -622,7 +622,7 @@ def test_what_the_command_says_of_odd_files(odd_files, capfd, name):
     from soundtag.cli import main
 
     expected, label, words = OUTCOMES[name]
-    assert main(['tag', str(odd_files / name), '--format', 'csv']) == expected
+    assert main(['tag', str(odd_files / name), '--format', 'csv', '--model', 'bundled']) == expected
     out, err = capfd.readouterr()
     said = [line for line in err.splitlines() if line.startswith('soundtag: ')]
     assert 'Traceback' not in err and 'Warning' not in err
@@ -635,9 +635,10 @@ def test_a_cut_file_is_used_by_the_command_where_that_is_asked_for(odd_files, ca
     from soundtag.cli import main
 
     path = str(odd_files / 'size_too_big.wav')
-    assert main(['tag', path, '--allow-cut', '--format', 'csv']) == 0
+    bundled = ['--model', 'bundled']
+    assert main(['tag', path, '--allow-cut', '--format', 'csv', *bundled]) == 0
     out, err = capfd.readouterr()
     assert ',dog,' in out and 'is cut short' in err and 'what is there is used' in err
-    assert main(['tag', path, '--allow-cut', '--timeline']) == 0
+    assert main(['tag', path, '--allow-cut', '--timeline', *bundled]) == 0
     assert 'dog' in capfd.readouterr().out
-    assert main(['tag', path]) == 1 and 'SOUNDTAG_ALLOW_CUT' not in os.environ
+    assert main(['tag', path, *bundled]) == 1 and 'SOUNDTAG_ALLOW_CUT' not in os.environ

@@ -55,6 +55,8 @@ PUBLIC = {
     'recipe': 'LinearRecipe RECIPES Recipe RunError',
     'fitting': 'FoldTask TrainingData fit_fold',
     'linear': 'LinearClassifier',
+    'rejection': 'Rejector',
+    'commands': '',
     'runs': '',
     'training': 'split_rows train_folds',
     'results': 'Run evaluate load_run plot_confusion plot_curves plot_folds plot_labels top_confusions worst_mistakes write_metrics',

@@ -70,7 +70,7 @@ def test_the_bundled_model_is_small_and_comes_with_its_card():
 
 
 def test_tagging_needs_nothing_heavy(clip):
-    code = f'import sys\nfor name in {HEAVY}: sys.modules[name] = None\nfrom soundtag.cli import main\nsys.exit(main(["tag", {str(clip)!r}]))'
+    code = f'import sys\nfor name in {HEAVY}: sys.modules[name] = None\nfrom soundtag.cli import main\nsys.exit(main(["tag", {str(clip)!r}, "--model", "bundled"]))'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith(f'{clip}: '), done.stderr
 
@@ -134,14 +134,14 @@ def channels(path):
 def test_a_hostile_file_is_named_and_nothing_else(make, clip, tmp_path):
     path = tmp_path / 'x.wav'
     make(path)
-    code, out, err, _ = soundtag('tag', path, clip)
+    code, out, err, _ = soundtag('tag', path, clip, '--model', 'bundled')
     assert code in (0, 1) and f'{clip}: ' in out and 'Traceback' not in err
     assert str(path) in out + err
 
 
 def test_a_bomb_goes_by_in_little_memory(tmp_path):
     bomb(tmp_path / 'x.flac')
-    code, out, err, _ = soundtag('tag', tmp_path / 'x.flac', limit=300)
+    code, out, err, _ = soundtag('tag', tmp_path / 'x.flac', '--model', 'bundled', limit=300)
     assert (code, out) == (0, f"{tmp_path / 'x.flac'}: silence 100.0%\n"), err
 
 

@@ -32,12 +32,12 @@ from soundtag.fitting import (
     relabel,
     training_batches,
 )
-from soundtag.metrics import geometric_mean
+from soundtag.metrics import geometric_mean, top3_csv
 from soundtag.mfcc import LogMel, MFCC
 from soundtag.model import conv_norm_relu
 from soundtag.recipe import NETWORKS, OLD_NAMES, RECIPES, Recipe, RunError, current_record
 from soundtag.tagging import Tagger
-from soundtag.training import split_rows, top3_csv, train_folds
+from soundtag.training import split_rows, train_folds
 
 
 def small_cnn(n_labels, *, input_shape):

@@ -281,7 +281,8 @@ def train_whole(
 # %% ../../nbs/28_bundled.ipynb #f8fb7dde
 CARD = """# The model in the box
 
-`soundtag tag FILE` and `Tagger.load()` use it. It takes mono sound at {sr:,} Hz and names one \
+`soundtag tag FILE --model bundled` and `Tagger.load()` use it. It takes mono sound at \
+{sr:,} Hz and names one \
 \
 of {n} labels: {labels}.
 

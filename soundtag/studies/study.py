@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['STUDIES', 'READERS', 'as_json', 'StudyError', 'Study', 'time_in_turn', 'median_range', 'ratio', 'peak_memory',
-           'data_sets', 'merged_data', 'Entry', 'parser', 'main']
+           'data_sets', 'merged_data', 'record_counts', 'Entry', 'parser', 'main']
 
 # %% ../../nbs/20_studies.ipynb #aa6d9670
 import argparse
 import json
+import os
 import sys
 import time
 from contextlib import redirect_stdout
@@ -17,10 +18,11 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from ..cli import data_set
+from ..commands import data_set
 from ..console import silence_tensorflow
-from ..dataset import Clips, DataError, load_clips, merge, read_table
+from ..dataset import Clips, DataError, count_labels, load_clips, merge, read_table
 from ..files import read_json, write_file
 
 # %% ../../nbs/20_studies.ipynb #4501f7aa
@@ -204,6 +206,34 @@ def merged_data(
         return parts[0]
     return merge(*parts, name=' and '.join(c.name for c in parts))
 
+# %% ../../nbs/20_studies.ipynb #50817a26
+def record_counts(
+    path: str | os.PathLike,  # A data set's folder; files may be missing
+    out: str | os.PathLike,  # JSON file to write
+) -> dict:  # What was written
+    "What a data set holds: its tables say how many clips, the files that are there how long."
+    listing = read_table(path)
+    table = listing.table
+    name = listing.name
+    clips = load_clips(path, allow_missing=True)
+    lengths = clips.table.groupby('label').seconds.quantile([0, 0.1, 0.5, 0.9, 1])
+    lengths = lengths.unstack().round(3)
+    licenses = {
+        split: part.license.value_counts().to_dict()
+        for split, part in table.groupby('split')
+    }
+    result = {
+        'what': f'what {name} holds; lengths in seconds (least, 10 %, median, 90 %, greatest) '
+        f'of the {len(clips)} clips whose files were there',
+        'data': clips.summary,
+        'versions': {'numpy': np.__version__, 'pandas': pd.__version__},
+        'counts': count_labels(table).to_dict('index'),
+        'licenses': licenses,
+        'seconds': dict(zip(lengths.index, lengths.to_numpy().tolist())),
+    }
+    write_file(out, json.dumps(result, indent=1) + '\n')
+    return result
+
 # %% ../../nbs/20_studies.ipynb #69cdf75b
 @dataclass(frozen=True)
 class Entry:
@@ -242,6 +272,11 @@ STUDIES = {
     'budget': Entry('budget.benchmark_budget', 'five networks after one to eight minutes'),
     'pretrained': Entry(
         'pretrained.benchmark_pretrained', 'what each layer of YAMNet knows', 'all'
+    ),
+    'channels': Entry(
+        'channels.benchmark_channels',
+        'the recipe pretrained through other channels, on other kinds, from few clips',
+        'all',
     ),
     'timeline': Entry(
         'scenes.benchmark_run', 'events found in scenes mixed from clips', 'merged'
