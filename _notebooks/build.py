@@ -15,6 +15,7 @@ import re
 import sys
 import tempfile
 
+sys.modules.setdefault('rfc3987_syntax', None)  # jsonschema does without it; it compiles 38 grammars when it is imported
 import nbformat
 from nbconvert import MarkdownExporter
 from weave import CHAPTERS, POST, ROOT, equip, reading_minutes, run, weave

@@ -23,6 +23,9 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 os.environ.setdefault(
     'TF_ENABLE_ONEDNN_OPTS', '1'
 )  # soundtag asks for it, but a test file that imports Keras first would be before it
+sys.modules.setdefault(
+    'rfc3987_syntax', None
+)  # jsonschema does without it; it compiles 38 grammars when it is imported, by way of nbformat
 ROOT = Path(__file__).resolve().parent.parent
 
 
