@@ -58,6 +58,10 @@ def shorten_line(
     return line if len(line) <= LONGEST_LINE else f'{line[: half - 3]} … {line[-half:]}'
 
 # %% ../nbs/10b_console.ipynb #ebda9c5b
+LEARNING = (
+    'jinja2 joblib keras librosa matplotlib numba sklearn tensorboard tensorflow'.split()
+)
+
 def error_message(
     error: BaseException,  # What was raised
 ) -> str | None:  # Text, or None for an exception nobody expected
@@ -70,6 +74,8 @@ def error_message(
         text = f'{error.filename}: {error.strerror}' if error.filename else error.strerror
         if error.errno == errno.ENOSPC:
             text += '; free space and give the same command again'
+    elif isinstance(error, ModuleNotFoundError) and str(error.name).split('.')[0] in LEARNING:
+        text = f'this takes {error.name}, which is not installed; pip install "soundtag[train]"'
     elif isinstance(error, OSError) or _is_ours(error):
         text = str(error)
     else:

@@ -150,7 +150,7 @@ def site_packages(env):
 
 @pytest.fixture(scope='session')
 def environment(tmp_path_factory):
-    """A folder with a fresh environment in it, `env`, that holds the built wheel and what it requires.
+    """A folder with a fresh environment in it, `env`, that holds the built wheel, and what it and its extra train require.
 
     What it requires was installed once, with the development tools; here it is linked. What is not
     required, by the wheel or by what it requires, can't be imported.
@@ -164,10 +164,23 @@ def environment(tmp_path_factory):
     (wheel,) = folder.glob('*.whl')
     mine = [*pip, '--python', folder / 'env/bin/python']
     subprocess.run([*mine, 'install', '--no-deps', '--no-compile', wheel], **where)
-    (about,) = site_packages(folder / 'env').glob('soundtag-*.dist-info')
-    requires = PathDistribution(about).requires
-    link(needed_by(*requires), site_packages(folder / 'env'))
+    site = site_packages(folder / 'env')
+    (about,) = site.glob('soundtag-*.dist-info')
+    link(needed_by(*PathDistribution(about).requires), site)
+    link(needed_by(*extra_of(PathDistribution(about), 'train')), site)
     return folder
+
+
+@pytest.fixture(scope='session')
+def base_environment(environment):
+    "A second environment, `base`, with the same wheel, and what it requires without any extra."
+    subprocess.run([sys.executable, '-m', 'venv', environment / 'base'], check=True)
+    site = site_packages(environment / 'base')
+    for part in site_packages(environment / 'env').glob('soundtag*'):
+        (site / part.name).symlink_to(part)
+    (about,) = site.glob('soundtag-*.dist-info')
+    link(needed_by(*PathDistribution(about).requires), site)
+    return environment
 
 
 @pytest.fixture(scope='session')

@@ -4,12 +4,16 @@ import os
 import subprocess
 from zipfile import ZipFile
 
+import numpy as np
 
-def run(environment, *args):
+from soundtag.audio import wav_bytes
+
+
+def run(environment, *args, name='env'):
     env = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'VIRTUAL_ENV'))}
     env |= {'SOUNDTAG_CACHE': str(environment / 'cache'), 'TF_CPP_MIN_LOG_LEVEL': '3'}
     return subprocess.run(
-        [environment / 'env/bin' / args[0], *args[1:]],
+        [environment / name / 'bin' / args[0], *args[1:]],
         cwd=environment,
         env=env,
         capture_output=True,
@@ -60,3 +64,35 @@ def test_train_and_tag_on_mini(environment):
     tagged = run(environment, 'soundtag', 'tag', str(clip), '--model', 'run')
     assert tagged.returncode == 0, tagged.stderr
     assert clip.name in tagged.stdout
+
+
+def base(environment, *words):
+    "The command without the extra train: exit code, stdout, stderr."
+    code = 'import sys; from soundtag.cli import main; sys.exit(main())'
+    done = run(environment, 'python', '-c', code, *map(str, words), name='base')
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_naming_sounds_takes_little(base_environment, tmp_path):
+    listed = {p.name for p in (base_environment / 'base').rglob('site-packages/*')}
+    assert not listed & {'tensorflow', 'keras', 'librosa', 'sklearn', 'matplotlib', 'numba'}
+    path = tmp_path / 'x.wav'
+    path.write_bytes(wav_bytes(np.sin(np.arange(88200) ** 1.3), sr=44100))
+    for words in ((), ('--timeline',), ('--distance',), ('--format', 'json')):
+        code, out, err = base(base_environment, 'tag', path, '--model', 'bundled', *words)
+        assert code == 0 and out and not err, err
+    shown = run(base_environment, 'python', '-c', 'import soundtag; soundtag.Tagger', name='base')
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_what_takes_more_says_so(base_environment, tmp_path):
+    path = tmp_path / 'x.wav'
+    path.write_bytes(wav_bytes(np.sin(np.arange(88200)), sr=44100))
+    picture = 'tag', path, '--model', 'bundled', '--timeline', '--picture', tmp_path / 'x.png'
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run/config.json').write_text('{}')
+    for words in (('train', 'mini', '--recipe', 'post'), picture, ('report', tmp_path / 'run')):
+        code, _, err = base(base_environment, *words)
+        *_, last = err.splitlines()
+        assert code == 2 and last.startswith('soundtag: ') and 'Traceback' not in err
+        assert 'pip install "soundtag[train]"' in last
