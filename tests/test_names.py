@@ -61,7 +61,7 @@ def test_a_file_of_a_nasty_name(good, tmp_path, capsys, monkeypatch, form):
     name = NASTY + '.wav'
     shutil.copy(good, name)
     (tmp_path / (NASTY + 'bad.wav')).write_bytes(b'')
-    assert main(['tag', name, NASTY + 'bad.wav', '--format', form]) == 1
+    assert main(['tag', '--model', 'bundled', name, NASTY + 'bad.wav', '--format', form]) == 1
     said = capsys.readouterr()
     assert not controls(said.err) and said.err.count('\n') == 1
     if form == 'text':
@@ -107,7 +107,7 @@ def special(folder):
 def test_one_bad_name_ends_no_batch(good, tmp_path, capsys, timeline, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for what, name in special(tmp_path).items():
-        words = ['tag', name, str(good), *(['--timeline'] if timeline else [])]
+        words = ['tag', '--model', 'bundled', name, str(good), *(['--timeline'] if timeline else [])]
         assert main(words) == 1, what
         said = capsys.readouterr()
         assert str(good.name) in said.out, what
@@ -120,7 +120,7 @@ def test_one_bad_name_ends_no_batch(good, tmp_path, capsys, timeline, monkeypatc
 def test_less_than_a_sample(tmp_path, capsys, samples, rate, timeline):
     path = tmp_path / 'brief.wav'
     sf.write(path, np.full(samples, 0.5), rate)
-    code = main(['tag', str(path), *(['--timeline'] if timeline else [])])
+    code = main(['tag', '--model', 'bundled', str(path), *(['--timeline'] if timeline else [])])
     said = capsys.readouterr()
     assert code in (0, 1) and said.err.count('\n') <= 1
     assert code == 0 or said.err.startswith(f'soundtag: {path}')
