@@ -1,7 +1,8 @@
 # `make demo` and `make test` do all their set-up themselves, in .venv.
 PYTHON ?= python3
 BIN = .venv/bin
-export TF_CPP_MIN_LOG_LEVEL = 2
+# The command keeps TensorFlow quiet by itself, unless this is set.
+test benchmark readme blog site: export TF_CPP_MIN_LOG_LEVEL = 2
 # Or each process would compile TensorFlow anew, which takes longer than to import it.
 unexport PYTHONDONTWRITEBYTECODE
 
