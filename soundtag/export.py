@@ -36,12 +36,12 @@ from soundtag.tagging import (
     Calibration,
     ModelError,
     Tagger,
+    answer_columns,
     is_linear,
     linear_parts,
     load_tagger,
     read_model,
     read_run,
-    read_run_json,
     run_features,
 )
 
@@ -166,12 +166,10 @@ def end_to_end_model(
     from keras import ops
 
     model = ears_model(run) if is_linear(run) else ensemble_model(run)
-    negatives = read_run_json(run, 'config.json').get('negatives', [])
-    if not negatives:
+    columns = answer_columns(run)
+    if len(columns) == model.output_shape[1]:
         return model
-    labels = read_run_json(run, 'labels.json')
-    kept = [i for i, label in enumerate(labels) if label not in negatives]
-    p = ops.take(model.outputs[0], kept, axis=1)
+    p = ops.take(model.outputs[0], columns, axis=1)
     return keras.Model(model.inputs, p, name='soundtag')
 
 def ensemble_model(

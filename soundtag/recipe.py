@@ -333,6 +333,8 @@ def current_record(
         return current_settings(record)
     if 'gain' in record and 'mixup' in record:
         return current_augment(record)
+    if record.get('classifier') == LinearRecipe.classifier:
+        return {'unknown_share': LinearRecipe.unknown_share} | record
     return record
 
 # %% ../nbs/06c_recipe.ipynb #74307ae3

@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
-from soundtag.linear import Discriminant, TrainingSounds, name_columns, name_scores
+from soundtag.linear import (
+    Discriminant,
+    TrainingSounds,
+    chunks,
+    fit_classifier,
+    name_columns,
+    name_scores,
+    project_sounds,
+)
 
 if TYPE_CHECKING:
     from soundtag.recipe import LinearRecipe
-from soundtag.linear import chunks, fit_classifier, project_sounds
 
 # %% ../nbs/06g_rejection.ipynb #98c74c9c
 DIRECTIONS = 192  # Of most variance, that distances are measured in
@@ -308,10 +315,11 @@ def fit_rejector(
     y = sounds.y
     is_known = ~negative[y]
     pairs = known_and_unknown(table, y, negative)
-    pairs.append((table[is_known, 0], table[~is_known, 0]))
-    known, unknown = (np.concatenate(side) for side in zip(*pairs))
+    if negative.any():
+        pairs.append((table[is_known, 0], table[~is_known, 0]))
     slope = 0.0
-    if len(unknown):
+    if pairs:
+        known, unknown = (np.concatenate(side) for side in zip(*pairs))
         values = np.concatenate([known, unknown])
         spread = values.std() + 1e-9
         is_unknown = np.arange(len(values)) >= len(known)
@@ -337,9 +345,7 @@ def learn_fold(
     held_out: np.ndarray,  # The other rows of the training clips
     recipe: 'LinearRecipe',  # How it learns
     seed: int,  # Of all that is drawn
-) -> (
-    tuple
-):  # `LinearClassifier`; `Choices`; how familiar the held-out clips are, (clips, 2)
+) -> tuple:  # `LinearClassifier`; `Choices`; what `familiarity_table` gives
     "All that a fold of a run has to learn."
     sounds = project_training(data, train, recipe, seed)
     groups = data.clips.table.group.to_numpy()[train]

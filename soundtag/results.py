@@ -30,6 +30,7 @@ from .recipe import RECIPES, RunError, current_settings
 from .rejection import rejection_scores
 from soundtag.runs import (
     read_config,
+    read_familiarity,
     read_folds,
     read_history,
     read_labels,
@@ -435,7 +436,9 @@ def _rejection(run, y):
         return {}
     negative = np.isin(run.labels, run.config.get('negatives', []))
     share = run.config['recipe'].get('unknown_share', 0.05)
-    return {'rejection': rejection_scores(np.load(path), y, negative, share)}
+    size = {'labels': len(run.labels), 'clips': len(y)}
+    table = _read_part(path, partial(read_familiarity, **size))
+    return {'rejection': rejection_scores(table, y, negative, share)}
 
 def _float_curves(run):
     "The learning curves as JSON has them."

@@ -336,12 +336,12 @@ def read_seconds(
     check_fields(seconds, rules, needed=('training', 'cores'))
     return seconds
 
-def read_probabilities(
+def read_array(
     path: Path,  # An .npy file of a run
-    labels: int,  # Columns it must have
+    columns: int,  # That it must have
     clips: int | None = None,  # Rows it must have; None: any number
-) -> np.ndarray:  # Shape (clips, labels)
-    "Stored probabilities; raises ValueError for anything else."
+) -> np.ndarray:  # Shape (clips, columns), of numbers with a fraction
+    "A stored table of numbers; raises ValueError for anything else."
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError('it is no regular file')
     try:
@@ -352,14 +352,33 @@ def read_probabilities(
         raise ValueError(f'it is no array ({type(e).__name__})') from None
     if not isinstance(p, np.ndarray) or p.dtype.kind != 'f':
         raise ValueError('it holds no numbers with a fraction')
-    if p.ndim != 2 or p.shape[1] != labels or clips not in (None, p.shape[0]):
-        raise ValueError(f'shape {p.shape}, wanted ({clips or "clips"}, {labels})')
-    p = np.array(p)
+    if p.ndim != 2 or p.shape[1] != columns or clips not in (None, p.shape[0]):
+        raise ValueError(f'shape {p.shape}, wanted ({clips or "clips"}, {columns})')
+    return np.array(p)
+
+def read_probabilities(
+    path: Path,  # An .npy file of a run
+    labels: int,  # Columns it must have
+    clips: int | None = None,  # Rows it must have; None: any number
+) -> np.ndarray:  # Shape (clips, labels)
+    "Stored probabilities; raises ValueError for anything else."
+    p = read_array(path, labels, clips)
     if not np.isfinite(p).all():
         raise ValueError('NaN or infinite probabilities')
     if len(p) and not (p.min() >= 0 and p.max() <= 1.001):
         raise ValueError('some of its numbers are no probabilities')
     return p
+
+def read_familiarity(
+    path: Path,  # An .npy file of a run by a linear recipe
+    labels: int,  # How many there are
+    clips: int | None = None,  # Rows it must have; None: any number
+) -> np.ndarray:  # Shape (clips, 1 + labels); NaN where a label was not left out
+    "How familiar clips are (chapter 06g); raises ValueError for anything else."
+    table = read_array(path, 1 + labels, clips)
+    if not np.isfinite(table[:, 0]).all() or np.isinf(table).any():
+        raise ValueError('NaN or infinite familiarities')
+    return table
 
 # %% ../nbs/06f_runs.ipynb #01f416ac
 def read_run_file(
@@ -401,6 +420,9 @@ def is_done(
         options = {'labels': len(data.clips.labels), 'clips': len(rows)}
         name = f'predictions/{part}_predictions_{k}.npy'
         readers[name] = partial(read_probabilities, **options)
+    if (out / f'best_{k}.npz').is_file():
+        name = f'predictions/familiarity_{k}.npy'
+        readers[name] = partial(read_familiarity, labels=len(data.clips.labels))
     try:
         for name, reader in readers.items():
             read_run_file(out / name, reader, ValueError)

@@ -404,26 +404,32 @@ def read_rejector(
     require(rejector.shape == shape, 'unknown.npz fits no labels')
     return rejector if np.isfinite(rejector.threshold) else None
 
+def answer_columns(
+    run: PathName,  # Folder of a run
+) -> list[int]:  # Places of its labels in every prediction, but for its negatives
+    "Which labels may be answers."
+    labels = read_run_json(run, 'labels.json')
+    negatives = read_run_json(run, 'config.json').get('negatives', [])
+    if not set(negatives) < set(labels):
+        raise ModelError(
+            f'{run}: its config.json and labels.json name different labels; train the run again'
+        )
+    return [i for i, label in enumerate(labels) if label not in negatives]
+
 def without_negatives(
     run: PathName,  # Folder of a run
     tagger: Tagger,  # That of all its labels
 ) -> Tagger:  # Labels that stand for what is none of the others are no answers of it
     "A tagger whose negative labels count as unknown."
-    config = read_run_json(run, 'config.json')
-    negatives = config.get('negatives', [])
-    if not negatives:
+    columns = answer_columns(run)
+    if len(columns) == len(tagger.labels):
         return tagger
-    kept = [label for label in tagger.labels if label not in negatives]
-    if not kept or len(kept) == len(tagger.labels):
-        raise ModelError(
-            f'{run}: its config.json and labels.json name different labels; train the run again'
-        )
-    columns = [tagger.labels.index(label) for label in kept]
 
     def predict(X):
         return tagger.predict(X)[:, columns]
 
-    return replace(tagger, predict=predict, labels=kept, rejects=True)
+    labels = [tagger.labels[i] for i in columns]
+    return replace(tagger, predict=predict, labels=labels, rejects=True)
 
 def find_models(
     run: PathName,  # Folder of a run

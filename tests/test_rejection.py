@@ -119,6 +119,30 @@ def test_a_spoilt_rejector_is_refused(copy, spoil):
         load_tagger(copy)
 
 
+def test_a_spoilt_table_is_one_error(run, copy):
+    clips, _, folder = run
+    path = copy / 'predictions/familiarity.npy'
+    table = np.load(path)
+    infinite = np.full_like(table, np.inf)
+    for spoilt in (table[:-1], table[:, 1:], infinite, np.array([None], object)):
+        np.save(path, spoilt)
+        with pytest.raises(RunError, match='familiarity.npy: is damaged'):
+            evaluate(load_run(copy), clips, cache=folder / 'cache')
+
+
+def test_a_run_of_an_earlier_version_goes_on(run, copy, recipe):
+    clips, _, folder = run
+    config = json.loads((copy / 'config.json').read_text())
+    del config['recipe']['unknown_share']
+    (copy / 'config.json').write_text(json.dumps(config))
+    (copy / 'unknown.npz').unlink()
+    for path in (copy / 'predictions').glob('familiarity*.npy'):
+        path.unlink()
+    with pytest.warns(UserWarning, match='fold 0 is trained again'):
+        train_folds(clips, recipe, 2, copy, cache=folder / 'cache', progress=False)
+    assert load_tagger(copy).rejects
+
+
 @pytest.fixture(scope='module')
 def background(tmp_path_factory, recipe):
     "A run with a label that is none."
