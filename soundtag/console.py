@@ -14,6 +14,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -28,15 +29,25 @@ if TYPE_CHECKING:
     import numpy as np
 
     from soundtag.timeline import Event
-from .formats import printable
 
 # %% ../nbs/10b_console.ipynb #0d7e315b
+CONTROLS = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]')
 LONGEST_LINE = 500  # Letters of a line about an error
+
+def printable(
+    text: str,  # With names from anywhere
+) -> str:  # One line
+    """A text that a terminal shows and does not act upon.
+
+    >>> print(printable('bell' + chr(27) + '[2J.wav'))
+    bell\\x1b[2J.wav
+    """
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 def printable_lines(
     text: str,  # Of several lines
 ) -> str:  # The same
-    "A text of several lines that a terminal shows and does not act upon."
+    "The same for what has lines of its own."
     return '\n'.join(map(printable, text.split('\n')))
 
 def shorten_line(

@@ -200,18 +200,6 @@ def warn(
     "Say what was done about a sound, once."
     warnings.warn(text, AudioWarning, stacklevel=2)
 
-CONTROLS = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]')
-
-def printable(
-    text: str,  # With names from anywhere
-) -> str:  # One line
-    """A text that a terminal shows and does not act upon.
-
-    >>> print(printable('bell' + chr(27) + '[2J.wav'))
-    bell\\x1b[2J.wav
-    """
-    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
-
 # %% ../nbs/00a_formats.ipynb #4a08085b
 def cut_allowed(
     allow_cut: bool | None,  # What the caller says; None: nothing

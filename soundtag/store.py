@@ -31,7 +31,7 @@ from .audio import fix_length, seconds_to_samples
 from .dataset import Clips, file_hash, load_section
 from .duplicates import NO_FINGERPRINT, find_duplicates, fingerprint_sound
 from .files import cache_dir, file_lock, read_json, write_file
-from .formats import printable, warn
+from .formats import warn
 from .mfcc import STFT
 from .sections import section_name
 from .tables import plural, shorten
@@ -543,7 +543,9 @@ def announce_skipped(
     from tqdm import tqdm
 
     if number <= ANNOUNCED:
-        tqdm.write(f'skipped: {printable(reason)}', file=sys.stderr)
+        # a name may hold what a terminal would act upon
+        plain = ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in reason)
+        tqdm.write(f'skipped: {plain}', file=sys.stderr)
     elif number == ANNOUNCED + 1:
         tqdm.write('more clips are skipped; all are listed in the end', file=sys.stderr)
 
