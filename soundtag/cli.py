@@ -23,6 +23,7 @@ from soundtag.console import (
     TAG_COLUMNS,
     RowWriter,
     add_reading_options,
+    add_trust,
     audacity_line,
     default_model,
     distance_columns,
@@ -183,8 +184,8 @@ def do_tag(
     with silence_tensorflow():
         from soundtag.tagging import Tagger
 
-        tagger = Tagger.load(model)
-        estimator = _load_estimator(args.distance)
+        tagger = Tagger.load(model, trust=args.trust)
+        estimator = _load_estimator(args.distance, trust=args.trust)
     if args.timeline:
         return do_timeline(args, tagger, estimator)
     columns = [*TAG_COLUMNS, *DISTANCE_COLUMNS] if estimator else TAG_COLUMNS
@@ -194,13 +195,14 @@ def do_tag(
     writer.close()
     return int(writer.failed)
 
-def _load_estimator(distance):
+def _load_estimator(distance, *, trust):
     "The distance model: that which comes along where True, that of a file, or none."
     if not distance:
         return None
     from soundtag.distance import DistanceEstimator
 
-    return DistanceEstimator.load(None if distance is True else distance)
+    path = None if distance is True else distance
+    return DistanceEstimator.load(path, trust=trust)
 
 def _tag_each(files, tagger, estimator, writer, *, top):
     "Tag file after file and write each answer as it comes."
@@ -280,6 +282,7 @@ def add_tag_extras(
     command: argparse.ArgumentParser,  # That of `soundtag tag`
 ) -> None:
     "Declare its options for distances and timelines."
+    add_trust(command)
     add_reading_options(command)
     command.add_argument(
         '--distance',

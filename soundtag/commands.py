@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from soundtag.console import (
     add_reading_options,
+    add_trust,
     default_recipe,
     integer_from,
     printable_lines,
@@ -306,7 +307,7 @@ def do_export(
         from soundtag.export import export
 
         with redirect_stdout(sys.stderr):
-            out, difference = export(args.run, args.out, half=args.half)
+            out, difference = export(args.run, args.out, half=args.half, trust=args.trust)
     print(f'{out}: its probabilities are within {difference:.0e} of those of {args.run}')
     return 0
 
@@ -333,3 +334,4 @@ def add_export(
         action='store_true',
         help='keep the weights of a .onnx file in 2 bytes instead of 4',
     )
+    add_trust(command)

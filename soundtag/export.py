@@ -32,6 +32,7 @@ from soundtag.pretrained import (
     mel_weights,
     yamnet,
 )
+from .sessions import remember
 from soundtag.tagging import (
     Calibration,
     ModelError,
@@ -159,13 +160,15 @@ def unknown_tensor(
 # %% ../nbs/09a_export.ipynb #ade82f30
 def end_to_end_model(
     run: str | PathLike,  # Folder of a run
+    *,
+    trust: bool = False,  # Its networks may be of any kind
 ) -> object:  # Keras model: samples (batch, samples) → probabilities (batch, labels)
     "All of a run in one model, without the labels that are never an answer."
     import soundtag.model  # before Keras, as it chooses TensorFlow's kernels
     import keras
     from keras import ops
 
-    model = ears_model(run) if is_linear(run) else ensemble_model(run)
+    model = ears_model(run) if is_linear(run) else ensemble_model(run, trust=trust)
     columns = answer_columns(run)
     if len(columns) == model.output_shape[1]:
         return model
@@ -174,14 +177,17 @@ def end_to_end_model(
 
 def ensemble_model(
     run: str | PathLike,  # Folder of a run with networks of its own
+    *,
+    trust: bool = False,  # They may be of any kind
 ) -> object:  # Keras model: samples (batch, samples) → probabilities (batch, labels)
     "Features, networks, and their geometric mean."
     import soundtag.model  # before Keras, as it chooses TensorFlow's kernels
     import keras
     from keras import ops
 
-    tagger = read_run(run)
-    models = [read_model(p) for p in sorted(Path(run).glob('best_*.keras'))]
+    tagger = read_run(run, trust=trust)
+    paths = sorted(Path(run).glob('best_*.keras'))
+    models = [read_model(p, trust=trust) for p in paths]
     size = None
     if models[0].input_shape[2]:  # else the network takes any length
         size = seconds_to_samples(tagger.seconds, sr=tagger.sr)
@@ -268,6 +274,7 @@ def write_onnx(
     proto.graph.name = 'soundtag'
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
+    remember(Path(path).read_bytes())
 
 def write_tflite(
     model: object,  # Keras model on samples
@@ -277,6 +284,7 @@ def write_tflite(
     "A Keras model as a LiteRT file."
     model.export(path, format='litert', verbose=False)
     append_json(path, text)
+    remember(Path(path).read_bytes())
 
 def write_keras(
     model: object,  # Keras model on samples
@@ -313,6 +321,7 @@ def export(
     *,
     half: bool = False,  # ONNX with kernels of 2 bytes instead of 4
     calibration: Calibration = Calibration(),  # Found on held-out sounds (chapter 09c)
+    trust: bool = False,  # The run is one's own, and its networks may be of any kind
     **metadata: object,  # What else the file shall tell, such as its licence
 ) -> tuple[Path, float]:  # `out`; the largest difference of a probability that was found
     """Write a run as one file that takes raw audio, once its answers are found to be the run's.
@@ -332,14 +341,15 @@ def export(
     if half and out.suffix != '.onnx':
         raise ModelError(f'{out}: half=True is for .onnx')
     options = {'half': True} if half else {}
-    tagger = replace(read_run(run), calibration=calibration)
+    tagger = replace(read_run(run, trust=trust), calibration=calibration)
     difference = np.inf
 
     def write_checked(part):
         nonlocal difference
         text = metadata_json(tagger, **metadata)
-        writers[out.suffix](end_to_end_model(run), part, text, **options)
-        difference = largest_difference(tagger, load_tagger(part))
+        model = end_to_end_model(run, trust=trust)
+        writers[out.suffix](model, part, text, **options)
+        difference = largest_difference(tagger, load_tagger(part, trust=trust))
         if not difference <= TOLERANCE:
             raise ModelError(
                 f'{out}: not written, its probabilities would be {difference:.2g} '

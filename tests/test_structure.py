@@ -58,6 +58,7 @@ PUBLIC = {
     'rejection': 'Rejector',
     'commands': '',
     'runs': '',
+    'sessions': '',
     'training': 'split_rows train_folds',
     'results': 'Run evaluate load_run plot_confusion plot_curves plot_folds plot_labels top_confusions worst_mistakes write_metrics',
     'report': 'write_report',
