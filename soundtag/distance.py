@@ -377,7 +377,8 @@ def interval_covers(
     return (off <= Z80 * np.exp(log_sd)).astype(float)
 
 # %% ../nbs/10a_distance.ipynb #98a8ace9
-NEAR, FAR = 1.0, 3.0  # Where the middle begins, and where it ends, in m
+NEAR = 1.0  # Where the middle begins, in m
+FAR = 3.0  # Where it ends
 UNSURE = 0.95  # Deviation of the logarithm from which on nothing is said; 1.02 knows nothing
 SHORTEST = 0.25  # Seconds of sound that say something
 
