@@ -51,14 +51,16 @@ class Heard:
 
     relative: float  # A logarithm, to be compared
     deviation: float  # As stated for the logarithm of the distance
-    decay: float  # Logarithm of the reverberation time in s; NaN: the model tells none
+    decay: (
+        float | None
+    )  # Logarithm of the reverberation time in s; None: the model tells none
 
     @classmethod
     def of(cls, answer: np.ndarray) -> 'Heard':
         "From the columns of `combine_windows`; a model that tells two compares its distances."
         log_d, log_sd, *more = answer
-        relative, decay = more or (log_d, math.nan)
-        return cls(float(relative), math.exp(log_sd), float(decay))
+        relative, decay = map(float, more) if more else (float(log_d), None)
+        return cls(relative, math.exp(log_sd), decay)
 
 def spreads_of(estimator: DistanceEstimator) -> Spreads:
     "What is known of a model's answers."
@@ -66,15 +68,31 @@ def spreads_of(estimator: DistanceEstimator) -> Spreads:
     return Spreads(**{n: v for n, v in estimator.spreads.items() if n in known})
 
 def hear(
-    estimator: DistanceEstimator,
-    audio: str | os.PathLike | np.ndarray,  # A file, or samples
-    sr: float | None = None,  # Rate of samples in Hz
+    rows: np.ndarray,  # What `DistanceEstimator.predict_windows` gives
 ) -> Heard | None:  # None for silence, and for what tells nothing
     "What a model makes of a recording, where it makes anything of it."
-    answer = combine_windows(estimator.predict_windows(audio, sr))
+    answer = combine_windows(rows)
     if answer is None or Distance.of(answer[0], answer[1]).place == 'unknown':
         return None
     return Heard.of(answer)
+
+def rank_recordings(
+    heard: dict[str, Heard | None],  # Name → what was heard
+    spreads: Spreads,
+) -> list[tuple[str, float | None, float | None, float | None]]:  # (name, ratio, low, high)
+    "As `compare_distances`, of what was heard."
+    known = {name: h for name, h in heard.items() if h is not None}
+    order = sorted(known, key=lambda name: known[name].relative)
+    rows = [_ratio(name, known[order[0]], known[name], spreads) for name in order]
+    return rows + [(name, None, None, None) for name in heard if name not in known]
+
+def _ratio(name, nearest, other, spreads):
+    "How many times as far a recording is, with limits; the nearest itself is once as far."
+    if other is nearest:
+        return name, 1.0, 1.0, 1.0
+    log_ratio = spreads.gain * (other.relative - nearest.relative)
+    sd = spreads.rest * math.hypot(nearest.deviation, other.deviation)
+    return name, *(float(np.exp(log_ratio + z * sd)) for z in (0, -Z80, Z80))
 
 # %% ../nbs/10ab_metres.ipynb #62bfe81e
 def compare_distances(
@@ -94,26 +112,17 @@ def compare_distances(
     [('silence', None, None, None)]
     """
     estimator = estimator or DistanceEstimator.load()
-    spreads = spreads_of(estimator)
-    heard = {name: hear(estimator, audio, sr) for name, audio in recordings.items()}
-    known = {name: h for name, h in heard.items() if h is not None}
-    order = sorted(known, key=lambda name: known[name].relative)
-    rows = [_ratio(name, known[order[0]], known[name], spreads) for name in order]
-    return rows + [(name, None, None, None) for name in heard if name not in known]
-
-def _ratio(name, nearest, other, spreads):
-    "How many times as far a recording is, with limits; the nearest itself is once as far."
-    if other is nearest:
-        return name, 1.0, 1.0, 1.0
-    log_ratio = spreads.gain * (other.relative - nearest.relative)
-    sd = spreads.rest * math.hypot(nearest.deviation, other.deviation)
-    return name, *(float(np.exp(log_ratio + z * sd)) for z in (0, -Z80, Z80))
+    heard = {
+        name: hear(estimator.predict_windows(audio, sr))
+        for name, audio in recordings.items()
+    }
+    return rank_recordings(heard, spreads_of(estimator))
 
 # %% ../nbs/10ab_metres.ipynb #00890ef4
 def _shared(spreads, a, b):
     "Covariance of two recordings of one room, of different sounds, by their numbers."
-    a, b = np.subtract(a, spreads.center), np.subtract(b, spreads.center)
-    return spreads.room**2 + spreads.slope**2 * np.multiply.outer(a, b)
+    product = np.multiply.outer(a - spreads.center, b - spreads.center)
+    return spreads.room**2 + spreads.slope**2 * product
 
 def predict_calibrated(
     points: list[dict],  # Of the calibration: metres, relative, deviation
@@ -134,15 +143,27 @@ def predict_calibrated(
 
 OTHER_ROOM = 3.0  # Deviations of the reverberation time from which on a room is another one
 
+def error_left_out(points: list[dict], spreads: Spreads) -> float:
+    "Mean error in m of each point of a calibration, told from the others."
+    errors = []
+    for i, point in enumerate(points):
+        others = [*points[:i], *points[i + 1 :]]
+        heard = Heard(point['relative'], point['deviation'], point['decay'])
+        mean, _ = predict_calibrated(others, heard, spreads)
+        errors.append(abs(math.exp(mean) - point['metres']))
+    return float(np.mean(errors))
+
 def sounds_elsewhere(
     points: list[dict],  # Of the calibration: decay
     heard: Heard,
     spreads: Spreads,
 ) -> bool:
     "Whether a recording dies away otherwise than those of the calibration do."
+    if heard.decay is None:
+        return False
     decay = np.mean([p['decay'] for p in points])
     sd = spreads.decay * math.sqrt(1 + 1 / len(points))
-    return bool(abs(heard.decay - decay) > OTHER_ROOM * sd)  # False for NaN
+    return bool(abs(heard.decay - decay) > OTHER_ROOM * sd)
 
 # %% ../nbs/10ab_metres.ipynb #491e984a
 @dataclass(frozen=True)
@@ -181,7 +202,7 @@ class CalibratedEstimator(DistanceEstimator):
         points = []
         for i, (audio, metres) in enumerate(recordings, 1):
             name = f'recording {i}' if isinstance(audio, np.ndarray) else str(audio)
-            heard = hear(estimator, audio, sr)
+            heard = hear(estimator.predict_windows(audio, sr))
             if heard is None:
                 raise DataError(
                     f'{name}: nothing in it tells a distance (silent, too short, too noisy, or no'
@@ -205,12 +226,9 @@ class CalibratedEstimator(DistanceEstimator):
         >>> kitchen.answer(np.array([[0, 0.0, -2.0]])).place
         'middle'
         """
-        answer = combine_windows(rows)
-        if answer is None or Distance.of(*answer[:2]).place == 'unknown':
-            return super().answer(rows)
-        heard = Heard.of(answer)
+        heard = hear(rows)
         spreads = spreads_of(self)
-        if sounds_elsewhere(self.points, heard, spreads):
+        if heard is None or sounds_elsewhere(self.points, heard, spreads):
             return super().answer(rows)
         mean, sd = predict_calibrated(self.points, heard, spreads)
         return Distance.of(mean, math.log(sd), calibrated=True)
@@ -294,10 +312,12 @@ def _read_calibration(path):
     "The content of a calibration's file."
     about = read_json(path, default={})
     about = about.get('distance calibration') if isinstance(about, dict) else None
-    numbers = ('metres', 'relative', 'deviation', 'decay')
     try:
         for point in about['points']:
-            assert all(isinstance(point[n], float) for n in numbers) and point['metres'] > 0
+            assert all(
+                isinstance(point[n], float) for n in ('metres', 'relative', 'deviation')
+            )
+            assert point['metres'] > 0 and isinstance(point['decay'], float | None)
         assert len(about['points']) >= 2 and {'model', 'fingerprint'} <= set(about)
     except (TypeError, KeyError, AssertionError):
         raise ModelError(
