@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import soundtag
 from .commands import add_command, add_data, add_export, add_report, add_train
+from .distances import add_distance, load_estimator
 from soundtag.console import (
     DISTANCE_COLUMNS,
     EVENT_COLUMNS,
@@ -182,7 +183,9 @@ def do_tag(
         from soundtag.tagging import Tagger
 
         tagger = Tagger.load(model)
-        estimator = _load_estimator(args.distance)
+    estimator = None
+    if args.distance:
+        estimator = load_estimator(None if args.distance is True else args.distance)
     if args.timeline:
         return do_timeline(args, tagger, estimator)
     columns = [*TAG_COLUMNS, *DISTANCE_COLUMNS] if estimator else TAG_COLUMNS
@@ -191,14 +194,6 @@ def do_tag(
         _tag_each(files, tagger, estimator, writer, top=args.top)
     writer.close()
     return int(writer.failed)
-
-def _load_estimator(distance):
-    "The distance model: that which comes along where True, that of a file, or none."
-    if not distance:
-        return None
-    from soundtag.distance import DistanceEstimator
-
-    return DistanceEstimator.load(None if distance is True else distance)
 
 def _tag_each(files, tagger, estimator, writer, *, top):
     "Tag file after file and write each answer as it comes."
@@ -285,13 +280,14 @@ def add_tag_extras(
         const=True,
         help='tell whether the source is near (below 1 m), middle or far (above 3 m), too, with the'
         " limits that hold it in 80 of 100 cases, or that nothing tells; metres need the room:"
-        ' see soundtag train --task distance',
+        ' see soundtag distance --help',
     )
     command.add_argument(
         '--distance-model',
         metavar='FILE',
         dest='distance',
-        help='the same by a model of your own, by soundtag train --task distance',
+        help='the same by a calibration, in metres (soundtag distance calibrate), or by a model of'
+        ' your own (soundtag train --task distance)',
     )
     command.add_argument(
         '--timeline',
@@ -332,7 +328,7 @@ def build_parser() -> argparse.ArgumentParser:
     version = f'soundtag {soundtag.__version__}'
     parser.add_argument('--version', action='version', version=version)
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (add_data, add_train, add_report, add_tag, add_export):
+    for add in (add_data, add_train, add_report, add_tag, add_distance, add_export):
         add(commands)
     return parser
 

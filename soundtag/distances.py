@@ -166,7 +166,8 @@ def add_distance(
         'distance',
         do_distance,
         'Sort recordings of one kind of sound in one room by distance, the nearest first.',
-        'soundtag distance a.wav b.wav c.wav              b is about 2.1 times as far as a (1.5 to 3)',
+        'soundtag distance a.wav b.wav c.wav             '
+        ' b is about 2.1 times as far as a (1.5 to 3)',
         'soundtag distance calibrate kitchen a.wav=1 b.wav=3    '
         ' learn a room from two to ten recordings: kitchen.json',
         'soundtag distance a.wav b.wav --model kitchen    in metres, in the same room',
