@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/10d_answers.ipynb #7aff1205
+# %% ../nbs/10d_answers.ipynb #7bc68e32
 import csv
 import io
 import json
@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 from .console import CallError, error_message, printable
 
 if TYPE_CHECKING:
+    from soundtag.distance import Distance
     from soundtag.timeline import Event
 
 # %% ../nbs/10d_answers.ipynb #c702faf3
 TAG_COLUMNS = 'file', 'rank', 'label', 'probability'
 EVENT_COLUMNS = 'file', 'onset', 'offset', 'label', 'probability'
-DISTANCE_COLUMNS = 'distance_m', 'low_m', 'high_m'
+DISTANCE_COLUMNS = 'distance', 'low_m', 'high_m', 'distance_m'
 
 def tag_rows(
     file: str | os.PathLike,  # A sound file
@@ -73,26 +74,34 @@ def failed_row(
     return dict.fromkeys(columns) | {'file': str(file), 'error': error_message(error)}
 
 def distance_columns(
-    distance: tuple[float, float, float] | None,  # (distance, low, high) in m; None: unknown
-) -> dict[str, float | None]:  # `DISTANCE_COLUMNS`
+    distance: 'Distance | None',  # None: silence, which has none
+) -> dict[str, str | float | None]:  # `DISTANCE_COLUMNS`
     """How far away a source is, as columns: with the limits that hold it in 80 of 100 cases.
 
-    >>> distance_columns((3.217, 1.9, 5.41))
-    {'distance_m': 3.22, 'low_m': 1.9, 'high_m': 5.41}
+    >>> from soundtag.distance import Distance
+    >>> distance_columns(Distance('far', 3.2, 9.41))
+    {'distance': 'far', 'low_m': 3.2, 'high_m': 9.41, 'distance_m': None}
     """
-    values = [round(metres, 2) for metres in distance] if distance else [None] * 3
+    if distance is None:
+        return dict.fromkeys(DISTANCE_COLUMNS)
+    values = distance.place, distance.low, distance.high, distance.metres
     return dict(zip(DISTANCE_COLUMNS, values))
 
 # %% ../nbs/10d_answers.ipynb #821225aa
 def distance_text(
     row: dict,  # Of a table
 ) -> str:  # Empty where no distance was asked for
-    "A distance for eyes; silence has none."
-    if 'distance_m' not in row or row.get('label') == 'silence':
+    "A distance for eyes: metres only where the room is known."
+    if 'distance' not in row:
         return ''
+    if row['distance'] is None:
+        return ', no distance'
+    if row['low_m'] is None:
+        return ", distance: can't tell"
+    limits = '({low_m:.2g} to {high_m:.2g} m)'.format(**row)
     if row['distance_m'] is None:
-        return ', distance unknown'
-    return ', {distance_m:.2g} m away ({low_m:.2g} to {high_m:.2g})'.format(**row)
+        return f", {row['distance']} {limits}"
+    return f", {row['distance_m']:.2g} m away {limits}"
 
 def tag_line(
     rows: list[dict],  # What `tag_rows` gives, perhaps with a distance
@@ -143,7 +152,7 @@ def csv_lines(
     writer.writerows([row[column] for column in columns] for row in rows)
     return text.getvalue()
 
-# %% ../nbs/10d_answers.ipynb #f69214cd
+# %% ../nbs/10d_answers.ipynb #56bb1780
 RAVEN_COLUMNS = (
     'Selection',
     'View',
@@ -201,7 +210,7 @@ def kaleidoscope_row(
     values = above, inner, name, 0, row['onset'], duration, row['label'], row['probability']
     return dict(zip(KALEIDOSCOPE_COLUMNS, values))
 
-# %% ../nbs/10d_answers.ipynb #48d0398d
+# %% ../nbs/10d_answers.ipynb #db15d886
 def in_order(
     events: Iterable['Event'],  # As they end
     settled: Callable[[], float],  # The time, in s, before which none begins of those to come
@@ -226,7 +235,7 @@ def in_order(
         raise
     yield from waiting
 
-# %% ../nbs/10d_answers.ipynb #67c3cea4
+# %% ../nbs/10d_answers.ipynb #010646c7
 TABLE_ENDINGS = {'audacity': '.txt', 'raven': '.Table.1.selections.txt'}
 
 def table_paths(
@@ -265,7 +274,7 @@ def write_parquet(
 
     from soundtag.files import write_file
 
-    types = {'file': pa.string(), 'label': pa.string(), 'rank': pa.int32()}
+    types = dict.fromkeys(('file', 'label', 'distance'), pa.string()) | {'rank': pa.int32()}
     schema = pa.schema([(name, types.get(name, pa.float64())) for name in columns])
     table = pa.Table.from_pylist(rows, schema=schema)
     write_file(path, lambda part: pq.write_table(table, part))

@@ -85,6 +85,11 @@ def check_tag(
         raise CallError(
             f'--raw {args.raw} is for samples from standard input; give - as the only AUDIO'
         )
+    if isinstance(args.distance, str) and not Path(args.distance).is_file():
+        raise CallError(
+            f'--distance-model {args.distance}: there is no such file; make one by'
+            ' soundtag train --task distance'
+        )
     check_model(args.model)
     _check_places(args)
 
@@ -194,8 +199,6 @@ def _event_distances(estimator, file):
     "Function from an event to the columns of its distance, by what is heard while it lasts."
     if estimator is None:
         return lambda event: {}
-    from soundtag.distance import combine_windows
-
     windows = estimator.predict_windows(file)
     starts = windows[:, 0]
 
@@ -203,7 +206,7 @@ def _event_distances(estimator, file):
         if event.label == 'silence':
             return distance_columns(None)
         during = (starts < event.offset) & (starts + estimator.seconds > event.onset)
-        return distance_columns(combine_windows(windows[during]))
+        return distance_columns(estimator.answer(windows[during]))
 
     return columns_of
 
@@ -357,8 +360,9 @@ def add_tag_extras(
         '--distance',
         action='store_const',
         const=True,
-        help='tell how far away the source is, too,'
-        ' with the limits that hold it in 80 of 100 cases',
+        help='tell whether the source is near (below 1 m), middle or far (above 3 m), too, with the'
+        " limits that hold it in 80 of 100 cases, or that nothing tells; metres need the room:"
+        ' see soundtag train --task distance',
     )
     command.add_argument(
         '--distance-model',

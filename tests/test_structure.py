@@ -52,8 +52,8 @@ PUBLIC = {
     'model': 'AudioSequence FeatureLayer Standardize pooled_cnn post_cnn raw_cnn standardized strong_cnn',
     'pretrained': 'Embedding WeightsError download_weights load_weights yamnet',
     'metrics': 'accuracy average_precision geometric_mean lwlrap map_at_3 mean_std top3_accuracy',
-    'recipe': 'LinearRecipe RECIPES Recipe RunError',
-    'fitting': 'FoldTask TrainingData fit_fold',
+    'recipe': 'FoldTask LinearRecipe RECIPES Recipe RunError TrainingData',
+    'fitting': 'fit_fold',
     'linear': 'LinearClassifier',
     'rejection': 'Rejector',
     'commands': '',
@@ -75,7 +75,7 @@ PUBLIC = {
 }
 
 # Modules that may import Keras at once: whoever imports them is about to train, or reads what was trained.
-HEAVY = {'model', 'recipe', 'fitting', 'training', 'results'}
+HEAVY = {'model', 'fitting'}
 
 TOP_LEVEL = set(
     'settings.ini README.md nbs soundtag _notebooks tests images pyproject.toml setup.py LICENSE'
