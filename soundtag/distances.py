@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # %% ../nbs/10e_distances.ipynb #f04351a4
 def load_estimator(
     model: str | None = None,  # A .onnx, .keras or .json file, the latter's name, or a run's folder
+    *,
+    trust: bool = False,  # It is one's own, and may be of any kind
 ) -> 'DistanceEstimator':
     "What hears distances: that which comes along, a user's own, or one that knows a room."
     from soundtag.distance import DistanceEstimator
@@ -41,7 +43,7 @@ def load_estimator(
     path = _model_file(model)
     if path is None or path.suffix != '.json':
         with silence_tensorflow():
-            return DistanceEstimator.load(path)
+            return DistanceEstimator.load(path, trust=trust)
     return CalibratedEstimator.load(path)
 
 def _model_file(model):

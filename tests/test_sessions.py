@@ -248,6 +248,9 @@ def tag_noise(tagger):
     return tagger.tag(NOISE, SR)
 
 
+INHERITED = None  # A tagger, in a process that is forked
+
+
 def tag_inherited(_):
     return INHERITED.tag(NOISE, SR)
 
