@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 EXTRAS = 'train', 'distance', 'fast', 'export', 'litert', 'scenes'
-LOCK = oldest.ROOT / 'requirements-dev.txt'
+LOCK = oldest.ROOT / 'tests/requirements.txt'
 
 
 @pytest.mark.parametrize('requirement', oldest.requirements(*EXTRAS))

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -94,6 +95,7 @@ def serve() -> None:
     said = tempfile.TemporaryFile()
     for stream in (1, 2):
         os.dup2(said.fileno(), stream)
+    print('ready', file=answers, flush=True)
     for line in sys.stdin:
         result = run_command(json.loads(line))
         sys.stdout.flush()
@@ -124,6 +126,7 @@ class Worker:
             env=os.environ | quiet,
             cwd=self.home,
         )
+        self.process.stdout.readline()  # it is ready
 
     def ask(self, case, folder):
         if self.process is None:
@@ -229,6 +232,11 @@ def digests(
         if name == 'metrics.json':
             metrics = json.loads(path.read_text())
             found[name] = json.dumps({k: v for k, v in metrics.items() if k != 'seconds'})
+        elif path.suffix == '.keras':
+            with zipfile.ZipFile(path) as z:  # its metadata.json has the date
+                found[name] = [
+                    z.getinfo(n).CRC for n in ('config.json', 'model.weights.h5')
+                ]
         elif not name.startswith(('logs/', 'seconds_', 'report.html')):
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
