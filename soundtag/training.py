@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -26,12 +27,12 @@ from .corrections import correct_clips
 from .dataset import Clips, DataError, listed_clips, make_folds, shorten
 from .duplicates import join_groups, report_duplicates
 from .files import file_lock, write_file, write_npy
-from .fitting import FoldTask, fit_fold, predict_clips
 from .layouts import read_folders, read_table
 from .linear import fit_history, label_names, predict_embeddings
 from .metrics import geometric_mean, top3_csv
 from soundtag.recipe import (
     RECIPES,
+    FoldTask,
     LinearRecipe,
     Recipe,
     RunError,
@@ -42,8 +43,8 @@ from .rejection import learn_fold, learn_rejection
 from .runs import is_done, read_config, write_seconds
 from .store import FeatureStore, prepare_data, store_duplicates
 
-# isort: split
-import keras  # after soundtag.model, which tells TensorFlow to use oneDNN
+if TYPE_CHECKING:
+    import keras
 
 # %% ../nbs/07_training.ipynb #4d7d8cfa
 def split_rows(
@@ -347,7 +348,7 @@ def load_run_data(
         skipped=pd.concat([clips.skipped, store.skipped], ignore_index=True),
         duplicates=duplicates,
         X=clip_windows(store, recipe),
-        targets=keras.utils.to_categorical(store.clips.y, len(clips.labels)),
+        targets=np.eye(len(clips.labels))[store.clips.y],
         train=np.flatnonzero(is_train),
         test=np.flatnonzero(~is_train),
     )
@@ -377,57 +378,6 @@ def initialise_run_folder(
     write_file(out / 'labels.json', json.dumps(data.clips.labels, indent=1))
     write_file(out / 'skipped.csv', data.skipped.to_csv(index=False, lineterminator='\n'))
     write_file(out / 'folds.csv', table)
-
-# %% ../nbs/07_training.ipynb #b75db276
-LOG_EVERY = 60  # Seconds from line to line at least, where there is no screen for a bar
-
-class FoldBar(keras.callbacks.Callback):
-    "Moves a tqdm bar by a batch at a time, and says which epoch it is and how well it goes."
-
-    def __init__(
-        self,
-        bar,  # A tqdm bar
-        k,  # Number of the fold
-    ):
-        super().__init__()
-        self.bar = bar
-        self.k = k
-        self.past_epochs = 0  # of trainings that are over
-        self.epoch = 0  # of this training, counted from 1
-        self.epochs_here = 0  # of this process
-        self.start = time.perf_counter()
-        self.logged = self.start
-
-    def on_train_begin(self, logs=None):
-        self.past_epochs += self.epoch  # a fold may take three trainings
-        self.epoch = 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        done_before_a_kill = epoch - self.epoch
-        self.bar.update(done_before_a_kill * self.params['steps'])
-        self.epoch = epoch + 1
-        text = f"fold {self.k}, epoch {self.epoch}/{self.params['epochs']}"
-        self.bar.set_description(text, refresh=False)
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.bar.update()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.epochs_here += 1
-        text = f"accuracy {logs['accuracy']:.0%}, watched {logs['val_accuracy']:.0%}"
-        self.bar.set_postfix_str(text, refresh=False)
-        now = time.perf_counter()
-        if getattr(self.bar, 'log', False) and now - self.logged >= LOG_EVERY:
-            self.logged = now
-            self.bar.write(
-                f"fold {self.k}, epoch {self.epoch}/{self.params['epochs']}: {text}"
-            )
-
-    @property
-    def seconds(self):
-        "Of the fold, with the epochs before a kill, but not with a training that was over by then."
-        elapsed = time.perf_counter() - self.start
-        return elapsed * (self.past_epochs + self.epoch) / self.epochs_here
 
 # %% ../nbs/07_training.ipynb #e3703615
 def make_task(
@@ -460,6 +410,8 @@ def run_fold(
         run_linear_fold(k, task, out)
         bar.update()
         return
+    from soundtag.fitting import FoldBar, fit_fold
+
     logs = out / f'logs/fold_{k}'
     before = bar.n
     if task.recipe.picks_epoch:  # what picks an epoch remembers nothing of a killed training
@@ -476,10 +428,12 @@ def run_fold(
 def write_fold(
     k: int,  # Number of the fold
     task: FoldTask,  # Its training, which is over
-    model: keras.Model,  # What came of it
+    model: 'keras.Model',  # What came of it
     out: Path,  # Folder of the run
 ) -> None:
     "Predict all clips, and put the fold's files in place."
+    from soundtag.fitting import predict_clips
+
     data = task.data
     p_train = predict_clips(model, data.X, data.train, task.recipe)
     p_test = predict_clips(model, data.X, data.test, task.recipe)

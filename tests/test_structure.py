@@ -23,9 +23,9 @@ STUDIES_FROM = '20'  # Chapters with this number and above are the laboratory
 # Cells that a test run passes over, as (notebook, first line) → reason. Short, and every entry is used.
 SKIPPED_CELLS = {}
 
-# Libraries that a study compares with where they are installed; nothing else uses them.
+# Libraries that are used where somebody has installed them: a study compares with them, or --format parquet asks for one.
 PEERS = set(
-    'essentia kapre torch torchaudio mkl mkl_fft ducc0 pyfftw av miniaudio playwright'.split()
+    'pyarrow essentia kapre torch torchaudio mkl mkl_fft ducc0 pyfftw av miniaudio playwright'.split()
 )
 
 # What each module offers, and nothing else: its `__all__`. A name that somebody needs is added here with a reason.
@@ -53,12 +53,13 @@ PUBLIC = {
     'model': 'AudioSequence FeatureLayer Standardize pooled_cnn post_cnn raw_cnn standardized strong_cnn',
     'pretrained': 'Embedding WeightsError download_weights load_weights yamnet',
     'metrics': 'accuracy average_precision geometric_mean lwlrap map_at_3 mean_std top3_accuracy',
-    'recipe': 'LinearRecipe RECIPES Recipe RunError',
-    'fitting': 'FoldTask TrainingData fit_fold',
+    'recipe': 'FoldTask LinearRecipe RECIPES Recipe RunError TrainingData',
+    'fitting': 'fit_fold',
     'linear': 'LinearClassifier',
     'rejection': 'Rejector',
     'suspects': 'find_suspects',
     'commands': '',
+    'answers': '',
     'runs': '',
     'training': 'split_rows train_folds',
     'pages': '',
@@ -72,12 +73,14 @@ PUBLIC = {
     'explain': 'Explanation explain plot_explanation',
     'rooms': 'ImpulseResponses Room RoomDistribution read_responses simulate_dataset simulate_recording simulate_rooms',
     'distance': 'DistanceEstimator DistanceRecipe train_distance',
+    'metres': 'CalibratedEstimator compare_distances',
     'console': '',
+    'distances': '',
     'cli': 'main',
 }
 
 # Modules that may import Keras at once: whoever imports them is about to train, or reads what was trained.
-HEAVY = {'model', 'recipe', 'fitting', 'training', 'results'}
+HEAVY = {'model', 'fitting'}
 
 TOP_LEVEL = set(
     'settings.ini README.md nbs soundtag _notebooks tests images pyproject.toml setup.py LICENSE'
