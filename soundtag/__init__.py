@@ -13,6 +13,8 @@ from importlib import import_module
 from sys import modules
 from types import ModuleType
 
+from soundtag.front import document_module
+
 _HOMES = {
     'DistanceEstimator': 'distance',
     'LogMel': 'mfcc',
@@ -56,11 +58,17 @@ class _CallableModule(ModuleType):
 
 
 class _Package(ModuleType):
-    "Makes `soundtag.export(…)` a call also after `import soundtag.export` has put the module there."
+    """Sees each module that is imported.
+
+    `help()` of what is in it says what parameters mean, and `soundtag.export(…)` is a call also
+    after `import soundtag.export` has put the module there.
+    """
 
     def __setattr__(self, name, value):
-        if name in _CALLABLE and isinstance(value, ModuleType):
-            value.__class__ = _CallableModule
+        if isinstance(value, ModuleType):
+            document_module(value)
+            if name in _CALLABLE:
+                value.__class__ = _CallableModule
         super().__setattr__(name, value)
 
 

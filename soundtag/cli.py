@@ -31,15 +31,15 @@ from soundtag.console import (
     event_row,
     failed_row,
     integer_from,
-    printable_lines,
     raw_blocks,
     reading,
     remember_interrupt,
-    silence_tensorflow,
     sound_files,
     tag_line,
     tag_rows,
 )
+from .demo import add_demo
+from .front import silence_tensorflow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -315,6 +315,7 @@ def add_tag_extras(
 # %% ../nbs/11_cli.ipynb #2cae96a2
 EXAMPLES = """examples:
   soundtag tag bell.wav dog.mp3                    521 kinds of sound
+  soundtag demo                                    what it is about, in four minutes
   soundtag train --recipe post                     on the synthetic set, to see it work
   soundtag train sounds --out runs/mine            on your own: a folder of sounds for each label
   soundtag tag bell.wav dog.mp3 --model runs/mine
@@ -333,7 +334,7 @@ def build_parser() -> argparse.ArgumentParser:
     version = f'soundtag {soundtag.__version__}'
     parser.add_argument('--version', action='version', version=version)
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (add_data, add_train, add_report, add_tag, add_export):
+    for add in (add_tag, add_demo, add_data, add_train, add_report, add_export):
         add(commands)
     return parser
 

@@ -21,9 +21,9 @@ from soundtag.console import (
     printable_lines,
     score_table,
     share_of,
-    silence_tensorflow,
     with_options,
 )
+from soundtag.front import silence_tensorflow
 
 if TYPE_CHECKING:
     from soundtag.dataset import Clips

@@ -29,14 +29,8 @@ from .fitting import FoldTask, fit_fold, predict_clips
 from .layouts import read_folders, read_table
 from .linear import fit_history, label_names, predict_embeddings
 from .metrics import geometric_mean, top3_csv
-from soundtag.recipe import (
-    RECIPES,
-    LinearRecipe,
-    Recipe,
-    RunError,
-    current_record,
-    get_recipe,
-)
+from .progress import FoldBar, Forecast
+from .recipe import LinearRecipe, Recipe, RunError, current_record, get_recipe
 from .rejection import learn_fold, learn_rejection
 from .runs import is_done, read_config
 from .store import FeatureStore, prepare_data, store_duplicates
@@ -371,57 +365,6 @@ def initialise_run_folder(
     write_file(out / 'skipped.csv', data.skipped.to_csv(index=False, lineterminator='\n'))
     write_file(out / 'folds.csv', table)
 
-# %% ../nbs/07_training.ipynb #b75db276
-LOG_EVERY = 60  # Seconds from line to line at least, where there is no screen for a bar
-
-class FoldBar(keras.callbacks.Callback):
-    "Moves a tqdm bar by a batch at a time, and says which epoch it is and how well it goes."
-
-    def __init__(
-        self,
-        bar,  # A tqdm bar
-        k,  # Number of the fold
-    ):
-        super().__init__()
-        self.bar = bar
-        self.k = k
-        self.past_epochs = 0  # of trainings that are over
-        self.epoch = 0  # of this training, counted from 1
-        self.epochs_here = 0  # of this process
-        self.start = time.perf_counter()
-        self.logged = self.start
-
-    def on_train_begin(self, logs=None):
-        self.past_epochs += self.epoch  # a fold may take three trainings
-        self.epoch = 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        done_before_a_kill = epoch - self.epoch
-        self.bar.update(done_before_a_kill * self.params['steps'])
-        self.epoch = epoch + 1
-        text = f"fold {self.k}, epoch {self.epoch}/{self.params['epochs']}"
-        self.bar.set_description(text, refresh=False)
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.bar.update()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.epochs_here += 1
-        text = f"accuracy {logs['accuracy']:.0%}, watched {logs['val_accuracy']:.0%}"
-        self.bar.set_postfix_str(text, refresh=False)
-        now = time.perf_counter()
-        if getattr(self.bar, 'log', False) and now - self.logged >= LOG_EVERY:
-            self.logged = now
-            self.bar.write(
-                f"fold {self.k}, epoch {self.epoch}/{self.params['epochs']}: {text}"
-            )
-
-    @property
-    def seconds(self):
-        "Of the fold, with the epochs before a kill, but not with a training that was over by then."
-        elapsed = time.perf_counter() - self.start
-        return elapsed * (self.past_epochs + self.epoch) / self.epochs_here
-
 # %% ../nbs/07_training.ipynb #e3703615
 def make_task(
     k: int,  # Number of the fold to score
@@ -558,7 +501,7 @@ def fold_line(
     elif task.recipe.picks_epoch:
         how = f'best epoch {losses.argmin() + 1} of {len(losses)}'
     return (
-        f'fold {k}: right on {correct[taught].mean():.1%} of the clips it trained on, '
+        f'fold {k}: right on {correct[taught].mean():.1%} of its training clips, '
         f'{correct[held_out].mean():.1%} of those held out ({how})'
     )
 
@@ -595,8 +538,11 @@ def run_folds(
 
     done = {k for k, task in tasks.items() if is_done(k, task.data, out)}
     steps = sum(task.total_steps for k, task in tasks.items() if k not in done)
+    recipe = next(iter(tasks.values())).recipe
     with tqdm(total=steps, unit='step', disable=None if progress else True) as bar:
         bar.log = progress and bar.disable  # no screen: lines in the place of a bar
+        if progress:
+            bar.forecast = Forecast(len(tasks) - len(done), recipe, len(fold))
         for k, task in tasks.items():
             if k not in done:
                 run_fold(k, task, out, bar)

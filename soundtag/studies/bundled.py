@@ -48,8 +48,8 @@ from .study import Study
 from ..tagging import TAGGING_MODEL, Calibration, load_tagger, read_run
 from ..fitting import FoldTask, fit_fold, predict_rows
 from ..recipe import RunError, get_recipe
+from ..progress import FoldBar
 from soundtag.training import (
-    FoldBar,
     assign_folds,
     check_folder,
     fold_seed,
