@@ -20,6 +20,7 @@ _HOMES = {
     'LogMel': 'mfcc',
     'MFCC': 'mfcc',
     'Recipe': 'training',
+    'SoundClassifier': 'classifier',
     'Tagger': 'tagging',
     'Timeline': 'timeline',
     'load_audio': 'audio',
@@ -29,7 +30,7 @@ _HOMES = {
     'prepare_data': 'store',
     'train_folds': 'training',
 }
-_CALLABLE = 'download', 'explain', 'export', 'timeline'  # Functions whose module has their name
+_CALLABLE = 'download', 'embed', 'explain', 'export', 'timeline'  # Functions whose module has their name
 __all__ = sorted([*_HOMES, *_CALLABLE, 'tag'])
 
 

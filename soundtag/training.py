@@ -30,7 +30,14 @@ from .layouts import read_folders, read_table
 from .linear import fit_history, label_names, predict_embeddings
 from .metrics import geometric_mean, top3_csv
 from .progress import FoldBar, Forecast
-from .recipe import LinearRecipe, Recipe, RunError, current_record, get_recipe
+from soundtag.recipe import (
+    RECIPES,
+    LinearRecipe,
+    Recipe,
+    RunError,
+    current_record,
+    get_recipe,
+)
 from .rejection import learn_fold, learn_rejection
 from .runs import is_done, read_config
 from .store import FeatureStore, prepare_data, store_duplicates

@@ -73,6 +73,8 @@ PUBLIC = {
     'timeline': 'Event Timeline draw_timeline listen timeline',
     'calibration': 'auroc calibration_error cross_calibrate fit_temperature plot_reliability reliability temperature_scale threshold_for_recall',
     'explain': 'Explanation explain plot_explanation',
+    'embed': 'embed',
+    'classifier': 'SoundClassifier',
     'rooms': 'ImpulseResponses Room RoomDistribution read_responses simulate_dataset simulate_recording simulate_rooms',
     'distance': 'DistanceEstimator DistanceRecipe train_distance',
     'console': '',
