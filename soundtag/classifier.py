@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SoundClassifier']
 
-# %% ../nbs/09f_classifier.ipynb #025df481
+# %% ../nbs/09f_classifier.ipynb #f36e7413
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from .tables import DataError
 if TYPE_CHECKING:
     from sklearn.utils import Tags
 
-# %% ../nbs/09f_classifier.ipynb #d7c77304
+# %% ../nbs/09f_classifier.ipynb #c1c08c5e
 @dataclass(frozen=True)
 class LinearSettings:
     "What the functions of chapter 06e want to know; the names are those of `LinearRecipe`."
@@ -41,7 +41,7 @@ def as_list(
     "The sounds of an X, or one clear error."
     if is_path(X):
         raise AudioError(f'{X}: is one path; give a list of paths, one a sound')
-    sounds = list(X)
+    sounds = list(X) if isinstance(X, (list, tuple)) else list(np.asarray(X))
     if not sounds:
         raise DataError('there are no sounds; give a list of paths or of arrays')
     one = next((s for s in sounds if not is_path(s) and np.ndim(s) == 0), None)
@@ -49,7 +49,7 @@ def as_list(
         raise AudioError(f'{one!r}: is no sound; give paths, or arrays of samples and sr')
     return sounds
 
-# %% ../nbs/09f_classifier.ipynb #bee1dfd3
+# %% ../nbs/09f_classifier.ipynb #a0e7a1d3
 class SoundClassifier(ClassifierMixin, BaseEstimator):
     """Names sounds by labels it has learned: the recipe `pretrained` as a scikit-learn estimator.
 
@@ -110,7 +110,7 @@ class SoundClassifier(ClassifierMixin, BaseEstimator):
             )
         if len(self.classes_) < 2:
             raise DataError(
-                f'all labels are {self.classes_[0]!r}; give sounds of two labels or more'
+                f'only one class, {self.classes_[0]!r}; give sounds of two or more'
             )
         groups = (
             np.arange(len(X))
@@ -139,7 +139,8 @@ class SoundClassifier(ClassifierMixin, BaseEstimator):
         X: Sequence,  # Paths or arrays, one a sound
     ) -> np.ndarray:  # Shape (sounds,), of `classes_`
         "The most probable label of each sound."
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        p = self.predict_proba(X)
+        return self.classes_[p.argmax(1)]
 
     def __sklearn_tags__(self) -> 'Tags':
         "What scikit-learn should know: X is a list, of strings or of what has no columns."

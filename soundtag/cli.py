@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import soundtag
-from .commands import add_command, add_data, add_export, add_report, add_train
+from soundtag.commands import (
+    add_command,
+    add_data,
+    add_embed,
+    add_export,
+    add_report,
+    add_train,
+)
 from soundtag.console import (
     DISTANCE_COLUMNS,
     EVENT_COLUMNS,
@@ -40,6 +47,7 @@ from soundtag.console import (
 )
 from .demo import add_demo
 from .front import silence_tensorflow
+from .microphone import add_listen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -149,14 +157,12 @@ def _event_distances(estimator, file):
     "Function from an event to the columns of its distance, by what is heard while it lasts."
     if estimator is None:
         return lambda event: {}
-    from soundtag.distance import combine_windows
-
     windows = estimator.predict_windows(file)
     starts = windows[:, 0]
 
     def columns_of(event):
         during = (starts < event.offset) & (starts + estimator.seconds > event.onset)
-        return distance_columns(combine_windows(windows[during]))
+        return distance_columns(estimator.answer(windows[during]))
 
     return columns_of
 
@@ -285,8 +291,9 @@ def add_tag_extras(
         '--distance',
         action='store_const',
         const=True,
-        help='tell how far away the source is, too,'
-        ' with the limits that hold it in 80 of 100 cases',
+        help='tell whether the source is near (below 1 m), middle or far (above 3 m), too, with the'
+        " limits that hold it in 80 of 100 cases, or that nothing tells; metres need the room:"
+        ' see soundtag train --task distance',
     )
     command.add_argument(
         '--distance-model',
@@ -315,6 +322,7 @@ def add_tag_extras(
 # %% ../nbs/11_cli.ipynb #2cae96a2
 EXAMPLES = """examples:
   soundtag tag bell.wav dog.mp3                    521 kinds of sound
+  soundtag listen                                  the same, from the microphone
   soundtag demo                                    what it is about, in four minutes
   soundtag train --recipe post                     on the synthetic set, to see it work
   soundtag train sounds --out runs/mine            on your own: a folder of sounds for each label
@@ -334,7 +342,9 @@ def build_parser() -> argparse.ArgumentParser:
     version = f'soundtag {soundtag.__version__}'
     parser.add_argument('--version', action='version', version=version)
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (add_tag, add_demo, add_data, add_train, add_report, add_export):
+    tagging = add_tag, add_listen, add_demo
+    learning = add_data, add_train, add_report, add_export, add_embed
+    for add in (*tagging, *learning):
         add(commands)
     return parser
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     import numpy as np
 
+    from soundtag.distance import Distance
     from soundtag.timeline import Event
 
 # %% ../nbs/10b_console.ipynb #0d7e315b
@@ -266,7 +267,7 @@ def raw_blocks(
 # %% ../nbs/10b_console.ipynb #c702faf3
 TAG_COLUMNS = 'file', 'rank', 'label', 'probability'
 EVENT_COLUMNS = 'file', 'onset', 'offset', 'label', 'probability'
-DISTANCE_COLUMNS = 'distance_m', 'low_m', 'high_m'
+DISTANCE_COLUMNS = 'distance', 'low_m', 'high_m', 'distance_m'
 
 def tag_rows(
     file: str | os.PathLike,  # A sound file
@@ -316,26 +317,34 @@ def failed_row(
     return dict.fromkeys(columns) | {'file': str(file), 'error': error_message(error)}
 
 def distance_columns(
-    distance: tuple[float, float, float] | None,  # (distance, low, high) in m; None: unknown
-) -> dict[str, float | None]:  # `DISTANCE_COLUMNS`
+    distance: 'Distance | None',  # None: silence, which has none
+) -> dict[str, str | float | None]:  # `DISTANCE_COLUMNS`
     """How far away a source is, as columns: with the limits that hold it in 80 of 100 cases.
 
-    >>> distance_columns((3.217, 1.9, 5.41))
-    {'distance_m': 3.22, 'low_m': 1.9, 'high_m': 5.41}
+    >>> from soundtag.distance import Distance
+    >>> distance_columns(Distance('far', 3.2, 9.41))
+    {'distance': 'far', 'low_m': 3.2, 'high_m': 9.41, 'distance_m': None}
     """
-    values = [round(metres, 2) for metres in distance] if distance else [None] * 3
+    if distance is None:
+        return dict.fromkeys(DISTANCE_COLUMNS)
+    values = distance.place, distance.low, distance.high, distance.metres
     return dict(zip(DISTANCE_COLUMNS, values))
 
 # %% ../nbs/10b_console.ipynb #821225aa
 def distance_text(
     row: dict,  # Of a table
 ) -> str:  # Empty where no distance was asked for
-    "A distance for eyes."
-    if 'distance_m' not in row:
+    "A distance for eyes: metres only where the room is known."
+    if 'distance' not in row:
         return ''
+    if row['distance'] is None:
+        return ', no distance'
+    if row['low_m'] is None:
+        return ", distance: can't tell"
+    limits = '({low_m:.2g} to {high_m:.2g} m)'.format(**row)
     if row['distance_m'] is None:
-        return ', distance unknown'
-    return ', {distance_m:.2g} m away ({low_m:.2g} to {high_m:.2g})'.format(**row)
+        return f", {row['distance']} {limits}"
+    return f", {row['distance_m']:.2g} m away {limits}"
 
 def tag_line(
     rows: list[dict],  # What `tag_rows` gives, perhaps with a distance

@@ -377,18 +377,53 @@ def interval_covers(
     return (off <= Z80 * np.exp(log_sd)).astype(float)
 
 # %% ../nbs/10a_distance.ipynb #98a8ace9
-def combine_windows(rows: np.ndarray) -> tuple[float, float, float] | None:
+NEAR = 1.0  # Where the middle begins, in m
+FAR = 3.0  # Where it ends
+UNSURE = 0.95  # Deviation of the logarithm from which on nothing is said; 1.02 knows nothing
+SHORTEST = 0.25  # Seconds of sound that say something
+
+@dataclass(frozen=True)
+class Distance:
+    """How far away a source is, as far as one microphone can tell.
+
+    >>> from soundtag.distance import Distance
+    >>> Distance.of(log_d=0.0, log_sd=-1.0)
+    Distance(place='middle', low=0.62, high=1.6, metres=None)
+    """
+
+    place: str  # near (below 1 m), middle (1 to 3 m), far, or unknown: nothing tells
+    low: float | None = None  # In m; the truth lies above in 90 of 100 cases
+    high: float | None = None  # And below this
+    metres: float | None = None  # Only where the room is known, by a calibration
+
+    @classmethod
+    def of(
+        cls,
+        log_d: float,  # Logarithm of the distance in m
+        log_sd: float,  # Logarithm of its standard deviation
+        *,
+        calibrated: bool = False,  # Whether metres may be told
+    ) -> 'Distance':
+        "What can be said of an answer."
+        sd = math.exp(log_sd)
+        if sd > UNSURE:
+            return cls('unknown')
+        low, high, median = (float(np.exp(log_d + z * sd)) for z in (-Z80, Z80, 0))
+        place = 'near' if median < NEAR else 'far' if median > FAR else 'middle'
+        metres = round(median, 2) if calibrated else None
+        return cls(place, round(low, 2), round(high, 2), metres)
+
+def combine_windows(rows: np.ndarray) -> tuple[float, float] | None:
     """What some rows of `DistanceEstimator.predict_windows` say together.
 
-    Returns (distance, low, high) in m, or None where there are no rows.
+    Returns the logarithms of the distance and of its deviation, or None where there are no rows.
     """
     if not len(rows):
         return None
-    _, means, log_sds = rows.T
+    means, log_sds = rows[:, 1:3].T
     weight = np.exp(-2 * log_sds)
     mean = np.average(means, weights=weight)
-    sd = np.sqrt(1 / weight.mean())
-    return tuple(float(np.exp(mean + z * sd)) for z in (0, -Z80, Z80))
+    return float(mean), float(-0.5 * np.log(weight.mean()))
 
 # The distance model that comes along
 DISTANCE_MODEL = files('soundtag') / 'bundled/distance.onnx'
@@ -424,8 +459,7 @@ class DistanceEstimator:
     >>> from soundtag.distance import DistanceEstimator
     >>> estimator = DistanceEstimator.load()
     >>> noise = 0.1 * np.random.default_rng(0).standard_normal(48000)
-    >>> distance, low, high = estimator.distance(noise, 16000)
-    >>> low < distance < high
+    >>> estimator.distance(noise, 16000).place in ('near', 'middle', 'far', 'unknown')
     True
     """
 
@@ -486,9 +520,13 @@ class DistanceEstimator:
 
         rows = []
         for i, y in enumerate(windows(blocks(), size, step)):
-            if frame_levels(y, sr=self.sr).max() >= SILENCE_DB:
+            sounding = int(np.sum(frame_levels(y, sr=self.sr) >= SILENCE_DB))
+            if sounding:
                 window = fix_length(y, size).astype('float32')
-                rows.append((i * step, *self.predict(window[None])[0]))
+                log_d, log_sd = self.predict(window[None])[0]
+                if sounding * 0.02 < SHORTEST:
+                    log_sd = max(log_sd, math.log(2 * UNSURE))
+                rows.append((i * step, log_d, log_sd))
         rows = np.array(rows, 'float64').reshape(-1, 3)
         # the last window ends where the sound ends
         rows[:, 0] = np.minimum(rows[:, 0], max(0, length - size)) / self.sr
@@ -498,13 +536,25 @@ class DistanceEstimator:
         self,
         audio: str | os.PathLike | np.ndarray,  # A file, or samples, (n,) or (channels, n)
         sr: float | None = None,  # Rate of samples in Hz; a file states its own
-    ) -> tuple[float, float, float] | None:  # (distance, low, high) in m
-        """The distance, and the limits that hold it in 80 of 100 cases; None for silence.
+    ) -> Distance | None:  # None for silence, which has no distance
+        """Near, middle or far, with limits in m that hold the truth in 80 of 100 cases.
 
         >>> DistanceEstimator.load().distance(np.zeros(16000), 16000) is None
         True
         """
-        return combine_windows(self.predict_windows(audio, sr))
+        return self.answer(self.predict_windows(audio, sr))
+
+    def answer(
+        self,
+        rows: np.ndarray,  # What `predict_windows` gives, or some of it
+    ) -> Distance | None:  # None where there are no rows
+        """What the windows say together.
+
+        >>> DistanceEstimator.load().answer(np.array([[0, 0.0, -1.0], [1.5, 0.2, -1.0]])).place
+        'middle'
+        """
+        logs = combine_windows(rows)
+        return logs and Distance.of(*logs)
 
 # %% ../nbs/10a_distance.ipynb #ac4626a5
 def _fixed_dense(table, x):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['embed']
 
-# %% ../nbs/09e_embed.ipynb #149a84fd
+# %% ../nbs/09e_embed.ipynb #96cded9e
 import hashlib
 import json
 import os
@@ -27,7 +27,7 @@ from .store import FeatureStore, prepare_data
 from .stream import is_path
 from .tables import COLUMN_DEFAULTS
 
-# %% ../nbs/09e_embed.ipynb #4f3d09a5
+# %% ../nbs/09e_embed.ipynb #d9b7316f
 NAME = 'sounds'  # Of the data set, and so of the feature store
 
 def below(
@@ -66,7 +66,7 @@ def as_clips(
         for i, one in enumerate(audio):
             if is_path(one):
                 files = below(Path(one))
-                names += map(str, files)
+                names += map(str, [one] if files == [Path(one)] else files)
                 paths += [str(file.absolute()) for file in files]
             elif sr is None:
                 raise AudioError('sr is missing: give the rate of the arrays, in Hz')
@@ -78,7 +78,7 @@ def as_clips(
         types = {'fold': 'Int64', 'verified': bool, 'path': object}
         yield Clips(table.astype(types), [''], Path(folder), NAME)
 
-# %% ../nbs/09e_embed.ipynb #1221f210
+# %% ../nbs/09e_embed.ipynb #e6cfb525
 def store_sounds(
     audio: Iterable[str | os.PathLike | np.ndarray],  # Files and folders, or arrays
     sr: float | None,  # Rate of arrays in Hz
@@ -90,10 +90,17 @@ def store_sounds(
 ) -> FeatureStore:  # Of what could be read, in the order of `audio`
     "Embeddings of sounds, computed where they are not in the store yet."
     features.open()  # without weights nothing can be heard
+    options = {'cache': cache, 'n_jobs': n_jobs, 'progress': progress}
     with as_clips(audio, sr) as clips:
-        return prepare_data(clips, features, cache=cache, n_jobs=n_jobs, progress=progress)
+        store = prepare_data(clips, features, **options)
+    table = store.skipped
+    for i, (name, path) in enumerate(zip(table.fname, table.path)):
+        if name.startswith('array '):  # nobody knows the file that it was for a while
+            table.loc[i, 'path'] = ''
+            table.loc[i, 'reason'] = table.reason[i].replace(str(clips.root / path), name)
+    return store
 
-# %% ../nbs/09e_embed.ipynb #983c52f5
+# %% ../nbs/09e_embed.ipynb #a5239d4a
 @dataclass(frozen=True, eq=False)
 class Embeddings:
     "What YAMNet notices in some sounds: a row a sound."
@@ -121,10 +128,9 @@ class Embeddings:
         "Four arrays."
         settings = json.dumps(self.settings)
         rows = {'names': np.array(self.names, str), 'embeddings': self.X}
+        skipped = self.skipped[['fname', 'reason']].to_numpy(str).reshape(-1, 2)
         with open(part, 'wb') as f:
-            np.savez(
-                f, **rows, settings=settings, skipped=np.array(self.skipped.fname, str)
-            )
+            np.savez(f, **rows, settings=settings, skipped=skipped)
 
     def _write_parquet(self, part):
         "Two columns, and the settings among what the file says about itself."
@@ -153,7 +159,7 @@ def check_name(
                 'pip install "soundtag[parquet]", or name a .npz file'
             ) from None
 
-# %% ../nbs/09e_embed.ipynb #a1c761b7
+# %% ../nbs/09e_embed.ipynb #5c76afb2
 def embed(
     audio: str | os.PathLike | np.ndarray
     | list,  # A file, a folder, an array (n,) or (channels, n), or a list of these

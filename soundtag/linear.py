@@ -11,6 +11,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
     from soundtag.recipe import LinearRecipe
 
 # %% ../nbs/06e_linear.ipynb #25613483
+def means_and_covariance(
+    X: np.ndarray,  # Of each sound, as it is and through other channels, shape (sounds, 1 + copies, n)
+    y: np.ndarray,  # Label of each sound, int, each label at least once
+) -> tuple[np.ndarray, np.ndarray]:  # Shapes (labels, n) and (n, n)
+    "Means of the sounds as they are, and the covariance within the labels, all channels included."
+    labels = range(y.max() + 1)
+    means = np.stack([X[y == k, 0].mean(0) for k in labels])
+    centres = np.stack([X[y == k].mean((0, 1)) for k in labels])
+    apart = (X - centres[y][:, None]).reshape(-1, X.shape[-1])
+    return means, apart.T @ apart / len(apart)
+
 @dataclass(frozen=True, eq=False)
 class Discriminant:
     "Means of the labels, and the inverse of the covariance that they share."
@@ -38,13 +50,18 @@ class Discriminant:
         shrinkage: float,  # From 0, the covariance as it is, to 1, a sphere
     ) -> 'Discriminant':
         "Means of the sounds as they are; what may differ within a label, the channel included."
+        return cls.shrunk(*means_and_covariance(X, y), shrinkage)
+
+    @classmethod
+    def shrunk(
+        cls,
+        means: np.ndarray,  # Of each label, shape (labels, n)
+        covariance: np.ndarray,  # Within the labels, shape (n, n)
+        shrinkage: float,  # As in `fit`
+    ) -> 'Discriminant':
+        "The same from what is already computed."
         from sklearn.covariance import shrunk_covariance
 
-        labels = range(y.max() + 1)
-        means = np.stack([X[y == k, 0].mean(0) for k in labels])
-        centres = np.stack([X[y == k].mean((0, 1)) for k in labels])
-        apart = (X - centres[y][:, None]).reshape(-1, X.shape[-1])
-        covariance = apart.T @ apart / len(apart)
         shrunk = shrunk_covariance(covariance, shrinkage)
         return cls(means, np.linalg.inv(shrunk + 1e-12 * np.eye(len(shrunk))))
 
@@ -81,7 +98,7 @@ class Span:
         "Numbers (..., n) to coordinates (..., d)."
         Z = ((X - self.mean) / self.scale).reshape(-1, len(self.mean))
         likeness = (Z @ self.landmarks.T).astype('float64')
-        return (likeness @ self.directions).reshape(*X.shape[:-1], -1)
+        return (likeness @ self.directions).reshape(*X.shape[:-1], self.directions.shape[1])
 
     def leading(self, d: int) -> 'Span':
         "The same with only so many directions, those of most variance."
@@ -89,7 +106,8 @@ class Span:
 
     def back(self, weights: np.ndarray) -> np.ndarray:
         "Weights of coordinates (d, labels) to weights of numbers (n, labels)."
-        return self.landmarks.T @ (self.directions @ weights) / self.scale[:, None]
+        by_landmark = (self.directions @ weights).astype('float32')
+        return self.landmarks.T @ by_landmark / self.scale[:, None]
 
 def chunks(
     X: np.ndarray,  # Embeddings of all sounds, shape (sounds, n, 1 + copies, 1), may be on disk
@@ -104,7 +122,7 @@ def fit_span(
     X: np.ndarray,  # Embeddings of all sounds, shape (sounds, n, 1 + copies, 1), may be on disk
     rows: np.ndarray,  # Those to learn from
     seed: int,  # Of the choice among more than 1000
-) -> Span:
+) -> tuple[Span, np.ndarray, np.ndarray]:  # Also which of rows × channels span it, and where they lie
     "Mean and deviation of each number, and the directions of most variance."
     total = np.zeros(X.shape[1])
     squares = np.zeros(X.shape[1])
@@ -120,11 +138,14 @@ def fit_span(
     sounds, copies = np.divmod(chosen, X.shape[2])
     parts = zip(chunks(X, rows[sounds]), np.split(copies, range(CHUNK, len(copies), CHUNK)))
     landmarks = np.concatenate([part[np.arange(len(k)), k] for part, k in parts])
-    Z = ((landmarks - mean) / scale).astype('float32')
-    variance, vectors = np.linalg.eigh((Z @ Z.T).astype('float64'))
+    mean = mean.astype('float32')
+    scale = scale.astype('float32')
+    Z = (landmarks - mean) / scale
+    likeness = (Z @ Z.T).astype('float64')
+    variance, vectors = np.linalg.eigh(likeness)
     kept = np.flatnonzero(variance > variance[-1] * 1e-7)[-DIRECTIONS:]
     directions = vectors[:, kept] / np.sqrt(variance[kept])
-    return Span(mean.astype('float32'), scale.astype('float32'), Z, directions)
+    return Span(mean, scale, Z, directions), chosen, likeness @ directions
 
 # %% ../nbs/06e_linear.ipynb #5b7bd011
 PARTS = 4  # Of the training sounds, for choosing
@@ -178,16 +199,18 @@ def held_out_logits(
     Z: np.ndarray,  # Coordinates, shape (sounds, 1 + copies, d)
     y: np.ndarray,  # Label of each sound, int
     part: np.ndarray,  # Part of each
-    shrinkage: float,  # As in `Discriminant.fit`
-) -> np.ndarray:  # Shape (sounds, labels); -inf where nothing can be said
+    shrinkages: Sequence[float],  # Each as in `Discriminant.fit`
+) -> np.ndarray:  # Shape (shrinkages, sounds, labels); -inf where nothing can be said
     "What the other parts say of each sound."
-    z = np.full((len(y), y.max() + 1), -np.inf)
+    z = np.full((len(shrinkages), len(y), y.max() + 1), -np.inf)
     for k in range(part.max() + 1):
         held_out = part == k
         known, others = np.unique(y[~held_out], return_inverse=True)
-        model = Discriminant.fit(Z[~held_out], others, shrinkage)
+        learned = means_and_covariance(Z[~held_out], others)
         rows = np.flatnonzero(held_out & np.isin(y, known))
-        z[np.ix_(rows, known)] = model.logits(Z[rows, 0])
+        for s, shrinkage in enumerate(shrinkages):
+            model = Discriminant.shrunk(*learned, shrinkage)
+            z[s][np.ix_(rows, known)] = model.logits(Z[rows, 0])
     return z
 
 # %% ../nbs/06e_linear.ipynb #b72bf066
@@ -201,17 +224,26 @@ def stems(
         ENDINGS.sub('', word) for word in re.findall('[^\\W\\d_]+', name.lower())
     )
 
+@lru_cache(maxsize=1)
+def audioset_stems() -> list[
+    tuple[int, frozenset]
+]:  # Number of a label, stems of one of its names
+    "The words of all of AudioSet's names."
+    names = enumerate(audioset_labels())
+    pairs = [
+        (i, stems(alternative)) for i, name in names for alternative in name.split(',')
+    ]
+    return [(i, words) for i, words in pairs if words]
+
 def audioset_names(
     label: str,  # Any name
 ) -> list[int]:  # Numbers of AudioSet's labels, perhaps none
     "The labels of AudioSet that a name means."
     wanted = stems(label)
     fit = {}
-    for i, name in enumerate(audioset_labels()):
-        for alternative in name.split(','):
-            words = stems(alternative)
-            if words and words <= wanted:
-                fit.setdefault(len(words), []).append(i)
+    for i, words in audioset_stems():
+        if words <= wanted:
+            fit.setdefault(len(words), []).append(i)
     return sorted(set(fit[max(fit)])) if fit else []
 
 # %% ../nbs/06e_linear.ipynb #4d4ea090
@@ -339,8 +371,8 @@ def choose(
 ) -> Choices:
     "Shrinkage, temperatures and what names are worth, from held-out training sounds."
     best = None
-    for shrinkage in recipe.shrinkages:
-        z = held_out_logits(Z, y, part, shrinkage)
+    opinions = held_out_logits(Z, y, part, recipe.shrinkages)
+    for shrinkage, z in zip(recipe.shrinkages, opinions):
         usable = np.isfinite(z[np.arange(len(y)), y])
         if not usable.any():
             return FEW
@@ -425,16 +457,20 @@ def project_sounds(
             f'{labels[missing[0]]}: has no clip to learn from in one of the folds; '
             'add clips of it, or take fewer folds'
         )
-    span = fit_span(X, rows, seed)
+    span, chosen, landmarks = fit_span(X, rows, seed)
+    Z = np.empty((len(rows) * X.shape[2], landmarks.shape[1]))
+    Z[chosen] = landmarks
+    is_other = np.ones(len(Z), bool)
+    is_other[chosen] = False
+    Z = Z.reshape(len(rows), X.shape[2], -1)
+    is_other = is_other.reshape(Z.shape[:2])
     names = label_names(labels, recipe.means) if recipe.names_share else [()] * len(labels)
-    coordinates = []
     scores = []
-    for part in chunks(X, rows):
-        coordinates.append(span(part))
+    for a, part in zip(range(0, len(rows), CHUNK), chunks(X, rows)):
+        others = is_other[a : a + CHUNK]
+        Z[a : a + CHUNK][others] = span(part[others])
         scores.append(name_scores(part[:, 0], names))
-    return TrainingSounds(
-        span, np.concatenate(coordinates), y, names, np.concatenate(scores)
-    )
+    return TrainingSounds(span, Z, y, names, np.concatenate(scores))
 
 def fit_classifier(
     sounds: TrainingSounds,  # What is learned from

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/06h_progress.ipynb #c1843e29
+# %% ../nbs/06h_progress.ipynb #6ca7333d
 import time
 
+import soundtag.model  # before Keras: it keeps TensorFlow quiet
 from .recipe import LinearRecipe, Recipe
 
 # isort: split
-import keras  # after soundtag.model, which keeps TensorFlow quiet
+import keras
 
-# %% ../nbs/06h_progress.ipynb #5561b059
+# %% ../nbs/06h_progress.ipynb #e9d79873
 def duration(
     seconds: float,  # Any
 ) -> str:  # Like '40 s', '12 min', '3 h'
@@ -23,7 +24,7 @@ def duration(
             return f'{seconds / size:.0f} {unit}'
     return f'{seconds:.0f} s'
 
-# %% ../nbs/06h_progress.ipynb #8f280e05
+# %% ../nbs/06h_progress.ipynb #9dffaf69
 WORTH_A_LINE = 120  # Seconds from which on a forecast is made
 
 def pretrained_seconds(
@@ -78,7 +79,7 @@ class Forecast:
             return line
         return f'{line}; --recipe pretrained takes about {duration(other)}'
 
-# %% ../nbs/06h_progress.ipynb #4236b296
+# %% ../nbs/06h_progress.ipynb #670ae915
 LOG_EVERY = 60  # Seconds from line to line at least, where there is no screen for a bar
 WARM_STEPS = 2  # Steps that build graphs, and say nothing about the others
 TIMED = 8.0  # Seconds of steps that a forecast is made from, or else an epoch

@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -25,13 +26,12 @@ from .augmentation import ClipWindows, trim_frames
 from .dataset import Clips, DataError, listed_clips, make_folds, shorten
 from .duplicates import join_groups, report_duplicates
 from .files import file_lock, write_file, write_npy
-from .fitting import FoldTask, fit_fold, predict_clips
 from .layouts import read_folders, read_table
 from .linear import fit_history, label_names, predict_embeddings
 from .metrics import geometric_mean, top3_csv
-from .progress import FoldBar, Forecast
 from soundtag.recipe import (
     RECIPES,
+    FoldTask,
     LinearRecipe,
     Recipe,
     RunError,
@@ -42,8 +42,8 @@ from .rejection import learn_fold, learn_rejection
 from .runs import is_done, read_config
 from .store import FeatureStore, prepare_data, store_duplicates
 
-# isort: split
-import keras  # after soundtag.model, which tells TensorFlow to use oneDNN
+if TYPE_CHECKING:
+    import keras
 
 # %% ../nbs/07_training.ipynb #4d7d8cfa
 def split_rows(
@@ -341,7 +341,7 @@ def load_run_data(
         skipped=pd.concat([clips.skipped, store.skipped], ignore_index=True),
         duplicates=duplicates,
         X=clip_windows(store, recipe),
-        targets=keras.utils.to_categorical(store.clips.y, len(clips.labels)),
+        targets=np.eye(len(clips.labels))[store.clips.y],
         train=np.flatnonzero(is_train),
         test=np.flatnonzero(~is_train),
     )
@@ -403,6 +403,9 @@ def run_fold(
         run_linear_fold(k, task, out)
         bar.update()
         return
+    from soundtag.fitting import fit_fold
+    from soundtag.progress import FoldBar
+
     logs = out / f'logs/fold_{k}'
     before = bar.n
     if task.recipe.picks_epoch:  # what picks an epoch remembers nothing of a killed training
@@ -428,10 +431,12 @@ def write_seconds(
 def write_fold(
     k: int,  # Number of the fold
     task: FoldTask,  # Its training, which is over
-    model: keras.Model,  # What came of it
+    model: 'keras.Model',  # What came of it
     out: Path,  # Folder of the run
 ) -> None:
     "Predict all clips, and put the fold's files in place."
+    from soundtag.fitting import predict_clips
+
     data = task.data
     p_train = predict_clips(model, data.X, data.train, task.recipe)
     p_test = predict_clips(model, data.X, data.test, task.recipe)
@@ -548,7 +553,9 @@ def run_folds(
     recipe = next(iter(tasks.values())).recipe
     with tqdm(total=steps, unit='step', disable=None if progress else True) as bar:
         bar.log = progress and bar.disable  # no screen: lines in the place of a bar
-        if progress:
+        if progress and not isinstance(recipe, LinearRecipe):
+            from soundtag.progress import Forecast
+
             bar.forecast = Forecast(len(tasks) - len(done), recipe, len(fold))
         for k, task in tasks.items():
             if k not in done:

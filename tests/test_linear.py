@@ -89,17 +89,18 @@ def test_held_out_logits_come_from_other_parts():
     rng = np.random.default_rng(0)
     Z, y = rng.standard_normal((30, 2, 5)), np.arange(30) % 3
     part = np.arange(30) // 10
-    z = held_out_logits(Z, y, part, 0.1)
+    z, other = held_out_logits(Z, y, part, [0.1, 0.3])
     Z[part == 1] += 100
-    moved = held_out_logits(Z, y, part, 0.1)
+    moved = held_out_logits(Z, y, part, [0.1])[0]
+    assert np.isfinite(other).all() and not np.allclose(z, other)
     assert np.isfinite(z).all() and not np.allclose(z[part == 1], moved[part == 1])
 
 
 def test_a_label_that_a_part_does_not_know_says_nothing_of_how_sure_to_be():
     X, y = embeddings(60, 3, apart=0.1)
     Z = X[:, :400, :, 0].swapaxes(1, 2).astype(float)
-    z = held_out_logits(Z, y, np.arange(60) // 20, 0.1)
-    without = held_out_logits(Z, y, np.where(y == 2, 0, np.arange(60) // 3 % 3), 0.1)
+    z = held_out_logits(Z, y, np.arange(60) // 20, [0.1])[0]
+    without = held_out_logits(Z, y, np.where(y == 2, 0, np.arange(60) // 3 % 3), [0.1])[0]
     known = np.isfinite(without[np.arange(60), y])
     assert not known[y == 2].any() and known[y != 2].all() and np.isinf(without[known]).any()
     assert best_temperature(without[known], y[known]) < 3 * best_temperature(z, y)
@@ -112,6 +113,16 @@ def test_a_clip_a_label_is_enough_to_say_something():
     assert (predict_embeddings(model, X, np.arange(3, 6)).argmax(1) == y[3:]).mean() >= 2 / 3
     with pytest.raises(DataError, match='^c: has no clip to learn from'):
         fit(X, y, np.array([0, 1, 3]))
+
+
+def test_sounds_that_span_the_directions_and_others_get_their_coordinates(monkeypatch):
+    monkeypatch.setattr('soundtag.linear.LANDMARKS', 50)
+    X, y = embeddings(120, 3, apart=2)
+    rows = np.arange(10, 100)
+    sounds = project_sounds(X, rows, y, ['a', 'b', 'c'], recipe=RECIPE, seed=0)
+    wanted = sounds.span(X[rows][..., 0].swapaxes(1, 2))
+    assert sounds.Z.shape[2] <= 50 < sounds.Z.shape[0] * sounds.Z.shape[1]
+    np.testing.assert_allclose(sounds.Z, wanted, atol=1e-4)
 
 
 def test_many_clips_take_bounded_memory(monkeypatch):

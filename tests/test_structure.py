@@ -46,6 +46,7 @@ PUBLIC = {
     'lists': '',
     'layouts': '',
     'archives': '',
+    'views': '',
     'dataset': 'Clips count_labels load_clips make_folds mini plot_distribution',
     'download': 'download',
     'normalization': 'audio_norm feature_stats loud_span pad_or_repeat trim_silence',
@@ -57,8 +58,8 @@ PUBLIC = {
     'model': 'AudioSequence FeatureLayer Standardize pooled_cnn post_cnn raw_cnn standardized strong_cnn',
     'pretrained': 'Embedding WeightsError download_weights load_weights yamnet',
     'metrics': 'accuracy average_precision geometric_mean lwlrap map_at_3 mean_std top3_accuracy',
-    'recipe': 'LinearRecipe RECIPES Recipe RunError',
-    'fitting': 'FoldTask TrainingData fit_fold',
+    'recipe': 'FoldTask LinearRecipe RECIPES Recipe RunError TrainingData',
+    'fitting': 'fit_fold',
     'linear': 'LinearClassifier',
     'rejection': 'Rejector',
     'commands': '',
@@ -79,11 +80,12 @@ PUBLIC = {
     'distance': 'DistanceEstimator DistanceRecipe train_distance',
     'console': '',
     'demo': '',
+    'microphone': '',
     'cli': 'main',
 }
 
 # Modules that may import Keras at once: whoever imports them is about to train, or reads what was trained.
-HEAVY = {'model', 'recipe', 'fitting', 'progress', 'training', 'results'}
+HEAVY = {'model', 'fitting', 'progress'}
 
 TOP_LEVEL = set(
     'settings.ini README.md nbs soundtag _notebooks tests images pyproject.toml setup.py LICENSE'

@@ -46,9 +46,9 @@ from soundtag.studies.scenes import (
 )
 from .study import Study
 from ..tagging import TAGGING_MODEL, Calibration, load_tagger, read_run
-from ..fitting import FoldTask, fit_fold, predict_rows
-from ..recipe import RunError, get_recipe
+from ..fitting import fit_fold, predict_rows
 from ..progress import FoldBar
+from ..recipe import FoldTask, RunError, get_recipe
 from soundtag.training import (
     assign_folds,
     check_folder,
