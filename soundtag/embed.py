@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['embed']
 
-# %% ../nbs/09e_embed.ipynb #96cded9e
+# %% ../nbs/09e_embed.ipynb #289cbe67
 import hashlib
 import json
 import os
@@ -27,7 +27,7 @@ from .store import FeatureStore, prepare_data
 from .stream import is_path
 from .tables import COLUMN_DEFAULTS
 
-# %% ../nbs/09e_embed.ipynb #d9b7316f
+# %% ../nbs/09e_embed.ipynb #162824d0
 NAME = 'sounds'  # Of the data set, and so of the feature store
 
 def below(
@@ -78,7 +78,7 @@ def as_clips(
         types = {'fold': 'Int64', 'verified': bool, 'path': object}
         yield Clips(table.astype(types), [''], Path(folder), NAME)
 
-# %% ../nbs/09e_embed.ipynb #e6cfb525
+# %% ../nbs/09e_embed.ipynb #da27ff39
 def store_sounds(
     audio: Iterable[str | os.PathLike | np.ndarray],  # Files and folders, or arrays
     sr: float | None,  # Rate of arrays in Hz
@@ -100,7 +100,7 @@ def store_sounds(
             table.loc[i, 'reason'] = table.reason[i].replace(str(clips.root / path), name)
     return store
 
-# %% ../nbs/09e_embed.ipynb #a5239d4a
+# %% ../nbs/09e_embed.ipynb #9f4b9a06
 @dataclass(frozen=True, eq=False)
 class Embeddings:
     "What YAMNet notices in some sounds: a row a sound."
@@ -159,10 +159,12 @@ def check_name(
                 'pip install "soundtag[parquet]", or name a .npz file'
             ) from None
 
-# %% ../nbs/09e_embed.ipynb #5c76afb2
+# %% ../nbs/09e_embed.ipynb #39ed9ee9
+Sounds = str | os.PathLike | np.ndarray | list
+
+# %% ../nbs/09e_embed.ipynb #bd395b9a
 def embed(
-    audio: str | os.PathLike | np.ndarray
-    | list,  # A file, a folder, an array (n,) or (channels, n), or a list of these
+    audio: Sounds,  # A file, a folder, an array (n,) or (channels, n), or a list of these
     sr: float | None = None,  # Rate of arrays in Hz; files state their own
     *,
     cache: str | os.PathLike | None = None,  # Folder of the feature store; None: the user's cache
