@@ -11,11 +11,26 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import soundtag
+from soundtag.answers import (
+    DISTANCE_COLUMNS,
+    EVENT_COLUMNS,
+    TABLES,
+    TAG_COLUMNS,
+    RowWriter,
+    distance_columns,
+    event_row,
+    failed_row,
+    in_order,
+    table_paths,
+    tag_line,
+    tag_rows,
+)
 from soundtag.commands import (
     add_command,
     add_data,
@@ -25,25 +40,22 @@ from soundtag.commands import (
     add_train,
 )
 from soundtag.console import (
-    DISTANCE_COLUMNS,
-    EVENT_COLUMNS,
-    TAG_COLUMNS,
-    RowWriter,
+    CallError,
+    Parser,
     add_reading_options,
-    audacity_line,
+    check_model,
+    check_place,
     default_model,
-    distance_columns,
     error_message,
-    event_line,
-    event_row,
-    failed_row,
+    expand,
     integer_from,
+    is_there,
+    probability,
     raw_blocks,
     reading,
     remember_interrupt,
+    silence_libraries,
     sound_files,
-    tag_line,
-    tag_rows,
 )
 from .demo import add_demo
 from .front import silence_tensorflow
@@ -58,29 +70,68 @@ if TYPE_CHECKING:
 
 # %% ../nbs/11_cli.ipynb #2d0165da
 PICTURES = '.png', '.svg', '.pdf'  # Endings of files that a picture can be written to
+ANNOTATIONS = 'audacity', 'raven', 'kaleidoscope'  # Forms of events alone
 
 def check_tag(
     args: argparse.Namespace,  # Parsed words
-) -> None:  # Raises AudioError
-    "Refuse options of `soundtag tag` that do not fit together."
-    from soundtag.audio import AudioError
-
-    if not args.timeline and (args.picture or args.raw or args.format == 'audacity'):
-        raise AudioError(
-            '--picture, --raw and --format audacity belong to --timeline; add it'
+) -> None:  # Raises CallError or ModelError
+    "Refuse options of `soundtag tag` that do not fit together, and models and places by name."
+    form = args.format
+    if not args.timeline and (args.picture or args.raw or form in ANNOTATIONS):
+        raise CallError(
+            '--picture, --raw and the formats audacity, raven and kaleidoscope belong to'
+            ' --timeline; add it'
         )
     if args.raw and args.distance:
-        raise AudioError(
+        raise CallError(
             '--distance is for recordings, and --raw for a sound that goes on; leave one out'
         )
+    if args.distance and form in ANNOTATIONS:
+        raise CallError(
+            f'--distance: {form} has no place for it; choose --format csv, json, parquet or text'
+        )
     if args.raw and args.audio != ['-']:
-        raise AudioError(
+        raise CallError(
             f'--raw {args.raw} is for samples from standard input; give - as the only AUDIO'
         )
-    if args.picture and Path(args.picture).suffix.lower() not in PICTURES:
-        raise AudioError(
-            f'{args.picture}: is no name for a picture; let it end in {", ".join(PICTURES)}'
+    if isinstance(args.distance, str) and not Path(args.distance).is_file():
+        raise CallError(
+            f'--distance-model {args.distance}: there is no such file; make one by'
+            ' soundtag train --task distance'
         )
+    check_model(args.model)
+    _check_places(args)
+
+def _check_places(args):
+    "Refuse places that answers cannot be written to, or that are not enough for them."
+    recordings = [
+        f for word in args.audio for f in ([word] if word == '-' else expand([word]))
+    ]
+    number = len(recordings)
+    if args.picture and Path(args.picture).suffix.lower() not in PICTURES:
+        raise CallError(
+            f'--picture {args.picture}: is no name for a picture; let it end in'
+            f' {", ".join(PICTURES)}'
+        )
+    if args.picture and number > 1:
+        raise CallError(
+            f'--picture takes one recording, here are {number}; give one at a time'
+        )
+    if args.picture:
+        check_place(args.picture, '--picture')
+    if args.format == 'parquet' and not args.out:
+        raise CallError('--format parquet is no text; give a file for it by --out')
+    if args.format == 'parquet' and not find_spec('pyarrow'):
+        raise CallError('--format parquet takes pyarrow; pip install pyarrow')
+    if args.format in TABLES and number > 1 and not args.out:
+        raise CallError(
+            f'--format {args.format} makes a table for each recording, here are {number};'
+            ' give a folder for them by --out'
+        )
+    if args.out:
+        check_place(args.out, '--out', folder=args.format in TABLES)
+    if args.out and args.format in TABLES:
+        table_paths(recordings, args.out, args.format)
 
 # %% ../nbs/11_cli.ipynb #e84ebfe7
 @dataclass(frozen=True)
@@ -97,30 +148,29 @@ def do_timeline(
     estimator: 'DistanceEstimator | None' = None,  # Where distances are asked for
 ) -> int:  # Exit code
     "Report what happens in recordings, and when."
-    columns = [*EVENT_COLUMNS, *DISTANCE_COLUMNS] if estimator else EVENT_COLUMNS
+    columns = [*EVENT_COLUMNS, *DISTANCE_COLUMNS] if args.distance else EVENT_COLUMNS
+    has_tables = args.out and args.format in TABLES
     with _open_inputs(args) as recordings:
-        writer = RowWriter(args.format, columns)
-        for recording in recordings:
+        writer = RowWriter(args.format, columns, None if has_tables else args.out)
+        paths = [None] * len(recordings)
+        if has_tables:
+            paths = table_paths([r.name for r in recordings], args.out, args.format)
+        for recording, path in zip(recordings, paths):
+            writer.begin(path is not None)
             _run_one(
                 args, recording, tagger, estimator, writer, show_file=len(recordings) > 1
             )
+            writer.end(path)
     writer.close()
     return int(writer.failed)
 
 @contextmanager
 def _open_inputs(args):
     "The recordings that the words mean, while they last."
-    from soundtag.audio import AudioError
-
     if args.raw:
         yield [Recording('standard input', raw_blocks(sys.stdin.buffer), args.raw)]
         return
     with sound_files(args.audio) as files:
-        if len(files) > 1 and (args.picture or args.format == 'audacity'):
-            raise AudioError(
-                '--picture and --format audacity take one recording,'
-                f' here are {len(files)}; give one at a time'
-            )
         yield [Recording(file, file) for file in files]
 
 def _run_one(args, recording, tagger, estimator, writer, *, show_file):
@@ -141,16 +191,17 @@ def _run_one(args, recording, tagger, estimator, writer, *, show_file):
         _write_picture(args.picture, drawn, live, title=Path(str(recording.name)).name)
 
 def _write_events(recording, live, estimator, writer, show_file):
-    "Yield the events of a recording, each when it has ended and is written."
+    "Yield the events of a recording, each when it is written."
     from soundtag.timeline import listen
 
     columns_of = _event_distances(estimator, recording.audio)
-    for event in listen(live, recording.audio, recording.sr):
+    events = listen(live, recording.audio, recording.sr)
+    if recording.sr is None:
+        events = in_order(events, lambda: live.settled)
+    for event in events:
         row = event_row(recording.name, event, **columns_of(event))
-        if writer.form == 'audacity':
-            writer.write([row], audacity_line(event))
-        else:
-            writer.write([row], event_line(event, row, show_file=show_file))
+        top_hz = (live.sr or 0) / 2
+        writer.write_event(event, row, show_file=show_file, top_hz=top_hz)
         yield event
 
 def _event_distances(estimator, file):
@@ -161,6 +212,8 @@ def _event_distances(estimator, file):
     starts = windows[:, 0]
 
     def columns_of(event):
+        if event.label == 'silence':
+            return distance_columns(None)
         during = (starts < event.offset) & (starts + estimator.seconds > event.onset)
         return distance_columns(estimator.answer(windows[during]))
 
@@ -181,6 +234,22 @@ def do_tag(
 ) -> int:  # Exit code
     "Name sounds."
     check_tag(args)
+    tagger, estimator = _load_models(args)
+    if args.timeline:
+        return do_timeline(args, tagger, estimator)
+    columns = [*TAG_COLUMNS, *DISTANCE_COLUMNS] if args.distance else TAG_COLUMNS
+    with sound_files(args.audio) as files:
+        writer = RowWriter(args.format, columns, args.out)
+        _tag_each(files, tagger, estimator, writer, top=args.top)
+    writer.close()
+    return int(writer.failed)
+
+def _load_models(args):
+    "Who names sounds, and who tells distances; where there is nothing to hear, nobody."
+    if '-' not in args.audio and not any(map(is_there, expand(args.audio))):
+        from soundtag.tagging import Tagger
+
+        return Tagger(len, [''], 16000, 1.0), None  # each file will say why it isn't heard
     model = args.model or default_model()
     if args.model == 'yamnet':
         from soundtag.pretrained import download_weights
@@ -189,16 +258,8 @@ def do_tag(
     with silence_tensorflow():
         from soundtag.tagging import Tagger
 
-        tagger = Tagger.load(model)
-        estimator = _load_estimator(args.distance)
-    if args.timeline:
-        return do_timeline(args, tagger, estimator)
-    columns = [*TAG_COLUMNS, *DISTANCE_COLUMNS] if estimator else TAG_COLUMNS
-    with sound_files(args.audio) as files:
-        writer = RowWriter(args.format, columns)
-        _tag_each(files, tagger, estimator, writer, top=args.top)
-    writer.close()
-    return int(writer.failed)
+        tagger = replace(Tagger.load(model), threshold=args.threshold)
+        return tagger, _load_estimator(args.distance)
 
 def _load_estimator(distance):
     "The distance model: that which comes along where True, that of a file, or none."
@@ -219,7 +280,8 @@ def _tag_each(files, tagger, estimator, writer, *, top):
         failed = isinstance(answer, Exception)
         rows = [failed_row(file, answer, TAG_COLUMNS)] if failed else tag_rows(file, answer)
         if estimator:
-            distance = None if failed else estimator.distance(file)
+            is_sound = not failed and answer[0][0] != 'silence'
+            distance = estimator.distance(file) if is_sound else None
             rows = [row | distance_columns(distance) for row in rows]
         if failed:
             tqdm.write(f"soundtag: {rows[0]['error']}", file=sys.stderr)
@@ -248,6 +310,8 @@ def add_tag(
         ' a row a file and rank, read back by pandas.read_json',
         'soundtag tag night.wav --model runs/mine --timeline --picture night.png    '
         ' what happens, from when to when',
+        'soundtag tag nights --timeline --format raven --out tables    '
+        ' a selection table for each recording',
         'soundtag tag bell.wav --distance                        '
         ' how far away it is, too, in rooms',
         'soundtag tag - --model runs/mine --timeline --raw 44100    '
@@ -276,9 +340,23 @@ def add_tag(
     )
     command.add_argument(
         '--format',
-        choices=['text', 'json', 'csv', 'audacity'],
+        choices=['text', 'json', 'csv', 'parquet', 'audacity', 'raven', 'kaleidoscope'],
         default='text',
-        help='how to answer; audacity, a label track, with --timeline (default: %(default)s)',
+        help='how to answer; with --timeline also as label tracks for audacity, selection tables'
+        ' for raven, or a table for kaleidoscope (default: %(default)s)',
+    )
+    command.add_argument(
+        '--out',
+        metavar='PLACE',
+        help='file for the answers; for audacity and raven a folder, with a table for each'
+        ' recording (default: the screen)',
+    )
+    command.add_argument(
+        '--threshold',
+        metavar='P',
+        type=probability,
+        help='least probability of an answer; what is less probable is called unknown, and 0 calls'
+        ' nothing so (default: as the model was calibrated)',
     )
     add_tag_extras(command)
 
@@ -304,7 +382,7 @@ def add_tag_extras(
     command.add_argument(
         '--timeline',
         action='store_true',
-        help='tell events, from when to when, as they end',
+        help='tell events, from when to when, in the order in which they begin',
     )
     command.add_argument(
         '--picture',
@@ -316,7 +394,7 @@ def add_tag_extras(
         metavar='RATE',
         type=integer_from(1000),
         help='standard input is raw 16-bit samples of one channel at so many Hz, heard live,'
-        ' with --timeline',
+        ' with --timeline; events are told as they end',
     )
 
 # %% ../nbs/11_cli.ipynb #2cae96a2
@@ -333,7 +411,7 @@ exit codes: 0 all well, 1 finished but some files were skipped, 2 the call can't
 
 def build_parser() -> argparse.ArgumentParser:
     "The command's words: all subcommands and their options."
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         'soundtag',
         description='Tells what a sound is, and how far away it is, from a recording.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -378,7 +456,7 @@ def main(
 
 def _run(args):
     "Do what was asked for: the exit code, and one line about an error or None."
-    with remember_interrupt() as presses, reading(args):
+    with silence_libraries(), remember_interrupt() as presses, reading(args):
         try:
             code = args.do(args)
             sys.stdout.flush()

@@ -17,6 +17,10 @@ from typing import TYPE_CHECKING
 from soundtag.console import (
     UnknownSound,
     add_reading_options,
+    check_export,
+    check_place,
+    check_recipe,
+    check_run,
     default_recipe,
     integer_from,
     printable,
@@ -55,6 +59,7 @@ def do_data(
     args: argparse.Namespace,  # Parsed words
 ) -> int:  # Exit code
     "Get or make a data set, or get the weights of YAMNet."
+    check_place(args.dest or f'data/{args.name}', 'DEST', folder=True)
     if args.name == 'yamnet':
         from soundtag.pretrained import download_weights
 
@@ -128,8 +133,11 @@ def do_train(
     args: argparse.Namespace,  # Parsed words
 ) -> int:  # Exit code
     "Cross-validate a recipe, measure it, write the report."
+    if args.out:
+        check_place(args.out, '--out', folder=True)
     if args.task == 'distance':
         return train_distance_model(args)
+    check_recipe(args.recipe, args.epochs, args.means, args.unknown)
     clips = data_set(args.data, args.allow_missing, args.audio, args.negative)
     print(printable_lines(clips.describe()), file=sys.stderr)
     recipe = args.recipe or default_recipe(args.epochs)
@@ -277,6 +285,7 @@ def do_report(
     args: argparse.Namespace,  # Parsed words
 ) -> int:  # Exit code
     "Measure a run again and write its report."
+    check_run(args.run)
     with silence_tensorflow():
         from soundtag.results import load_run, write_metrics
     from soundtag.report import write_report
@@ -305,6 +314,8 @@ def do_export(
     args: argparse.Namespace,  # Parsed words
 ) -> int:  # Exit code
     "Write a run as one file."
+    check_run(args.run)
+    check_export(args.out, args.half)
     with silence_tensorflow():
         from soundtag.export import export
 

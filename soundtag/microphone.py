@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/10e_microphone.ipynb #0faa6a1c
+# %% ../nbs/10e_microphone.ipynb #05c45326
 import argparse
 import queue
 import signal
@@ -17,25 +17,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from .answers import EVENT_COLUMNS, RowWriter, audacity_line, csv_lines, event_row
 from .commands import add_command
-from soundtag.console import (
-    EVENT_COLUMNS,
-    RowWriter,
-    audacity_line,
-    csv_lines,
-    default_model,
-    event_line,
-    event_row,
-    integer_from,
-    printable,
-)
+from .console import check_model, default_model, integer_from, printable
 
 if TYPE_CHECKING:
     import numpy as np
 
     from soundtag.timeline import Event, Timeline
 
-# %% ../nbs/10e_microphone.ipynb #492dacf4
+# %% ../nbs/10e_microphone.ipynb #b5bfe778
 def sound_devices() -> ModuleType:  # Raises AudioError
     "The package sounddevice."
     from soundtag.formats import AudioError
@@ -72,7 +63,7 @@ def find_microphone(
         )
     raise AudioError(f'no microphone is called {wanted!r}; there are {", ".join(inputs)}')
 
-# %% ../nbs/10e_microphone.ipynb #ff292fb9
+# %% ../nbs/10e_microphone.ipynb #0f854879
 @contextmanager
 def microphone(
     devices: ModuleType,  # The package sounddevice
@@ -114,7 +105,7 @@ def take_blocks(
         yield block
         taken += len(block)
 
-# %% ../nbs/10e_microphone.ipynb #12423209
+# %% ../nbs/10e_microphone.ipynb #26163126
 @contextmanager
 def stop_on_interrupt() -> Iterator[threading.Event]:  # Set when the user presses Ctrl-C
     "A context in which the first Ctrl-C is a request to end."
@@ -134,7 +125,7 @@ def stop_on_interrupt() -> Iterator[threading.Event]:  # Set when the user press
     finally:
         signal.signal(signal.SIGINT, before)
 
-# %% ../nbs/10e_microphone.ipynb #74a9fffd
+# %% ../nbs/10e_microphone.ipynb #1a15971f
 BARS = ' ▁▂▃▄▅▆▇█'
 
 def loudness_bar(
@@ -176,7 +167,7 @@ class StatusLine:
             self.stream.write('\r\x1b[K')
             self.stream.flush()
 
-# %% ../nbs/10e_microphone.ipynb #dda6a1c6
+# %% ../nbs/10e_microphone.ipynb #78c861b9
 def check_out(
     path: Path,  # A file to write events to
 ) -> None:  # Raises AudioError
@@ -215,7 +206,7 @@ FORMS = {'.csv': write_table, '.json': write_json, '.txt': write_track} | dict.f
     ('.png', '.svg', '.pdf'), write_picture
 )
 
-# %% ../nbs/10e_microphone.ipynb #3befb473
+# %% ../nbs/10e_microphone.ipynb #1aeaf4aa
 def hear(
     live: 'Timeline',  # A new one
     blocks: queue.Queue,  # What `microphone` gave
@@ -248,6 +239,7 @@ def do_listen(
     out = args.out and Path(args.out)
     if out:
         check_out(out)
+    check_model(args.model)
     devices = sound_devices()
     device = find_microphone(devices, args.device)
     from soundtag.tagging import Tagger
@@ -262,13 +254,7 @@ def do_listen(
         for event in hear(live, blocks, sr, seconds=args.seconds):
             heard.append(event)
             row = event_row(live.name, event)
-            is_track = args.format == 'audacity'
-            line = (
-                audacity_line(event)
-                if is_track
-                else event_line(event, row, show_file=False)
-            )
-            writer.write([row], line)
+            writer.write_event(event, row, show_file=False, top_hz=live.tagger.sr / 2)
     writer.close()
     if out:
         write_file(out, lambda part: FORMS[out.suffix.lower()](part, heard, live))
