@@ -58,6 +58,7 @@ from soundtag.console import (
     sound_files,
 )
 from .demo import add_demo
+from .distances import add_distance, load_estimator
 from .front import silence_tensorflow
 from .microphone import add_listen
 
@@ -259,15 +260,9 @@ def _load_models(args):
         from soundtag.tagging import Tagger
 
         tagger = replace(Tagger.load(model), threshold=args.threshold)
-        return tagger, _load_estimator(args.distance)
-
-def _load_estimator(distance):
-    "The distance model: that which comes along where True, that of a file, or none."
-    if not distance:
-        return None
-    from soundtag.distance import DistanceEstimator
-
-    return DistanceEstimator.load(None if distance is True else distance)
+    if not args.distance:
+        return tagger, None
+    return tagger, load_estimator(None if args.distance is True else args.distance)
 
 def _tag_each(files, tagger, estimator, writer, *, top):
     "Tag file after file and write each answer as it comes."
@@ -371,13 +366,14 @@ def add_tag_extras(
         const=True,
         help='tell whether the source is near (below 1 m), middle or far (above 3 m), too, with the'
         " limits that hold it in 80 of 100 cases, or that nothing tells; metres need the room:"
-        ' see soundtag train --task distance',
+        ' see soundtag distance --help',
     )
     command.add_argument(
         '--distance-model',
         metavar='FILE',
         dest='distance',
-        help='the same by a model of your own, by soundtag train --task distance',
+        help='the same by a calibration, in metres (soundtag distance calibrate), or by a model of'
+        ' your own (soundtag train --task distance)',
     )
     command.add_argument(
         '--timeline',
@@ -420,7 +416,7 @@ def build_parser() -> argparse.ArgumentParser:
     version = f'soundtag {soundtag.__version__}'
     parser.add_argument('--version', action='version', version=version)
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    tagging = add_tag, add_listen, add_demo
+    tagging = add_tag, add_listen, add_distance, add_demo
     learning = add_data, add_train, add_report, add_export, add_embed
     for add in (*tagging, *learning):
         add(commands)

@@ -79,9 +79,11 @@ PUBLIC = {
     'classifier': 'SoundClassifier',
     'rooms': 'ImpulseResponses Room RoomDistribution read_responses simulate_dataset simulate_recording simulate_rooms',
     'distance': 'DistanceEstimator DistanceRecipe train_distance',
+    'metres': 'CalibratedEstimator compare_distances',
     'console': '',
     'demo': '',
     'microphone': '',
+    'distances': '',
     'cli': 'main',
 }
 
