@@ -21,11 +21,12 @@ from soundtag.answers import (
 from soundtag.commands import add_command
 from soundtag.console import (
     add_reading_options,
+    add_trust,
     error_message,
     printable,
-    silence_tensorflow,
     sound_files,
 )
+from soundtag.front import silence_tensorflow
 
 if TYPE_CHECKING:
     from soundtag.distance import DistanceEstimator
@@ -67,7 +68,7 @@ def do_distance(
         return do_calibrate(args)
     from soundtag.metres import rank_recordings, spreads_of
 
-    estimator = load_estimator(args.model)
+    estimator = load_estimator(args.model, trust=args.trust)
     writer = RowWriter(args.format, ORDER_COLUMNS)
     with sound_files(args.recordings) as files:
         heard, answers = _hear_each(files, estimator, writer)
@@ -132,7 +133,7 @@ def do_calibrate(
     model = _model_file(args.model or (name if run.is_dir() else None))
     out = run / 'room.json' if run.is_dir() else run.with_name(f'{run.name}.json')
     estimator = CalibratedEstimator.fit(
-        load_estimator(model), [known_distance(pair) for pair in pairs]
+        load_estimator(model, trust=args.trust), [known_distance(pair) for pair in pairs]
     )
     estimator.save(out, model)
     print(f'{out}: for soundtag tag --distance-model, and soundtag distance --model')
@@ -190,6 +191,7 @@ def add_distance(
         help='a calibration, or a model by soundtag train --task distance'
         ' (default: the model that comes along)',
     )
+    add_trust(command)
     command.add_argument(
         '--format',
         choices=['text', 'json', 'csv'],
