@@ -301,8 +301,10 @@ def add_train(
 def do_report(
     args: argparse.Namespace,  # Parsed words
 ) -> int:  # Exit code
-    "Measure a run again and write its report."
+    "Measure a run again and write its report, or compare it with another."
     check_run(args.run)
+    if args.other:
+        return compare_two_runs(args)
     with silence_tensorflow():
         from soundtag.results import load_run, write_metrics
     from soundtag.report import write_report
@@ -313,6 +315,18 @@ def do_report(
     print(f'report: {write_report(run, metrics)}')
     return 0
 
+def compare_two_runs(
+    args: argparse.Namespace,  # Parsed words of `soundtag report`, with two runs
+) -> int:  # Exit code
+    "Say what changed from one run to another."
+    check_run(args.other)
+    with silence_tensorflow():
+        from soundtag.comparison import write_comparison
+        from soundtag.results import load_run
+    page, sentences = write_comparison(load_run(args.run), load_run(args.other))
+    print(*sentences, f'report: {page}', sep='\n')
+    return 0
+
 def add_report(
     commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave
 ) -> None:
@@ -321,10 +335,17 @@ def add_report(
         commands,
         'report',
         do_report,
-        'Measure a run again, from its predictions, and write its report.',
+        'Measure a run again and write its report, or compare it with another.',
         'soundtag report runs/mine',
+        'soundtag report runs/mine runs/other            what changed from mine to other',
     )
     command.add_argument('run', metavar='RUN', help='folder of a run')
+    command.add_argument(
+        'other',
+        metavar='OTHER',
+        nargs='?',
+        help='folder of another run on the same clips; then the page is about the difference',
+    )
 
 # %% ../nbs/10c_commands.ipynb #5b7770e0
 def do_export(
@@ -339,7 +360,26 @@ def do_export(
         with redirect_stdout(sys.stderr):
             out, difference = export(args.run, args.out, half=args.half)
     print(f'{out}: its probabilities are within {difference:.0e} of those of {args.run}')
+    print_card(args.run, out)
     return 0
+
+def print_card(
+    run: str,  # Folder of a run
+    out: Path,  # The exported file
+) -> None:
+    "Write the model card beside an exported file, and say so; a run without scores has none."
+    from soundtag.card import write_card
+
+    try:
+        card = write_card(run, out)
+    except ValueError as e:
+        print(f'soundtag: no model card: {e}', file=sys.stderr)
+        return
+    if card is None:
+        name = out.with_suffix('.md')
+        print(f'soundtag: {name} is not ours, so no model card is written', file=sys.stderr)
+    else:
+        print(f'model card: {card}')
 
 def add_export(
     commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave
@@ -349,7 +389,8 @@ def add_export(
         commands,
         'export',
         do_export,
-        'Write a run as one file that takes raw audio, for ONNX Runtime, LiteRT or Keras.',
+        'Write a run as one file that takes raw audio, for ONNX Runtime, LiteRT or Keras, and a card'
+        ' that says what it is.',
         'soundtag export runs/mine mine.onnx            '
         ' then: soundtag tag bell.wav --model mine.onnx',
         'soundtag export runs/mine mine.onnx --half      half as large, computed as precisely',
