@@ -13,6 +13,7 @@ from .files import write_file
 from .metrics import format_percent
 from .recipe import RunError, recipe_words
 from .runs import read_config, read_json_file, read_labels, read_run_file
+from .tables import plural
 
 # %% ../nbs/09g_card.ipynb #930539dd
 def _results(metrics):
@@ -141,9 +142,11 @@ def _data_part(config, metrics):
     recordings = metrics.get('recordings')
     text += f', from {recordings:,} recordings' if recordings else ''
     text += f" (fingerprint `{data['fingerprint']}`)."
-    corrections = config.get('corrections')
+    corrections = [correction for _, correction in config.get('corrections', ())]
+    removed = corrections.count('remove')
     if corrections:
-        text += f' {len(corrections):,} of its labels were corrected or confirmed by ear.'
+        heard = len(corrections) - removed
+        text += f' By ear, {plural(heard, "label")} corrected or confirmed, {removed:,} taken out.'
     licenses = metrics.get('licenses') or {}
     if not licenses or set(licenses) == {''}:
         return (

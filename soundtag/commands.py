@@ -389,8 +389,7 @@ def add_export(
         commands,
         'export',
         do_export,
-        'Write a run as one file that takes raw audio, for ONNX Runtime, LiteRT or Keras, and a card'
-        ' that says what it is.',
+        'Write a run as one file for ONNX Runtime, LiteRT or Keras that takes raw audio, and its card.',
         'soundtag export runs/mine mine.onnx            '
         ' then: soundtag tag bell.wav --model mine.onnx',
         'soundtag export runs/mine mine.onnx --half      half as large, computed as precisely',

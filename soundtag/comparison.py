@@ -147,7 +147,10 @@ def comparison_sentences(
 ) -> list[str]:
     "What changed, in words."
     d = found['difference']
-    verdict = 'A difference that luck with the clips explains.'
+    changed = len(found['fixed']) + len(found['broken'])
+    verdict = (
+        'A difference that luck with the clips explains.' if changed else 'No difference.'
+    )
     if d['low'] > 0 or d['high'] < 0:
         better, other = names[::-1] if d['mean'] > 0 else names
         verdict = f'{better} is better than {other}.'
