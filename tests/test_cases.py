@@ -59,7 +59,8 @@ def fsd2019(root, several=False, zenodo=False):
     for i, (label, name) in enumerate(CLIPS):
         part = list(parts)[i % 3]
         put(root / (f'FSDKaggle2019.audio_{part}' if zenodo else part) / name, i)
-        parts[part].append([name, label + (',Run' if several and i % 4 == 0 else '')])
+        more = several is True or several and part in several
+        parts[part].append([name, label + (',Run' if more and i % 4 == 0 else '')])
     if not zenodo:
         parts.pop('test')  # the competition kept its labels
     for part, rows in parts.items():
@@ -73,7 +74,8 @@ def fsd50k(root, several=False):
     for i, (label, _) in enumerate(CLIPS):
         part = 'dev' if i % 3 else 'eval'
         put(root / f'FSD50K.{part}_audio/{i + 1000}.wav', i)
-        row = [i + 1000, label + (',Music' if several else ''), '/m/1']
+        more = several is True or several and part in several
+        row = [i + 1000, label + (',Music' if more else ''), '/m/1']
         lists[part].append([*row, 'train' if i % 5 else 'val'] if i % 3 else row)
     for part, rows in lists.items():
         table(root / f'FSD50K.ground_truth/{part}.csv', rows)
@@ -359,6 +361,18 @@ CASES = {
         ALL | {'clips': 10, 'verified': 0},
     ),
     'FSDKaggle2019, several labels': (lambda p: fsd2019(p, True), 'several labels.*one label a clip'),
+    'FSDKaggle2019/train_curated beside a noisy list of several labels': (
+        lambda p: fsd2019(p, several=('train_noisy',)) / 'train_curated',
+        ALL | {'clips': 10, 'verified': 10},
+    ),
+    'FSDKaggle2019/train_noisy of several labels': (
+        lambda p: fsd2019(p, several=('train_noisy',)) / 'train_noisy',
+        'train_noisy.csv: .* several labels.*one label a clip',
+    ),
+    'FSD50K/FSD50K.dev_audio beside an eval list of several labels': (
+        lambda p: fsd50k(p, several=('eval',)) / 'FSD50K.dev_audio',
+        ALL | {'clips': 20},
+    ),
     'FSD50K': (fsd50k, ALL | {'test': 10, 'own': 4, 'say': 'FSD50K'}),
     'FSD50K/dev.csv': (
         lambda p: fsd50k(p) / 'FSD50K.ground_truth/dev.csv',
