@@ -51,6 +51,7 @@ from soundtag.console import (
     silence_tensorflow,
     sound_files,
 )
+from .distances import add_distance, load_estimator
 
 if TYPE_CHECKING:
     import numpy as np
@@ -250,15 +251,9 @@ def _load_models(args):
         from soundtag.tagging import Tagger
 
         tagger = replace(Tagger.load(model), threshold=args.threshold)
-        return tagger, _load_estimator(args.distance)
-
-def _load_estimator(distance):
-    "The distance model: that which comes along where True, that of a file, or none."
-    if not distance:
-        return None
-    from soundtag.distance import DistanceEstimator
-
-    return DistanceEstimator.load(None if distance is True else distance)
+    if not args.distance:
+        return tagger, None
+    return tagger, load_estimator(None if args.distance is True else args.distance)
 
 def _tag_each(files, tagger, estimator, writer, *, top):
     "Tag file after file and write each answer as it comes."
@@ -362,13 +357,14 @@ def add_tag_extras(
         const=True,
         help='tell whether the source is near (below 1 m), middle or far (above 3 m), too, with the'
         " limits that hold it in 80 of 100 cases, or that nothing tells; metres need the room:"
-        ' see soundtag train --task distance',
+        ' see soundtag distance --help',
     )
     command.add_argument(
         '--distance-model',
         metavar='FILE',
         dest='distance',
-        help='the same by a model of your own, by soundtag train --task distance',
+        help='the same by a calibration, in metres (soundtag distance calibrate), or by a model of'
+        ' your own (soundtag train --task distance)',
     )
     command.add_argument(
         '--timeline',
@@ -409,7 +405,7 @@ def build_parser() -> argparse.ArgumentParser:
     version = f'soundtag {soundtag.__version__}'
     parser.add_argument('--version', action='version', version=version)
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (add_data, add_train, add_report, add_tag, add_export):
+    for add in (add_data, add_train, add_report, add_tag, add_distance, add_export):
         add(commands)
     return parser
 

@@ -70,7 +70,9 @@ PUBLIC = {
     'explain': 'Explanation explain plot_explanation',
     'rooms': 'ImpulseResponses Room RoomDistribution read_responses simulate_dataset simulate_recording simulate_rooms',
     'distance': 'DistanceEstimator DistanceRecipe train_distance',
+    'metres': 'CalibratedEstimator compare_distances',
     'console': '',
+    'distances': '',
     'cli': 'main',
 }
 
