@@ -831,7 +831,15 @@ def test_a_run_remembers_its_list(tmp_path):
     assert command('report', run)[0] == 0
     home.rename(tmp_path / 'moved')
     code, _, err = command('report', run)
-    assert code == 2 and 'put it back, or train again from its new place' in err
+    assert code == 2 and f'put it back, or say where it is: soundtag report {run} --data' in err
+    code, _, err = command('report', run, '--data', tmp_path / 'moved/yours.csv')
+    assert code == 2 and 'is not the data set' in err
+    assert command('report', run, '--data', tmp_path / 'moved/renamed.csv')[0] == 0
+    assert command('report', run)[0] == 0  # it remembers
+    assert read_json(run / 'metrics.json')['metrics'] == metrics['metrics']
+    (tmp_path / 'moved').rename(tmp_path / 'again')
+    assert command('report', run)[0] == 2
+    (tmp_path / 'again').rename(tmp_path / 'moved')
     model = (run / 'best_0.keras').stat().st_mtime_ns
     assert train(tmp_path / 'moved/renamed.csv', run)[0] == 0  # nothing is trained again
     assert (run / 'best_0.keras').stat().st_mtime_ns == model
