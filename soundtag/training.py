@@ -403,7 +403,8 @@ def run_fold(
         run_linear_fold(k, task, out)
         bar.update()
         return
-    from soundtag.fitting import FoldBar, fit_fold
+    from soundtag.fitting import fit_fold
+    from soundtag.progress import FoldBar
 
     logs = out / f'logs/fold_{k}'
     before = bar.n
@@ -512,7 +513,7 @@ def fold_line(
     elif task.recipe.picks_epoch:
         how = f'best epoch {losses.argmin() + 1} of {len(losses)}'
     return (
-        f'fold {k}: right on {correct[taught].mean():.1%} of the clips it trained on, '
+        f'fold {k}: right on {correct[taught].mean():.1%} of its training clips, '
         f'{correct[held_out].mean():.1%} of those held out ({how})'
     )
 
@@ -549,8 +550,13 @@ def run_folds(
 
     done = {k for k, task in tasks.items() if is_done(k, task.data, out)}
     steps = sum(task.total_steps for k, task in tasks.items() if k not in done)
+    recipe = next(iter(tasks.values())).recipe
     with tqdm(total=steps, unit='step', disable=None if progress else True) as bar:
         bar.log = progress and bar.disable  # no screen: lines in the place of a bar
+        if progress and not isinstance(recipe, LinearRecipe):
+            from soundtag.progress import Forecast
+
+            bar.forecast = Forecast(len(tasks) - len(done), recipe, len(fold))
         for k, task in tasks.items():
             if k not in done:
                 run_fold(k, task, out, bar)

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from ..commands import data_set
-from ..console import silence_tensorflow
+from ..front import silence_tensorflow
 from ..dataset import Clips, DataError, count_labels, load_clips, merge, read_table
 from ..files import read_json, write_file
 
