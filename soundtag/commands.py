@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soundtag.console import (
+    UnknownSound,
     add_reading_options,
     check_export,
     check_place,
@@ -23,12 +24,14 @@ from soundtag.console import (
     check_run,
     default_recipe,
     integer_from,
+    printable,
     printable_lines,
     score_table,
     share_of,
-    silence_tensorflow,
+    sound_files,
     with_options,
 )
+from soundtag.front import silence_tensorflow
 
 if TYPE_CHECKING:
     from soundtag.dataset import Clips
@@ -373,3 +376,49 @@ def add_export(
         action='store_true',
         help='keep the weights of a .onnx file in 2 bytes instead of 4',
     )
+
+# %% ../nbs/10c_commands.ipynb #7f0174dc
+def do_embed(
+    args: argparse.Namespace,  # Parsed words
+) -> int:  # Exit code
+    "Write what YAMNet notices in sounds."
+    from soundtag.embed import check_name, embed
+    from soundtag.formats import AudioError
+
+    check_name(Path(args.out))
+    with sound_files(args.audio) as files:
+        strange = [file for file in files if isinstance(file, UnknownSound)]
+        for file in strange:
+            print(
+                f'soundtag: {printable(str(file))}: {printable(file.reason)}',
+                file=sys.stderr,
+            )
+        found = embed([file for file in files if file not in strange])
+    if not len(found):
+        raise AudioError('none of the sounds can be read; give others')
+    print(f'{found.save(args.out)}: {len(found)} sounds, {found.X.shape[1]:,} numbers each')
+    skipped = len(found.skipped) + len(strange)
+    if skipped:
+        print(f'soundtag: sounds skipped: {skipped}', file=sys.stderr)
+    return int(skipped > 0)
+
+def add_embed(
+    commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave
+) -> None:
+    "Declare `soundtag embed`."
+    command = add_command(
+        commands,
+        'embed',
+        do_embed,
+        'Write what YAMNet notices in sounds as a table, a row a sound, to learn from.',
+        'soundtag embed recordings night.npz       numpy.load reads it',
+        "soundtag embed 'night/**/*.flac' gate.wav night.parquet",
+    )
+    command.add_argument(
+        'audio', metavar='AUDIO', nargs='+', help='sounds, as for soundtag tag'
+    )
+    command.add_argument(
+        'out', metavar='OUT', help='file to write, ending in .npz or .parquet'
+    )
+    command.set_defaults(can_resume=True)
+    add_reading_options(command)

@@ -29,8 +29,11 @@ from soundtag.lists import (
     parse_splits,
     read_list,
     read_listed,
+    read_lists,
     split_kinds,
     split_word,
+    table_fault,
+    tracks_below,
     use_splits,
 )
 from .tables import DataError, check_one_label, plural, read_csv, read_text, shorten
@@ -509,14 +512,25 @@ def read_directory(
     listing = read_listed(root, audio)
     if listing is not None:
         return listing
+    tracks = tracks_below(root)
+    if tracks and audio is None:
+        listing = read_lists(dict.fromkeys(tracks), root, root)
+        listing.name = root.resolve().name
+        listing.layout = f'{plural(len(tracks), "table")} beside the recordings'
+        listing.whole = True
+        return listing
     endings = *TABLES, '.xlsx', '.xls', '.ods'
     tables = [p for p in sorted(root.iterdir()) if p.suffix.lower() in endings]
     inner = only_folder(root)
     try:
         listing = read_table(inner, audio) if inner else read_folders(root)
-    except DataError:
+    except DataError as e:
         for path in tables:
             read_csv(path)  # a table that can't be read is what is wrong
+        texts = sorted(root.glob('*.txt'))
+        faults = list(filter(None, map(table_fault, [*tables, *texts])))
+        if faults and not any('/' in name for name in look_into(inner or root).sounds):
+            raise DataError(f'{e}; {faults[0]}') from None
         raise
     if listing is None and tables:
         return read_list(tables[0], audio)  # says what is wrong with it

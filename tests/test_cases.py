@@ -328,6 +328,39 @@ def audacity(root):
     return recordings(root)
 
 
+def raven_line(number, name, start, end, label):
+    return ('Selection\tView\tbegin time (s)\tend time (s)\tANNOTATION', f'{number}\tW 1\t{start}\t{end}\t{label}')
+
+
+def audacity_line(number, name, start, end, label):
+    return ('', f'{start:.6f}\t{end:.6f}\t{label}')
+
+
+def birdnet_line(number, name, start, end, label):
+    return (
+        'Selection\tView\tBegin Time (s)\tEnd Time (s)\tCommon Name\tSpecies Code\tConfidence\tBegin Path\tFile Offset (s)',
+        f'{number}\tSpectrogram 1\t{start}\t{end}\t{label}\tx\t0.8\tD:\\nights\\{name}\t{start}',
+    )
+
+
+def duration_line(number, name, start, end, label):
+    return ('Selection\tBegin Time (s)\tDelta Time (s)\tAnnotation', f'{number}\t{start}\t{end - start}\t{label}')
+
+
+def in_folders(line, table_name):
+    "A recording a folder, and beside it its table."
+
+    def make(root):
+        for night in ('night1', 'night2'):
+            lines = [line(k, *row) for k, row in enumerate(section_rows()) if row[0].startswith(night)]
+            text = '\n'.join([lines[0][0], *(line for _, line in lines)]).strip()
+            put(root / night / table_name.format(night), data=text.encode())
+            put(root / night / f'{night}.wav', data=sound(len(night), 2.0))
+        return root
+
+    return make
+
+
 ALL = {'clips': 30, 'labels': LABELS}
 SECTIONS = {'clips': 18, 'labels': LABELS, 'files': 2, 'groups': 2, 'seconds': 0.1}
 
@@ -513,6 +546,12 @@ CASES = {
         lambda p: listed(p, rows=[['fname', 'label'], ['audio/00ab.wav', 'Möwe']], encoding='latin-1'),
         'not UTF-8; save the file as UTF-8',
     ),
+    'a remark above': (with_text(lambda t: '# our clips\n# of 2026\n' + t), ALL),
+    'a column target': (with_labels(lambda i, label: label, 'target'), ALL),
+    'columns of no name we know': (
+        lambda p: [listed(p, name='my.csv', rows=[['sample', 'kind'], *([n, label] for label, n in CLIPS)]), p][-1],
+        'nothing says what is heard.*my.csv: has the columns sample, kind, none of which names the file',
+    ),
     'trailing commas': (with_text(lambda t: t.replace('\n', ',,\n')), ALL),
     'empty lines': (with_text(lambda t: '\n' + t.replace('\n', '\n\n') + ',\n'), ALL),
     'quotes': (with_text(lambda t: '\n'.join(f'"{l}"' for l in t.split())), ALL),
@@ -604,6 +643,28 @@ CASES = {
     'Audacity without its sound': (
         lambda p: [audacity(p), (p / 'night2.wav').unlink(), p / 'night2.txt'][-1],
         'night2.* missing|night2.*not there',
+    ),
+    'Raven, a folder a night': (in_folders(raven_line, '{}.Table.1.selections.txt'), SECTIONS | {'say': '2 tables beside'}),
+    'Audacity, a folder a night': (in_folders(audacity_line, '{}.txt'), SECTIONS | {'say': '2 tables beside'}),
+    'BirdNET, in Raven': (in_folders(birdnet_line, '{}.BirdNET.selection.table.txt'), SECTIONS),
+    'Raven without an end': (in_folders(duration_line, '{}.Table.1.selections.txt'), SECTIONS),
+    'Raven without a label': (
+        lambda p: [recordings(p), put(p / 'night1.txt', data=b'Selection\tBegin Time (s)\tEnd Time (s)\n1\t0\t1\n')] and p,
+        'night1.txt has the columns|night1.txt: has the columns Selection.*none of which names the label',
+    ),
+    'Kaleidoscope': (
+        sections(
+            ('INDIR', 'FOLDER', 'IN FILE', 'OFFSET', 'DURATION', 'TOP1MATCH', 'MANUAL ID'),
+            lambda f, a, b, label: ('D:/', '', f, a, b - a, label if f == 'night1.wav' else 'Noise', '' if f == 'night1.wav' else label),
+        ),
+        SECTIONS,
+    ),
+    'semicolons and decimal commas': (
+        lambda p: [
+            recordings(p),
+            put(p / 'e.csv', data='\n'.join(['DATEINAME;Start;END;Label'.replace('DATEINAME', 'FILE'), *(f'{f};{a};{b};{label}'.replace('.', ',').replace(',wav', '.wav') for f, a, b, label in section_rows())]).encode()),
+        ] and p,
+        SECTIONS,
     ),
     'end before start': (sections(change=lambda f, a, b, label: (f, b, a, label)), 'end before they begin, or at once .row 1'),
     'start alone': (sections(('file', 'start', 'x', 'label')), 'none for the other'),
