@@ -109,11 +109,17 @@ def data_set(
     allow_missing: bool = False,  # Go on without files that are listed and not there
     audio: str | None = None,  # Folder of the sounds of a list, where it isn't the list's
     negatives: list[str] | None = None,  # Labels for what is none of the others; None: by name
+    corrections: str | None = None,  # A CSV of what somebody heard (chapter 02b)
 ) -> 'Clips':
     "The clips that DATA means."
     from soundtag.dataset import load_clips, mini
 
-    return mini() if data == 'mini' else load_clips(data, allow_missing, audio, negatives)
+    clips = mini() if data == 'mini' else load_clips(data, allow_missing, audio, negatives)
+    if corrections is None:
+        return clips
+    from soundtag.corrections import correct_clips
+
+    return correct_clips(clips, corrections)
 
 def add_data_argument(
     command: argparse.ArgumentParser,  # A command's parser
@@ -139,7 +145,8 @@ def do_train(
     if args.task == 'distance':
         return train_distance_model(args)
     check_recipe(args.recipe, args.epochs, args.means, args.unknown)
-    clips = data_set(args.data, args.allow_missing, args.audio, args.negative)
+    options = args.allow_missing, args.audio, args.negative, args.corrections
+    clips = data_set(args.data, *options)
     print(printable_lines(clips.describe()), file=sys.stderr)
     recipe = args.recipe or default_recipe(args.epochs)
     with silence_tensorflow():
@@ -151,7 +158,8 @@ def do_train(
         clips,
         with_options(recipe, args.means, args.unknown),
         args.folds,
-        args.out or f'runs/{clips.name}-{recipe}',
+        args.out
+        or f"runs/{clips.name}-{recipe}{'-corrected' if clips.corrections else ''}",
         args.seed,
         epochs=args.epochs,
     )
@@ -208,6 +216,7 @@ def add_train(
         'soundtag train clips.csv --folds 10 --epochs 60',
         'soundtag train data/fsdkaggle2018 --allow-missing   '
         ' a killed run goes on with the same line',
+        'soundtag train sounds --corrections corrections.csv  with what somebody heard',
         'soundtag train rooms.csv --task distance            '
         ' file,distance_m,room: how far away it is',
     )
@@ -236,7 +245,9 @@ def add_train(
         ' (default: %(default)s)',
     )
     command.add_argument(
-        '--out', metavar='RUN', help='folder of the run (default: runs/DATA-RECIPE)'
+        '--out',
+        metavar='RUN',
+        help='folder of the run (default: runs/DATA-RECIPE, with -corrected for corrected data)',
     )
     command.add_argument(
         '--epochs',
@@ -272,6 +283,12 @@ def add_train(
         action='append',
         help='a label of sounds that are none of the others; it is learned, and is never an answer'
         ' (default: labels called background, noise, other, silence or unknown)',
+    )
+    command.add_argument(
+        '--corrections',
+        metavar='FILE',
+        help="a CSV like a report's suspects.csv, whose column correction says what a clip is, or"
+        ' remove, or nothing; the data set itself stays as it is',
     )
     command.add_argument('--audio', metavar='DIR', help='folder of the sounds of a list')
     command.add_argument(

@@ -149,7 +149,7 @@ def test_parquet(tagger, nights, tmp_path):
 def test_parquet_says_what_it_takes(monkeypatch, tmp_path):
     monkeypatch.setattr('soundtag.cli.find_spec', lambda name: None)
     code, _, err = cli('tag', 'a.wav', '--format', 'parquet', '--out', tmp_path / 'a.parquet')
-    assert code == 2 and 'pip install pyarrow' in err
+    assert code == 2 and 'soundtag[parquet]' in err
 
 
 def test_silence_has_no_distance(nights, tmp_path):
