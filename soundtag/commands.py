@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/10c_commands.ipynb #315728dc
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -108,11 +109,17 @@ def data_set(
     allow_missing: bool = False,  # Go on without files that are listed and not there
     audio: str | None = None,  # Folder of the sounds of a list, where it isn't the list's
     negatives: list[str] | None = None,  # Labels for what is none of the others; None: by name
+    corrections: str | None = None,  # A CSV of what somebody heard (chapter 02b)
 ) -> 'Clips':
     "The clips that DATA means."
     from soundtag.dataset import load_clips, mini
 
-    return mini() if data == 'mini' else load_clips(data, allow_missing, audio, negatives)
+    clips = mini() if data == 'mini' else load_clips(data, allow_missing, audio, negatives)
+    if corrections is None:
+        return clips
+    from soundtag.corrections import correct_clips
+
+    return correct_clips(clips, corrections)
 
 def add_data_argument(
     command: argparse.ArgumentParser,  # A command's parser
@@ -138,7 +145,8 @@ def do_train(
     if args.task == 'distance':
         return train_distance_model(args)
     check_recipe(args.recipe, args.epochs, args.means, args.unknown)
-    clips = data_set(args.data, args.allow_missing, args.audio, args.negative)
+    options = args.allow_missing, args.audio, args.negative, args.corrections
+    clips = data_set(args.data, *options)
     print(printable_lines(clips.describe()), file=sys.stderr)
     recipe = args.recipe or default_recipe(args.epochs)
     with silence_tensorflow():
@@ -150,7 +158,8 @@ def do_train(
         clips,
         with_options(recipe, args.means, args.unknown),
         args.folds,
-        args.out or f'runs/{clips.name}-{recipe}',
+        args.out
+        or f"runs/{clips.name}-{recipe}{'-corrected' if clips.corrections else ''}",
         args.seed,
         epochs=args.epochs,
     )
@@ -207,6 +216,7 @@ def add_train(
         'soundtag train clips.csv --folds 10 --epochs 60',
         'soundtag train data/fsdkaggle2018 --allow-missing   '
         ' a killed run goes on with the same line',
+        'soundtag train sounds --corrections corrections.csv  with what somebody heard',
         'soundtag train rooms.csv --task distance            '
         ' file,distance_m,room: how far away it is',
     )
@@ -235,7 +245,9 @@ def add_train(
         ' (default: %(default)s)',
     )
     command.add_argument(
-        '--out', metavar='RUN', help='folder of the run (default: runs/DATA-RECIPE)'
+        '--out',
+        metavar='RUN',
+        help='folder of the run (default: runs/DATA-RECIPE, with -corrected for corrected data)',
     )
     command.add_argument(
         '--epochs',
@@ -272,6 +284,12 @@ def add_train(
         help='a label of sounds that are none of the others; it is learned, and is never an answer'
         ' (default: labels called background, noise, other, silence or unknown)',
     )
+    command.add_argument(
+        '--corrections',
+        metavar='FILE',
+        help="a CSV like a report's suspects.csv, whose column correction says what a clip is, or"
+        ' remove, or nothing; the data set itself stays as it is',
+    )
     command.add_argument('--audio', metavar='DIR', help='folder of the sounds of a list')
     command.add_argument(
         '--allow-missing',
@@ -291,10 +309,30 @@ def do_report(
     from soundtag.report import write_report
 
     run = load_run(args.run)
-    metrics = write_metrics(run)
+    clips = None
+    if args.data:
+        negatives = run.config.get('negatives')
+        clips = data_set(
+            args.data, allow_missing=True, audio=args.audio, negatives=negatives
+        )
+    metrics = write_metrics(run, clips)
     print(score_table(metrics))
-    print(f'report: {write_report(run, metrics)}')
+    print(f'report: {write_report(run, metrics, clips)}')
+    if clips is not None:
+        remember_place(run.out, clips)
     return 0
+
+def remember_place(
+    run: Path,  # Folder of a run
+    clips: 'Clips',  # Its clips, wherever they were found
+) -> None:
+    "From now on the data set of a run is where it was found."
+    from soundtag.files import read_json, write_file
+
+    config = read_json(run / 'config.json')
+    data = {k: v for k, v in config['data'].items() if k not in ('root', 'source', 'audio')}
+    config['data'] = data | clips.places
+    write_file(run / 'config.json', json.dumps(config, indent=1))
 
 def add_report(
     commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave
@@ -306,8 +344,16 @@ def add_report(
         do_report,
         'Measure a run again, from its predictions, and write its report.',
         'soundtag report runs/mine',
+        'soundtag report runs/mine --data /new/place    once the sounds have moved',
     )
     command.add_argument('run', metavar='RUN', help='folder of a run')
+    command.add_argument(
+        '--data',
+        metavar='PLACE',
+        help='where the data set is now, folder or list; the run remembers it'
+        ' (default: where it was)',
+    )
+    command.add_argument('--audio', metavar='DIR', help='folder of the sounds of a list')
 
 # %% ../nbs/10c_commands.ipynb #5b7770e0
 def do_export(

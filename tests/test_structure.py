@@ -27,9 +27,9 @@ STUDIES_FROM = '20'  # Chapters with this number and above are the laboratory
 # Cells that a test run passes over, as (notebook, first line) → reason. Short, and every entry is used.
 SKIPPED_CELLS = {}
 
-# Libraries that are used where somebody has installed them: a study compares with them, or --format parquet asks for one.
+# Libraries that a study compares with where they are installed; nothing else uses them.
 PEERS = set(
-    'pyarrow essentia kapre torch torchaudio mkl mkl_fft ducc0 pyfftw av miniaudio playwright'.split()
+    'essentia kapre torch torchaudio mkl mkl_fft ducc0 pyfftw av miniaudio playwright'.split()
 )
 
 # What each module offers, and nothing else: its `__all__`. A name that somebody needs is added here with a reason.
@@ -49,6 +49,7 @@ PUBLIC = {
     'views': '',
     'dataset': 'Clips count_labels load_clips make_folds mini plot_distribution',
     'download': 'download',
+    'corrections': 'correct_clips',
     'normalization': 'audio_norm feature_stats loud_span pad_or_repeat trim_silence',
     'duplicates': 'find_duplicates',
     'mfcc': 'LogMel MFCC Mel STFT from_settings hz_to_mel mel_filters mel_to_hz',
@@ -62,11 +63,13 @@ PUBLIC = {
     'fitting': 'fit_fold',
     'linear': 'LinearClassifier',
     'rejection': 'Rejector',
+    'suspects': 'find_suspects',
     'commands': '',
     'answers': '',
     'runs': '',
     'progress': '',
     'training': 'split_rows train_folds',
+    'pages': '',
     'results': 'Run evaluate load_run plot_confusion plot_curves plot_folds plot_labels top_confusions worst_mistakes write_metrics',
     'report': 'write_report',
     'models': 'ModelError',

@@ -269,6 +269,9 @@ STUDIES = {
     'noise': Entry(
         'noise.benchmark_noise', 'what wrong labels cost, and what can be recovered'
     ),
+    'suspects': Entry(
+        'suspects.benchmark_suspects', 'what the list of suspects finds of wrong labels'
+    ),
     'budget': Entry('budget.benchmark_budget', 'five networks after one to eight minutes'),
     'pretrained': Entry(
         'pretrained.benchmark_pretrained', 'what each layer of YAMNet knows', 'all'
