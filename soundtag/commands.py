@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/10c_commands.ipynb #315728dc
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -108,7 +109,7 @@ def data_set(
     allow_missing: bool = False,  # Go on without files that are listed and not there
     audio: str | None = None,  # Folder of the sounds of a list, where it isn't the list's
     negatives: list[str] | None = None,  # Labels for what is none of the others; None: by name
-    corrections: str | None = None,  # A CSV of what somebody heard (chapter 02b)
+    corrections: str | list | None = None,  # What somebody heard, a CSV or pairs (chapter 02b)
 ) -> 'Clips':
     "The clips that DATA means."
     from soundtag.dataset import load_clips, mini
@@ -310,9 +311,16 @@ def do_report(
     from soundtag.report import write_report
 
     run = load_run(args.run)
-    metrics = write_metrics(run)
+    clips = None
+    if args.data:
+        negatives = run.config.get('negatives')
+        heard = run.config.get('corrections')
+        clips = data_set(args.data, True, args.audio, negatives, heard)
+    metrics = write_metrics(run, clips)
     print(score_table(metrics))
-    print(f'report: {write_report(run, metrics)}')
+    print(f'report: {write_report(run, metrics, clips)}')
+    if clips is not None:
+        remember_place(run.out, clips)
     return 0
 
 def compare_two_runs(
@@ -327,6 +335,18 @@ def compare_two_runs(
     print(*sentences, f'report: {page}', sep='\n')
     return 0
 
+def remember_place(
+    run: Path,  # Folder of a run
+    clips: 'Clips',  # Its clips, wherever they were found
+) -> None:
+    "From now on the data set of a run is where it was found."
+    from soundtag.files import read_json, write_file
+
+    config = read_json(run / 'config.json')
+    data = {k: v for k, v in config['data'].items() if k not in ('root', 'source', 'audio')}
+    config['data'] = data | clips.places
+    write_file(run / 'config.json', json.dumps(config, indent=1))
+
 def add_report(
     commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave
 ) -> None:
@@ -338,6 +358,7 @@ def add_report(
         'Measure a run again and write its report, or compare it with another.',
         'soundtag report runs/mine',
         'soundtag report runs/mine runs/other            what changed from mine to other',
+        'soundtag report runs/mine --data /new/place    once the sounds have moved',
     )
     command.add_argument('run', metavar='RUN', help='folder of a run')
     command.add_argument(
@@ -346,6 +367,13 @@ def add_report(
         nargs='?',
         help='folder of another run on the same clips; then the page is about the difference',
     )
+    command.add_argument(
+        '--data',
+        metavar='PLACE',
+        help='where the data set is now, folder or list; the run remembers it'
+        ' (default: where it was)',
+    )
+    command.add_argument('--audio', metavar='DIR', help='folder of the sounds of a list')
 
 # %% ../nbs/10c_commands.ipynb #5b7770e0
 def do_export(
@@ -389,7 +417,7 @@ def add_export(
         commands,
         'export',
         do_export,
-        'Write a run as one file for ONNX Runtime, LiteRT or Keras that takes raw audio, and its card.',
+        'Write a run as one file that takes raw audio, for ONNX Runtime, LiteRT or Keras.',
         'soundtag export runs/mine mine.onnx            '
         ' then: soundtag tag bell.wav --model mine.onnx',
         'soundtag export runs/mine mine.onnx --half      half as large, computed as precisely',
