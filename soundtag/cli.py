@@ -11,35 +11,56 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import soundtag
-from .commands import add_command, add_data, add_export, add_report, add_train
-from soundtag.console import (
+from soundtag.answers import (
     DISTANCE_COLUMNS,
     EVENT_COLUMNS,
+    TABLES,
     TAG_COLUMNS,
     RowWriter,
-    add_reading_options,
-    audacity_line,
-    default_model,
     distance_columns,
-    error_message,
-    event_line,
     event_row,
     failed_row,
-    integer_from,
-    printable_lines,
-    raw_blocks,
-    reading,
-    remember_interrupt,
-    silence_tensorflow,
-    sound_files,
+    in_order,
+    table_paths,
     tag_line,
     tag_rows,
 )
+from soundtag.commands import (
+    add_command,
+    add_data,
+    add_embed,
+    add_export,
+    add_report,
+    add_train,
+)
+from soundtag.console import (
+    CallError,
+    Parser,
+    add_reading_options,
+    check_model,
+    check_place,
+    default_model,
+    error_message,
+    expand,
+    integer_from,
+    is_there,
+    probability,
+    raw_blocks,
+    reading,
+    remember_interrupt,
+    silence_libraries,
+    sound_files,
+)
+from .demo import add_demo
+from .distances import add_distance, load_estimator
+from .front import silence_tensorflow
+from .microphone import add_listen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,29 +71,68 @@ if TYPE_CHECKING:
 
 # %% ../nbs/11_cli.ipynb #2d0165da
 PICTURES = '.png', '.svg', '.pdf'  # Endings of files that a picture can be written to
+ANNOTATIONS = 'audacity', 'raven', 'kaleidoscope'  # Forms of events alone
 
 def check_tag(
     args: argparse.Namespace,  # Parsed words
-) -> None:  # Raises AudioError
-    "Refuse options of `soundtag tag` that do not fit together."
-    from soundtag.audio import AudioError
-
-    if not args.timeline and (args.picture or args.raw or args.format == 'audacity'):
-        raise AudioError(
-            '--picture, --raw and --format audacity belong to --timeline; add it'
+) -> None:  # Raises CallError or ModelError
+    "Refuse options of `soundtag tag` that do not fit together, and models and places by name."
+    form = args.format
+    if not args.timeline and (args.picture or args.raw or form in ANNOTATIONS):
+        raise CallError(
+            '--picture, --raw and the formats audacity, raven and kaleidoscope belong to'
+            ' --timeline; add it'
         )
     if args.raw and args.distance:
-        raise AudioError(
+        raise CallError(
             '--distance is for recordings, and --raw for a sound that goes on; leave one out'
         )
+    if args.distance and form in ANNOTATIONS:
+        raise CallError(
+            f'--distance: {form} has no place for it; choose --format csv, json, parquet or text'
+        )
     if args.raw and args.audio != ['-']:
-        raise AudioError(
+        raise CallError(
             f'--raw {args.raw} is for samples from standard input; give - as the only AUDIO'
         )
-    if args.picture and Path(args.picture).suffix.lower() not in PICTURES:
-        raise AudioError(
-            f'{args.picture}: is no name for a picture; let it end in {", ".join(PICTURES)}'
+    if isinstance(args.distance, str) and not Path(args.distance).is_file():
+        raise CallError(
+            f'--distance-model {args.distance}: there is no such file; make one by'
+            ' soundtag train --task distance'
         )
+    check_model(args.model)
+    _check_places(args)
+
+def _check_places(args):
+    "Refuse places that answers cannot be written to, or that are not enough for them."
+    recordings = [
+        f for word in args.audio for f in ([word] if word == '-' else expand([word]))
+    ]
+    number = len(recordings)
+    if args.picture and Path(args.picture).suffix.lower() not in PICTURES:
+        raise CallError(
+            f'--picture {args.picture}: is no name for a picture; let it end in'
+            f' {", ".join(PICTURES)}'
+        )
+    if args.picture and number > 1:
+        raise CallError(
+            f'--picture takes one recording, here are {number}; give one at a time'
+        )
+    if args.picture:
+        check_place(args.picture, '--picture')
+    if args.format == 'parquet' and not args.out:
+        raise CallError('--format parquet is no text; give a file for it by --out')
+    if args.format == 'parquet' and not find_spec('pyarrow'):
+        raise CallError('--format parquet takes pyarrow; pip install pyarrow')
+    if args.format in TABLES and number > 1 and not args.out:
+        raise CallError(
+            f'--format {args.format} makes a table for each recording, here are {number};'
+            ' give a folder for them by --out'
+        )
+    if args.out:
+        check_place(args.out, '--out', folder=args.format in TABLES)
+    if args.out and args.format in TABLES:
+        table_paths(recordings, args.out, args.format)
 
 # %% ../nbs/11_cli.ipynb #e84ebfe7
 @dataclass(frozen=True)
@@ -89,30 +149,29 @@ def do_timeline(
     estimator: 'DistanceEstimator | None' = None,  # Where distances are asked for
 ) -> int:  # Exit code
     "Report what happens in recordings, and when."
-    columns = [*EVENT_COLUMNS, *DISTANCE_COLUMNS] if estimator else EVENT_COLUMNS
+    columns = [*EVENT_COLUMNS, *DISTANCE_COLUMNS] if args.distance else EVENT_COLUMNS
+    has_tables = args.out and args.format in TABLES
     with _open_inputs(args) as recordings:
-        writer = RowWriter(args.format, columns)
-        for recording in recordings:
+        writer = RowWriter(args.format, columns, None if has_tables else args.out)
+        paths = [None] * len(recordings)
+        if has_tables:
+            paths = table_paths([r.name for r in recordings], args.out, args.format)
+        for recording, path in zip(recordings, paths):
+            writer.begin(path is not None)
             _run_one(
                 args, recording, tagger, estimator, writer, show_file=len(recordings) > 1
             )
+            writer.end(path)
     writer.close()
     return int(writer.failed)
 
 @contextmanager
 def _open_inputs(args):
     "The recordings that the words mean, while they last."
-    from soundtag.audio import AudioError
-
     if args.raw:
         yield [Recording('standard input', raw_blocks(sys.stdin.buffer), args.raw)]
         return
     with sound_files(args.audio) as files:
-        if len(files) > 1 and (args.picture or args.format == 'audacity'):
-            raise AudioError(
-                '--picture and --format audacity take one recording,'
-                f' here are {len(files)}; give one at a time'
-            )
         yield [Recording(file, file) for file in files]
 
 def _run_one(args, recording, tagger, estimator, writer, *, show_file):
@@ -133,16 +192,17 @@ def _run_one(args, recording, tagger, estimator, writer, *, show_file):
         _write_picture(args.picture, drawn, live, title=Path(str(recording.name)).name)
 
 def _write_events(recording, live, estimator, writer, show_file):
-    "Yield the events of a recording, each when it has ended and is written."
+    "Yield the events of a recording, each when it is written."
     from soundtag.timeline import listen
 
     columns_of = _event_distances(estimator, recording.audio)
-    for event in listen(live, recording.audio, recording.sr):
+    events = listen(live, recording.audio, recording.sr)
+    if recording.sr is None:
+        events = in_order(events, lambda: live.settled)
+    for event in events:
         row = event_row(recording.name, event, **columns_of(event))
-        if writer.form == 'audacity':
-            writer.write([row], audacity_line(event))
-        else:
-            writer.write([row], event_line(event, row, show_file=show_file))
+        top_hz = (live.sr or 0) / 2
+        writer.write_event(event, row, show_file=show_file, top_hz=top_hz)
         yield event
 
 def _event_distances(estimator, file):
@@ -153,6 +213,8 @@ def _event_distances(estimator, file):
     starts = windows[:, 0]
 
     def columns_of(event):
+        if event.label == 'silence':
+            return distance_columns(None)
         during = (starts < event.offset) & (starts + estimator.seconds > event.onset)
         return distance_columns(estimator.answer(windows[during]))
 
@@ -173,6 +235,22 @@ def do_tag(
 ) -> int:  # Exit code
     "Name sounds."
     check_tag(args)
+    tagger, estimator = _load_models(args)
+    if args.timeline:
+        return do_timeline(args, tagger, estimator)
+    columns = [*TAG_COLUMNS, *DISTANCE_COLUMNS] if args.distance else TAG_COLUMNS
+    with sound_files(args.audio) as files:
+        writer = RowWriter(args.format, columns, args.out)
+        _tag_each(files, tagger, estimator, writer, top=args.top)
+    writer.close()
+    return int(writer.failed)
+
+def _load_models(args):
+    "Who names sounds, and who tells distances; where there is nothing to hear, nobody."
+    if '-' not in args.audio and not any(map(is_there, expand(args.audio))):
+        from soundtag.tagging import Tagger
+
+        return Tagger(len, [''], 16000, 1.0), None  # each file will say why it isn't heard
     model = args.model or default_model()
     if args.model == 'yamnet':
         from soundtag.pretrained import download_weights
@@ -181,24 +259,10 @@ def do_tag(
     with silence_tensorflow():
         from soundtag.tagging import Tagger
 
-        tagger = Tagger.load(model)
-        estimator = _load_estimator(args.distance)
-    if args.timeline:
-        return do_timeline(args, tagger, estimator)
-    columns = [*TAG_COLUMNS, *DISTANCE_COLUMNS] if estimator else TAG_COLUMNS
-    with sound_files(args.audio) as files:
-        writer = RowWriter(args.format, columns)
-        _tag_each(files, tagger, estimator, writer, top=args.top)
-    writer.close()
-    return int(writer.failed)
-
-def _load_estimator(distance):
-    "The distance model: that which comes along where True, that of a file, or none."
-    if not distance:
-        return None
-    from soundtag.distance import DistanceEstimator
-
-    return DistanceEstimator.load(None if distance is True else distance)
+        tagger = replace(Tagger.load(model), threshold=args.threshold)
+    if not args.distance:
+        return tagger, None
+    return tagger, load_estimator(None if args.distance is True else args.distance)
 
 def _tag_each(files, tagger, estimator, writer, *, top):
     "Tag file after file and write each answer as it comes."
@@ -211,7 +275,8 @@ def _tag_each(files, tagger, estimator, writer, *, top):
         failed = isinstance(answer, Exception)
         rows = [failed_row(file, answer, TAG_COLUMNS)] if failed else tag_rows(file, answer)
         if estimator:
-            distance = None if failed else estimator.distance(file)
+            is_sound = not failed and answer[0][0] != 'silence'
+            distance = estimator.distance(file) if is_sound else None
             rows = [row | distance_columns(distance) for row in rows]
         if failed:
             tqdm.write(f"soundtag: {rows[0]['error']}", file=sys.stderr)
@@ -240,6 +305,8 @@ def add_tag(
         ' a row a file and rank, read back by pandas.read_json',
         'soundtag tag night.wav --model runs/mine --timeline --picture night.png    '
         ' what happens, from when to when',
+        'soundtag tag nights --timeline --format raven --out tables    '
+        ' a selection table for each recording',
         'soundtag tag bell.wav --distance                        '
         ' how far away it is, too, in rooms',
         'soundtag tag - --model runs/mine --timeline --raw 44100    '
@@ -268,9 +335,23 @@ def add_tag(
     )
     command.add_argument(
         '--format',
-        choices=['text', 'json', 'csv', 'audacity'],
+        choices=['text', 'json', 'csv', 'parquet', 'audacity', 'raven', 'kaleidoscope'],
         default='text',
-        help='how to answer; audacity, a label track, with --timeline (default: %(default)s)',
+        help='how to answer; with --timeline also as label tracks for audacity, selection tables'
+        ' for raven, or a table for kaleidoscope (default: %(default)s)',
+    )
+    command.add_argument(
+        '--out',
+        metavar='PLACE',
+        help='file for the answers; for audacity and raven a folder, with a table for each'
+        ' recording (default: the screen)',
+    )
+    command.add_argument(
+        '--threshold',
+        metavar='P',
+        type=probability,
+        help='least probability of an answer; what is less probable is called unknown, and 0 calls'
+        ' nothing so (default: as the model was calibrated)',
     )
     add_tag_extras(command)
 
@@ -285,18 +366,19 @@ def add_tag_extras(
         const=True,
         help='tell whether the source is near (below 1 m), middle or far (above 3 m), too, with the'
         " limits that hold it in 80 of 100 cases, or that nothing tells; metres need the room:"
-        ' see soundtag train --task distance',
+        ' see soundtag distance --help',
     )
     command.add_argument(
         '--distance-model',
         metavar='FILE',
         dest='distance',
-        help='the same by a model of your own, by soundtag train --task distance',
+        help='the same by a calibration, in metres (soundtag distance calibrate), or by a model of'
+        ' your own (soundtag train --task distance)',
     )
     command.add_argument(
         '--timeline',
         action='store_true',
-        help='tell events, from when to when, as they end',
+        help='tell events, from when to when, in the order in which they begin',
     )
     command.add_argument(
         '--picture',
@@ -308,12 +390,14 @@ def add_tag_extras(
         metavar='RATE',
         type=integer_from(1000),
         help='standard input is raw 16-bit samples of one channel at so many Hz, heard live,'
-        ' with --timeline',
+        ' with --timeline; events are told as they end',
     )
 
 # %% ../nbs/11_cli.ipynb #2cae96a2
 EXAMPLES = """examples:
   soundtag tag bell.wav dog.mp3                    521 kinds of sound
+  soundtag listen                                  the same, from the microphone
+  soundtag demo                                    what it is about, in four minutes
   soundtag train --recipe post                     on the synthetic set, to see it work
   soundtag train sounds --out runs/mine            on your own: a folder of sounds for each label
   soundtag tag bell.wav dog.mp3 --model runs/mine
@@ -323,7 +407,7 @@ exit codes: 0 all well, 1 finished but some files were skipped, 2 the call can't
 
 def build_parser() -> argparse.ArgumentParser:
     "The command's words: all subcommands and their options."
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         'soundtag',
         description='Tells what a sound is, and how far away it is, from a recording.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -332,7 +416,9 @@ def build_parser() -> argparse.ArgumentParser:
     version = f'soundtag {soundtag.__version__}'
     parser.add_argument('--version', action='version', version=version)
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (add_data, add_train, add_report, add_tag, add_export):
+    tagging = add_tag, add_listen, add_distance, add_demo
+    learning = add_data, add_train, add_report, add_export, add_embed
+    for add in (*tagging, *learning):
         add(commands)
     return parser
 
@@ -366,7 +452,7 @@ def main(
 
 def _run(args):
     "Do what was asked for: the exit code, and one line about an error or None."
-    with remember_interrupt() as presses, reading(args):
+    with silence_libraries(), remember_interrupt() as presses, reading(args):
         try:
             code = args.do(args)
             sys.stdout.flush()

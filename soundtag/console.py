@@ -7,29 +7,25 @@ __all__ = []
 
 # %% ../nbs/10b_console.ipynb #647e2bc6
 import argparse
-import csv
 import errno
 import glob
-import io
 import json
 import logging
 import os
 import re
 import signal
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from soundtag.distance import Distance
-    from soundtag.timeline import Event
 
 # %% ../nbs/10b_console.ipynb #0d7e315b
 CONTROLS = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]')
@@ -63,6 +59,9 @@ LEARNING = (
     'jinja2 joblib keras librosa matplotlib numba sklearn tensorboard tensorflow'.split()
 )
 
+class CallError(ValueError):
+    "A call that cannot be carried out: which word, what is wrong with it, and the cure."
+
 def error_message(
     error: BaseException,  # What was raised
 ) -> str | None:  # Text, or None for an exception nobody expected
@@ -87,24 +86,33 @@ def _is_ours(error):
     "Whether soundtag raised it to tell a user something."
     return isinstance(error, ValueError) and type(error).__module__.startswith('soundtag.')
 
-# %% ../nbs/10b_console.ipynb #19b3d2ce
+# %% ../nbs/10b_console.ipynb #51a44222
 @contextmanager
-def silence_tensorflow() -> Iterator[None]:
-    "Start TensorFlow without its messages, unless TF_CPP_MIN_LOG_LEVEL says that they are wanted."
-    if 'TF_CPP_MIN_LOG_LEVEL' in os.environ:
+def silence_libraries() -> Iterator[None]:
+    "Keep C code off the screen, unless TF_CPP_MIN_LOG_LEVEL says that it is wanted there."
+    if os.environ.get('TF_CPP_MIN_LOG_LEVEL') in ('0', '1'):
         yield
         return
-    os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
-    stderr = os.dup(2)
+    before = sys.stderr
+    screen = os.dup(2)
+    try:
+        is_screen = before.fileno() == 2
+    except (AttributeError, OSError, ValueError):  # somebody else's stderr
+        is_screen = False
+    if is_screen:
+        before.flush()
+        sys.stderr = os.fdopen(os.dup(2), 'w', 1, before.encoding, 'backslashreplace')
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
+    os.close(nowhere)
     try:
         yield
     finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
-    logging.getLogger('tensorflow').setLevel(logging.ERROR)
+        os.dup2(screen, 2)
+        os.close(screen)
+        if is_screen:
+            sys.stderr.close()
+            sys.stderr = before
 
 # %% ../nbs/10b_console.ipynb #df2190ac
 @contextmanager
@@ -214,6 +222,12 @@ def _sounds_below(folder):
         files[name] = UnknownSound(folder / name, reason)
     return [files[name] for name in sorted(files, key=lambda name: name.split('/'))]
 
+def is_there(
+    file: object,  # What `expand` gives
+) -> bool:
+    "Whether it is a file that may be heard."
+    return isinstance(file, Path) and os.path.isfile(file)
+
 class UnknownSound(os.PathLike):
     "A file in a folder that is in no format we know: it has a name, and opening it says why not."
 
@@ -255,7 +269,6 @@ def sound_files(
 ) -> Iterator[list]:  # List of Path or `StdinCopy`, while it lasts
     "What the command line means, standard input among it."
     import shutil
-    import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         copy = StdinCopy(Path(folder) / 'audio')
@@ -283,179 +296,14 @@ def raw_blocks(
         rest = data[whole:]
         yield np.frombuffer(data[:whole], '<i2') / np.float32(32768)
 
-# %% ../nbs/10b_console.ipynb #c702faf3
-TAG_COLUMNS = 'file', 'rank', 'label', 'probability'
-EVENT_COLUMNS = 'file', 'onset', 'offset', 'label', 'probability'
-DISTANCE_COLUMNS = 'distance', 'low_m', 'high_m', 'distance_m'
-
-def tag_rows(
-    file: str | os.PathLike,  # A sound file
-    tags: list[tuple[str, float]],  # Labels with their probabilities, best first
-) -> list[dict]:  # `TAG_COLUMNS`, and error: None
-    """Tags as rows of a table.
-
-    >>> tag_rows('bell.wav', [('Chime', 0.75)])
-    [{'file': 'bell.wav', 'rank': 1, 'label': 'Chime', 'probability': 0.75, 'error': None}]
-    """
-    return [
-        {
-            'file': str(file),
-            'rank': i,
-            'label': label,
-            'probability': round(p, 6),
-            'error': None,
-        }
-        for i, (label, p) in enumerate(tags, 1)
-    ]
-
-def event_row(
-    file: str | os.PathLike,  # Where it was heard
-    event: 'Event',  # What was heard
-    **more: object,  # Further columns, as from `distance_columns`
-) -> dict:  # `EVENT_COLUMNS`, the further ones, and error: None
-    """An event as a row of a table.
-
-    >>> from soundtag.timeline import Event
-    >>> row = event_row('a.wav', Event(1.0, 2.0, 'dog', 0.5))
-    >>> list(row)
-    ['file', 'onset', 'offset', 'label', 'probability', 'error']
-    """
-    rounded = {'probability': round(event.probability, 6)}
-    return {'file': str(file)} | asdict(event) | rounded | more | {'error': None}
-
-def failed_row(
-    file: str | os.PathLike,  # A sound file
-    error: Exception,  # Why it has no answer
-    columns: Iterable[str],  # Of the table
-) -> dict:  # None in all columns but file and error
-    """A file that failed as a row of a table.
-
-    >>> failed_row('c.wav', OSError('is empty'), ['file', 'rank'])
-    {'file': 'c.wav', 'rank': None, 'error': 'is empty'}
-    """
-    return dict.fromkeys(columns) | {'file': str(file), 'error': error_message(error)}
-
-def distance_columns(
-    distance: 'Distance | None',  # None: silence, which has none
-) -> dict[str, str | float | None]:  # `DISTANCE_COLUMNS`
-    """How far away a source is, as columns: with the limits that hold it in 80 of 100 cases.
-
-    >>> from soundtag.distance import Distance
-    >>> distance_columns(Distance('far', 3.2, 9.41))
-    {'distance': 'far', 'low_m': 3.2, 'high_m': 9.41, 'distance_m': None}
-    """
-    if distance is None:
-        return dict.fromkeys(DISTANCE_COLUMNS)
-    values = distance.place, distance.low, distance.high, distance.metres
-    return dict(zip(DISTANCE_COLUMNS, values))
-
-# %% ../nbs/10b_console.ipynb #821225aa
-def distance_text(
-    row: dict,  # Of a table
-) -> str:  # Empty where no distance was asked for
-    "A distance for eyes: metres only where the room is known."
-    if 'distance' not in row:
-        return ''
-    if row['distance'] is None:
-        return ', no distance'
-    if row['low_m'] is None:
-        return ", distance: can't tell"
-    limits = '({low_m:.2g} to {high_m:.2g} m)'.format(**row)
-    if row['distance_m'] is None:
-        return f", {row['distance']} {limits}"
-    return f", {row['distance_m']:.2g} m away {limits}"
-
-def tag_line(
-    rows: list[dict],  # What `tag_rows` gives, perhaps with a distance
-) -> str:  # With its end
-    """Tags for eyes.
-
-    >>> tag_line(tag_rows('bell.wav', [('Chime', 0.75), ('Flute', 0.25)]))
-    'bell.wav: Chime 75.0%, Flute 25.0%\\n'
-    """
-    tags = ', '.join(f"{row['label']} {row['probability']:.1%}" for row in rows)
-    return printable(f"{rows[0]['file']}: {tags}{distance_text(rows[0])}") + '\n'
-
-def event_line(
-    event: 'Event',  # What was heard
-    row: dict,  # What `event_row` made of it
-    *,
-    show_file: bool,  # Whether the line begins with the file
-) -> str:  # With its end
-    "An event for eyes."
-    file = f"{row['file']}: " if show_file else ''
-    times = f'{event.onset:9.2f} – {event.offset:9.2f} s'
-    line = f'{file}{times}  {event.label} {event.probability:.1%}{distance_text(row)}'
-    return printable(line) + '\n'
-
-def audacity_line(
-    event: 'Event',  # What was heard
-) -> str:  # With its end
-    """An event as a line of an Audacity label track: onset, offset, label, between them tabs.
-
-    >>> from soundtag.timeline import Event
-    >>> audacity_line(Event(1.0, 2.5, 'dog', 0.5))
-    '1.000000\\t2.500000\\tdog\\n'
-    """
-    label = printable(' '.join(event.label.split()))
-    return f'{event.onset:.6f}\t{event.offset:.6f}\t{label}\n'
-
-def csv_lines(
-    rows: list[dict],  # Of a table
-    columns: Iterable[str],  # In this order
-) -> str:  # With their ends
-    """Rows for programs: names as they are, in quotes where they hold a comma or an end of line.
-
-    >>> csv_lines([{'file': 'a, b.wav', 'rank': 1}], ['file', 'rank'])
-    '"a, b.wav",1\\n'
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerows([row[column] for column in columns] for row in rows)
-    return text.getvalue()
-
-# %% ../nbs/10b_console.ipynb #8fdfc2ad
-class RowWriter:
-    "Writes answers to stdout, as they come or at the end."
-
-    def __init__(
-        self,
-        form: str,  # text, csv, json or audacity
-        columns: Iterable[str],  # Of the CSV
-    ):
-        self.form = form
-        self.columns = columns
-        self.failed = False  # whether a file had no answer
-        self._rows = []  # of the JSON
-        if form == 'csv':
-            print(','.join(columns), flush=True)
-
-    def write(
-        self,
-        rows: list[dict],  # An answer
-        line: str,  # The same for eyes or for Audacity
-    ) -> None:
-        "Write an answer."
-        if self.form == 'json':
-            self._rows += rows
-        else:
-            text = csv_lines(rows, self.columns) if self.form == 'csv' else line
-            print(text, end='', flush=True)
-
-    def fail(
-        self,
-        row: dict,  # What `failed_row` gives
-    ) -> None:
-        "Remember a file without an answer."
-        self.failed = True
-        self._rows.append(row)
-
-    def close(self) -> None:
-        "Write what is still to be written."
-        if self.form == 'json':
-            print(json.dumps(self._rows, indent=1, ensure_ascii=False))
-
 # %% ../nbs/10b_console.ipynb #45a0b50d
+MEASURES = {
+    'while training': ('train_accuracy', '.1%'),
+    'training clips': ('train_accuracy_at_rest', '.1%'),
+    'held out': ('accuracy', '.1%'),
+    'MAP@3': ('map3', '.3f'),
+}  # Head of a column → its measure, and how it is written
+
 def score_table(
     metrics: dict,  # Content of a run's metrics.json
 ) -> str:  # Several lines
@@ -463,20 +311,23 @@ def score_table(
     ours = metrics['metrics']
     data = metrics['data']
     name = 'mini, synthetic clips' if data['name'] == 'mini' else printable(data['name'])
-    lines = [
-        f"{name}: {data['labels']} labels",
-        _table_row('', 'while training', 'held out', 'MAP@3'),
-    ]
-    columns = [ours[measure]['folds'] for measure in ('train_accuracy', 'accuracy', 'map3')]
-    for fold, train, held_out, map3 in zip(metrics['folds']['clips'], *columns):
-        cells = f'{train:.1%}', f'{held_out:.1%}', f'{map3:.3f}'
+    columns = dict(MEASURES)
+    if metrics['recipe'].get('classifier') == 'linear':
+        del columns['while training']  # it has no epochs, and the two would be the same
+    lines = [f"{name}: {data['labels']} labels", _table_row('', *columns)]
+    for i, fold in enumerate(metrics['folds']['clips']):
+        cells = [
+            f"{ours[measure]['folds'][i]:{form}}" for measure, form in columns.values()
+        ]
         lines.append(_table_row(f'fold {fold}', *cells))
     for method, scores in {metrics['recipe']['name']: ours, **metrics['baselines']}.items():
-        train = (
-            _spread(scores['train_accuracy'], '.1%') if 'train_accuracy' in scores else ''
+        cells = [_spread(scores.get(measure), form) for measure, form in columns.values()]
+        lines.append(_table_row(method, *cells))
+    if 'while training' in columns:
+        lines.append(
+            'while training: as logged, with dropout and augmentation, by a network that changes;\n'
+            'training clips: what the finished network says of the clips it was trained on'
         )
-        held_out = _spread(scores['accuracy'], '.1%')
-        lines.append(_table_row(method, train, held_out, _spread(scores['map3'], '.3f')))
     rejection = metrics.get('rejection')
     if rejection:
         lines.append(
@@ -487,10 +338,12 @@ def score_table(
 
 def _table_row(name, *cells):
     "A row of a table in columns of one width."
-    return f'{name:14}' + ''.join(f'{cell:>18}' for cell in cells)
+    return f'{name:12}' + ''.join(f'{cell:>16}' for cell in cells)
 
 def _spread(score, form):
-    "Mean ± standard deviation."
+    "Mean ± standard deviation; nothing where there is no score."
+    if score is None:
+        return ''
     return f"{score['mean']:{form}} ± {score['sd']:{form}}"
 
 # %% ../nbs/10b_console.ipynb #cc4a6c0f
@@ -524,6 +377,147 @@ def share_of(
     if not 0 <= share < 1:
         raise argparse.ArgumentTypeError(f'wants a number from 0 to below 1, got {text!r}')
     return share
+
+def probability(
+    text: str,  # A word of the command line
+) -> float:  # 0 to 1; raises ArgumentTypeError for anything else
+    "A type for argparse: a probability."
+    try:
+        p = float(text)
+    except ValueError:
+        p = -1.0
+    if not 0 <= p <= 1:
+        raise argparse.ArgumentTypeError(f'wants a number from 0 to 1, got {text!r}')
+    return p
+
+# %% ../nbs/10b_console.ipynb #0f640cc5
+class Parser(argparse.ArgumentParser):
+    "One that knows files whose names begin with a dash."
+
+    words = ()
+
+    def parse_known_args(
+        self,
+        args: list[str] | None = None,  # Words; None: those of the process
+        namespace: argparse.Namespace | None = None,  # Where to put what they mean
+    ) -> tuple:
+        "The same; the words are remembered for `error`."
+        self.words = sys.argv[1:] if args is None else args
+        return super().parse_known_args(args, namespace)
+
+    def error(
+        self,
+        message: str,  # What is wrong
+    ) -> None:  # Raises SystemExit
+        "The same, with a hint where it is only a name."
+        names = [w for w in self.words if w.startswith('-') and os.path.exists(w)]
+        if names and names[0] != '-':
+            message += f'; give the file {names[0]} as ./{names[0]}'
+        super().error(printable(message))
+
+# %% ../nbs/10b_console.ipynb #191008f8
+RECIPE_NAMES = 'post', 'strong', 'pretrained'  # As in chapter 06c, which takes TensorFlow
+EXPORTS = '.onnx', '.tflite', '.keras'  # Files that are models, as in chapter 09a
+WEIGHTS = '.h5', '.variables'  # Files with weights of YAMNet, as in chapter 09
+
+def check_place(
+    path: str | os.PathLike,  # Where something shall be written
+    option: str,  # Which word of the call it is, as '--out'
+    *,
+    folder: bool = False,  # It shall be a folder; False: a file
+) -> None:  # Raises CallError
+    """Refuse a place that cannot be written to, before there is anything to write.
+
+    >>> check_place('no/such/place/yet.csv', '--out')
+    """
+    path = Path(path)
+    try:
+        if path.is_dir() and not folder:
+            raise CallError(f'{option} {path}: is a folder; give the name of a file')
+        if path.exists() and folder and not path.is_dir():
+            raise CallError(f'{option} {path}: is a file; give the name of a folder')
+        above = path if folder else path.parent
+        while not above.exists():
+            above = above.parent
+        if not above.is_dir():
+            raise CallError(
+                f'{option} {path}: {above} is a file and no folder; give another'
+            )
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except (OSError, ValueError) as e:
+        if isinstance(e, CallError):
+            raise
+        reason = getattr(e, 'strerror', None) or e
+        raise CallError(
+            f'{option} {path}: cannot be written ({reason}); give another place'
+        ) from None
+
+def check_recipe(
+    recipe: str | None,  # What --recipe says; None: nothing
+    epochs: int | None = None,  # What --epochs says
+    meanings: list[str] = (),  # What --means says
+    unknown: float | None = None,  # What --unknown says
+) -> None:  # Raises CallError
+    "Refuse a recipe that there is none of, and options that it has no use for."
+    if recipe not in (None, *RECIPE_NAMES):
+        names = ', '.join(RECIPE_NAMES)
+        raise CallError(f'--recipe: no recipe is called {recipe!r}; choose one of {names}')
+    if recipe == 'pretrained' and epochs:
+        raise CallError(
+            f'--epochs {epochs}: pretrained has no epochs; leave it out, or take --recipe strong'
+        )
+    for word in meanings:
+        if '=' not in word.strip('='):
+            raise CallError(f'--means {word}: give LABEL=NAME, such as bark=Dog')
+    recipe = recipe or ('strong' if epochs else 'pretrained')
+    for option, value in (('--means', meanings), ('--unknown', unknown is not None)):
+        if value and recipe != 'pretrained':
+            raise CallError(
+                f'{option} is for --recipe pretrained; {recipe} has no use for it'
+            )
+
+def check_model(
+    model: str | None,  # What --model says; None: nothing
+) -> None:  # Raises CallError or ModelError
+    "Refuse what is no model by its name, and a folder that is no run."
+    path = Path(model or '')
+    if model in (None, 'yamnet', 'bundled') or path.suffix in (*EXPORTS, *WEIGHTS):
+        if model and path.suffix in EXPORTS and not path.exists():
+            raise CallError(f'--model {path}: there is no such file; check the path')
+        return
+    if path.is_file():
+        raise CallError(
+            f'--model {path}: is no model; give the folder of a run, or a file ending in'
+            f' {", ".join(EXPORTS)}'
+        )
+    check_run(model)
+
+def check_run(
+    run: str,  # A folder
+) -> None:  # Raises ModelError
+    "Refuse a folder that is no run."
+    from soundtag.models import read_run_json
+
+    for name in ('config.json', 'labels.json'):
+        read_run_json(run, name)
+
+def check_export(
+    out: str,  # What OUT says
+    half: bool,  # Whether --half is given
+) -> None:  # Raises CallError
+    "Refuse a format that is none of ours, or that takes what isn't installed."
+    ending = Path(out).suffix
+    if ending not in EXPORTS:
+        names = ', '.join(EXPORTS)
+        raise CallError(f'OUT {out}: ends in no format we write; choose {names}')
+    if half and ending != '.onnx':
+        raise CallError(f'--half is for .onnx, and {out} ends in {ending}; leave it out')
+    if ending == '.onnx' and not (find_spec('onnx') and find_spec('tf2onnx')):
+        raise CallError(
+            f'OUT {out}: takes onnx and tf2onnx; pip install "soundtag[export]"'
+        )
+    check_place(out, 'OUT')
 
 # %% ../nbs/10b_console.ipynb #89057f5f
 def default_recipe(

@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
 
@@ -91,7 +91,7 @@ def phase_features(features: LogMel) -> Callable:
     Log-mel in dB, and 20 times how alike the phase turns, from bin to bin and from frame to
     frame: 1 for alike, -1 for half a turn apart.
     """
-    stft = STFT(**{field.name: getattr(features, field.name) for field in fields(STFT)})
+    stft = STFT(**{f.name: getattr(features, f.name) for f in fields(STFT)})
     weights = phase_weights(features)
 
     def extract(y):
@@ -413,17 +413,18 @@ class Distance:
         metres = round(median, 2) if calibrated else None
         return cls(place, round(low, 2), round(high, 2), metres)
 
-def combine_windows(rows: np.ndarray) -> tuple[float, float] | None:
+def combine_windows(rows: np.ndarray) -> np.ndarray | None:
     """What some rows of `DistanceEstimator.predict_windows` say together.
 
-    Returns the logarithms of the distance and of its deviation, or None where there are no rows.
+    Returns the same columns less the start, the sure windows counting more, and as unsure as one
+    window; or None where there are no rows.
     """
     if not len(rows):
         return None
-    means, log_sds = rows[:, 1:3].T
-    weight = np.exp(-2 * log_sds)
-    mean = np.average(means, weights=weight)
-    return float(mean), float(-0.5 * np.log(weight.mean()))
+    weight = np.exp(-2 * rows[:, 2])
+    answer = np.average(rows[:, 1:], axis=0, weights=weight)
+    answer[1] = -0.5 * np.log(weight.mean())
+    return answer
 
 # The distance model that comes along
 DISTANCE_MODEL = files('soundtag') / 'bundled/distance.onnx'
@@ -463,10 +464,12 @@ class DistanceEstimator:
     True
     """
 
-    # from windows, float32, (n, samples), to logs of the distance in m and its deviation, (n, 2)
+    # from windows, float32, (n, samples), to logs of the distance in m and its deviation, and where
+    # the model tells them of a distance to compare and of the reverberation time in s, (n, 2 or 4)
     predict: Callable[[np.ndarray], np.ndarray]
     sr: int  # Rate of the samples in Hz
     seconds: float  # What it hears at once, in s
+    spreads: dict = field(default_factory=dict)  # How far answers stray, for chapter 10ab
 
     @classmethod
     def load(
@@ -488,13 +491,14 @@ class DistanceEstimator:
             seconds = about['seconds']
             assert 8000 <= sr <= 192_000 and 0.3 <= seconds <= 60
             answer = predict(np.zeros((1, seconds_to_samples(seconds, sr=sr)), 'float32'))
-            assert answer.shape == (1, 2) and np.isfinite(answer).all()
+            assert answer.shape in ((1, 2), (1, 4)) and np.isfinite(answer).all()
+            spreads = {name: float(v) for name, v in about.get('spreads', {}).items()}
         except _DAMAGED as e:
             raise ModelError(
                 f'{path}: is no model for distances, or a damaged one ({type(e).__name__});'
                 ' train it again with --task distance'
             ) from None
-        return cls(predict, sr, seconds)
+        return cls(predict, sr, seconds, spreads)
 
     def predict_windows(
         self,
@@ -502,11 +506,11 @@ class DistanceEstimator:
         sr: float | None = None,  # Rate of samples in Hz; a file states its own
         *,
         hop: float | None = None,  # From window to window, in s; None: half a window
-    ) -> np.ndarray:  # Shape (windows, 3)
-        """Start in s, log of the distance and of its deviation, for each window that sounds.
+    ) -> np.ndarray:  # Shape (windows, 1 + numbers the model tells)
+        """Start in s, log of the distance and of its deviation …, for each window that sounds.
 
-        >>> DistanceEstimator.load().predict_windows(np.sin(np.arange(80000)), 16000).shape
-        (3, 3)
+        >>> len(DistanceEstimator.load().predict_windows(np.sin(np.arange(80000)), 16000))
+        3
         """
         size = seconds_to_samples(self.seconds, sr=self.sr)
         step = seconds_to_samples(hop or self.seconds / 2, sr=self.sr)
@@ -523,11 +527,11 @@ class DistanceEstimator:
             sounding = int(np.sum(frame_levels(y, sr=self.sr) >= SILENCE_DB))
             if sounding:
                 window = fix_length(y, size).astype('float32')
-                log_d, log_sd = self.predict(window[None])[0]
+                row = [i * step, *self.predict(window[None])[0]]
                 if sounding * 0.02 < SHORTEST:
-                    log_sd = max(log_sd, math.log(2 * UNSURE))
-                rows.append((i * step, log_d, log_sd))
-        rows = np.array(rows, 'float64').reshape(-1, 3)
+                    row[2] = math.log(2 * UNSURE)
+                rows.append(row)
+        rows = np.array(rows, 'float64').reshape(len(rows), -1 if rows else 3)
         # the last window ends where the sound ends
         rows[:, 0] = np.minimum(rows[:, 0], max(0, length - size)) / self.sr
         return rows
@@ -554,7 +558,7 @@ class DistanceEstimator:
         'middle'
         """
         logs = combine_windows(rows)
-        return logs and Distance.of(*logs)
+        return None if logs is None else Distance.of(logs[0], logs[1])
 
 # %% ../nbs/10a_distance.ipynb #ac4626a5
 def _fixed_dense(table, x):

@@ -218,3 +218,42 @@ def frame_levels(
     starts = np.arange(0, len(y), hop)
     energy = np.add.reduceat(np.square(y, dtype='float64'), starts)
     return 10 * np.log10(energy / np.diff(starts, append=len(y)) + 1e-20)
+
+# %% ../nbs/01b_stream.ipynb #777e8f07
+class RunningSpectrogram:
+    "A spectrogram that never has more than so many columns, however long the sound."
+
+    def __init__(
+        self,
+        max_columns: int = 1000,  # An even number
+    ):
+        self.max_columns = max_columns
+        self.step = 1  # frames that a column stands for
+        self.columns = []  # power, each of shape (bands,)
+        self._sum = 0.0  # power of the frames of the next column, added up
+        self._frames = 0  # how many these are
+
+    def feed(
+        self,
+        bands: np.ndarray,  # Levels in dB, shape (frames, bands)
+    ) -> None:
+        "The next frames."
+        for power in 10 ** (bands / 10):
+            self._sum = self._sum + power if self._frames else power
+            self._frames += 1
+            if self._frames == self.step:
+                self.columns.append(self._sum / self._frames)
+                self._frames = 0
+                self._halve()
+
+    @property
+    def levels(self) -> np.ndarray:
+        "Levels in dB, shape (columns, bands), a column each `step` frames."
+        return 10 * np.log10(self.columns) if self.columns else np.zeros((0, 0))
+
+    def _halve(self):
+        "Join each two columns once there are too many."
+        if len(self.columns) == self.max_columns:
+            pairs = zip(self.columns[::2], self.columns[1::2])
+            self.columns = [(a + b) / 2 for a, b in pairs]
+            self.step *= 2

@@ -125,6 +125,7 @@ class Tagger:
     calibration: Calibration = Calibration()  # How its probabilities are to be read
     independent: bool = False  # Each label has a score of its own; False: they share 1
     rejects: bool = False  # What they lack to 1 says how probably it is none of the labels
+    threshold: float | None = None  # Least probability of an answer; None: as calibrated
 
     @staticmethod
     def load(
@@ -221,17 +222,32 @@ class Tagger:
             return [('unknown', 1.0)]
         return self._rank(p.mean(0), top)
 
+    def unknown(
+        self,
+        p: np.ndarray,  # Probabilities, shape (n, labels)
+    ) -> np.ndarray:  # Shape (n,)
+        "How probably each is none of the labels, where that is the answer; 0 where it isn't."
+        least = self.calibration.unknown if self.threshold is None else self.threshold
+        highest = p.max(1)
+        unknown = np.where(highest < least, 1 - highest, 0.0)
+        if self.rejects and self.threshold is None:
+            rest = 1 - p.sum(1)
+            unknown = np.where(rest >= 0.5, rest, unknown)
+        return unknown
+
+    @property
+    def thresholds(self) -> dict[str, float] | None:
+        "From which probability on a label is an event (chapter 09b)."
+        if self.threshold is None:
+            return self.calibration.thresholds
+        return dict.fromkeys(self.labels, self.threshold)
+
     def _rank(self, p, top):
         "The most probable labels, with 'unknown' before them where it is."
         order = np.argsort(-p.round(6), kind='stable')[:top]
         best = [(self.labels[i], float(p[i])) for i in order]
-        rest = 1 - float(p.sum()) if self.rejects else 0.0
-        highest = best[0][1]
-        if rest >= 0.5:
-            return [('unknown', rest), *best][: max(2, top)]
-        if highest < self.calibration.unknown:
-            return [('unknown', 1 - highest), *best][: max(2, top)]
-        return best
+        unknown = float(self.unknown(p[None])[0])
+        return [('unknown', unknown), *best][: max(2, top)] if unknown else best
 
 # %% ../nbs/09_tagging.ipynb #ecb77408
 def fill_windows(

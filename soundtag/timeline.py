@@ -17,6 +17,7 @@ from .audio import check_samples, mix_down, seconds_to_samples
 from .formats import AudioError, warn
 from soundtag.stream import (
     SILENCE_DB,
+    RunningSpectrogram,
     array_blocks,
     frame_levels,
     is_content,
@@ -177,15 +178,14 @@ def cell_scores(
     p: np.ndarray,  # Probabilities, shape (cells, labels)
     levels: np.ndarray,  # Of the windows in dB, shape (cells,)
     silent: np.ndarray,  # Whether a cell itself is silent, bool, shape (cells,)
-    unknown: float,  # The least probability of something known
+    unknown: np.ndarray,  # The probability that it is unknown; 0: it isn't, shape (cells,)
 ) -> np.ndarray:  # Shape (cells, labels + 2): unknown and silence are the last columns
     "Probabilities of all that a cell can be called."
-    best = p.max(1)
-    unsure = best < unknown
+    unsure = unknown > 0
     no_label = unsure | (levels < SILENCE_DB)
     return np.c_[
         np.where(no_label[:, None], 0, p),
-        np.where(unsure & ~silent, 1 - best, 0),
+        np.where(silent, 0, unknown),
         silent,
     ]
 
@@ -261,6 +261,20 @@ class OpenEvent:
     total: float = 0.0  # Sum of its probabilities
     cells: int = 0  # In how many cells its label was on
 
+def cut_around(
+    event: Event,  # Something that lasted
+    spans: list[tuple[float, float]],  # From when to when it doesn't count, in s
+) -> list[Event]:  # The rest of it, in pieces of a cell or more
+    "An event without the times of others."
+    pieces = []
+    start = event.onset
+    for onset, offset in [*sorted(spans), (event.offset, event.offset)]:
+        end = min(onset, event.offset)
+        if end - start > 0.99 * HOP:
+            pieces.append(replace(event, onset=start, offset=end))
+        start = max(start, offset)
+    return pieces
+
 class Tracker:
     "Turns the scores of cells into events as they go by."
 
@@ -279,11 +293,20 @@ class Tracker:
             [own.get(label, THRESHOLD) for label in labels] + [1e-6, 0.5]
         )
         self.hop = hop
+        self.window = window
         self.join = round(JOIN / hop)  # cells
         self.boundaries = BoundaryFinder(window, hop)
         self.cell = 0  # the number of the next cell
         self.open = {}  # index of a name → its `OpenEvent`
         self._rows = []  # cells whose boundaries cannot be found yet
+        self._unknown = []  # events in which a label may still begin
+        self._spans = []  # when labels were on, as far as unknown events need it
+
+    @property
+    def settled(self) -> float:
+        "The time, in s, before which no further event begins."
+        onsets = [event.onset for event in (*self.open.values(), *self._unknown)]
+        return min([self.cell * self.hop - self.window / 2, *onsets])
 
     def feed(
         self,
@@ -310,7 +333,10 @@ class Tracker:
             k for k, e in self.open.items() if self.cell - e.last_cell > self.max_gap(k)
         ]
         self.cell += 1
-        return self._end(over)
+        ended = self._end(over)
+        onsets = [event.onset for k, event in self.open.items() if k < self.labels]
+        until = min([self.cell * self.hop - self.window / 2, *onsets])
+        return self._cut_unknown(ended, until)
 
     def max_gap(self, k: int) -> int:
         "How many cells a label may be off without its event ending."
@@ -328,7 +354,8 @@ class Tracker:
     ) -> list[Event]:
         "The events that lasted to the end."
         self.boundaries.close()
-        events = self._steps() + self._end(sorted(self.open))
+        events = self._steps()
+        events += self._cut_unknown(self._end(sorted(self.open)), np.inf)
         end = round(seconds, 3)
         events = [
             replace(e, onset=min(e.onset, end), offset=min(e.offset, end)) for e in events
@@ -341,6 +368,19 @@ class Tracker:
         while self._rows and self.boundaries.knows(self.cell):
             ended += self.step(self._rows.pop(0))
         return ended
+
+    def _cut_unknown(self, ended, until):
+        "Events that ended, the unknown ones as soon as no label can begin in them any more."
+        known = [event for event in ended if event.label != 'unknown']
+        self._unknown += [event for event in ended if event.label == 'unknown']
+        self._spans += [(e.onset, e.offset) for e in known if e.label != 'silence']
+        over = [event for event in self._unknown if event.offset <= until]
+        self._unknown = [event for event in self._unknown if event.offset > until]
+        pieces = [piece for event in over for piece in cut_around(event, self._spans)]
+        waiting = self.open.get(self.labels), *self._unknown
+        needed = min([until, *(event.onset for event in waiting if event)])
+        self._spans = [span for span in self._spans if span[1] > needed]
+        return known + pieces
 
     def _end(self, names):
         "The events of some names, which are over; too short a silence is none."
@@ -357,45 +397,6 @@ class Tracker:
             probability = float(event.total / event.cells)
             events.append(Event(onset, round(float(offset), 3), self.names[k], probability))
         return events
-
-# %% ../nbs/09b_timeline.ipynb #777e8f07
-class RunningSpectrogram:
-    "A spectrogram that never has more than so many columns, however long the sound."
-
-    def __init__(
-        self,
-        max_columns: int = 1000,  # An even number
-    ):
-        self.max_columns = max_columns
-        self.step = 1  # frames that a column stands for
-        self.columns = []  # power, each of shape (bands,)
-        self._sum = 0.0  # power of the frames of the next column, added up
-        self._frames = 0  # how many these are
-
-    def feed(
-        self,
-        bands: np.ndarray,  # Levels in dB, shape (frames, bands)
-    ) -> None:
-        "The next frames."
-        for power in 10 ** (bands / 10):
-            self._sum = self._sum + power if self._frames else power
-            self._frames += 1
-            if self._frames == self.step:
-                self.columns.append(self._sum / self._frames)
-                self._frames = 0
-                self._halve()
-
-    @property
-    def levels(self) -> np.ndarray:
-        "Levels in dB, shape (columns, bands), a column each `step` frames."
-        return 10 * np.log10(self.columns) if self.columns else np.zeros((0, 0))
-
-    def _halve(self):
-        "Join each two columns once there are too many."
-        if len(self.columns) == self.max_columns:
-            pairs = zip(self.columns[::2], self.columns[1::2])
-            self.columns = [(a + b) / 2 for a, b in pairs]
-            self.step *= 2
 
 # %% ../nbs/09b_timeline.ipynb #ec4af000
 BATCH = 5  # Windows that are classified at once: those of a second
@@ -456,7 +457,7 @@ class StreamTagger:
         bands = np.concatenate([cell_bands(cell, sr=self.tagger.sr) for cell in cells])
         loudest = np.array([frame_levels(cell, sr=self.tagger.sr).max() for cell in cells])
         self.spectrogram.feed(bands)
-        unknown = self.tagger.calibration.unknown
+        unknown = self.tagger.unknown(p)
         scores = cell_scores(p, levels, loudest < SILENCE_DB, unknown)
         return self.smooth.feed(scores), bands
 
@@ -488,7 +489,7 @@ class Timeline:
         self.stream_tagger = StreamTagger(tagger, window, hop)
         self.tracker = Tracker(
             tagger.labels,
-            tagger.calibration.thresholds,
+            tagger.thresholds,
             window=self.stream_tagger.window,
             hop=hop,
         )
@@ -499,6 +500,11 @@ class Timeline:
     def seconds(self) -> float:
         "How much has been heard, in s."
         return self.stream_tagger.cells.samples / self.tagger.sr
+
+    @property
+    def settled(self) -> float:
+        "The time, in s, before which no event begins of those that are still to come."
+        return self.tracker.settled
 
     @property
     def spectrogram(self) -> RunningSpectrogram:

@@ -10,15 +10,9 @@ import pandas as pd
 import pytest
 import soundfile as sf
 
+from soundtag.answers import audacity_line, event_line, tag_line, tag_rows
 from soundtag.cli import main
-from soundtag.console import (
-    audacity_line,
-    error_message,
-    event_line,
-    printable,
-    tag_line,
-    tag_rows,
-)
+from soundtag.console import error_message, printable
 from soundtag.formats import AudioError
 from soundtag.timeline import Event
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from soundtag.audio import AudioError
 from soundtag.cli import main
-from soundtag.console import EVENT_COLUMNS, RowWriter, audacity_line, event_row
+from soundtag.answers import EVENT_COLUMNS, RowWriter, audacity_line, event_row
 from soundtag.tagging import Calibration, Tagger
 from soundtag.timeline import Event, Timeline, Tracker, listen, timeline
 
@@ -152,7 +152,7 @@ def cli(*words, stdin=b''):
         pytest.MonkeyPatch.context() as m,
     ):
         m.setattr(sys, 'stdin', SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(stdin))))
-        code = main(['tag', *map(str, words), '--model', 'x'])
+        code = main(['tag', *map(str, words), '--model', 'bundled'])
     return code, out.getvalue(), err.getvalue()
 
 
@@ -174,7 +174,7 @@ def test_every_form_tells_the_same(model, wav):
         ([float(r['onset']), float(r['offset']), r['label']] for r in table),
         ([float(a), float(b), label] for a, b, label in track),
     ):
-        assert sorted(found) == sorted([e.onset, e.offset, e.label] for e in events)
+        assert list(found) == [[e.onset, e.offset, e.label] for e in events]
     assert {r['file'] for r in rows} == {r['file'] for r in table} == {str(wav)}
     assert len(cli(wav, '--timeline')[1].splitlines()) == len(events)
 
@@ -230,7 +230,8 @@ def test_a_picture_is_drawn(model, wav, end):
         (['a.wav', '--format', 'audacity'], '--timeline'),
         (['a.wav', '--raw', '8000', '--timeline'], 'give -'),
         (['a.wav', '--timeline', '--picture', 'a.wav'], '.png'),
-        (['a.wav', 'b.wav', '--timeline', '--format', 'audacity'], 'one at a time'),
+        (['a.wav', 'b.wav', '--timeline', '--format', 'audacity'], 'by --out'),
+        (['a.wav', 'b.wav', '--timeline', '--picture', 'a.png'], 'one at a time'),
     ],
 )
 def test_options_that_do_not_fit_are_refused(model, words, part):
