@@ -17,6 +17,7 @@ import numpy as np
 from .audio import seconds_to_samples
 from .miniset import mini_clip
 from .files import write_file
+from .stream import SILENCE_DB
 from .synthesis import INSTRUMENTS
 from soundtag.pretrained import (
     BANDS,
@@ -34,6 +35,8 @@ from soundtag.pretrained import (
 )
 from soundtag.tagging import (
     Calibration,
+    LOUD_DB,
+    QUIET_DB,
     ModelError,
     Tagger,
     answer_columns,
@@ -197,12 +200,34 @@ def ensemble_model(
     return keras.Model(audio, ops.softmax(mean_log), name='soundtag')
 
 # %% ../nbs/09a_export.ipynb #01af657f
+# What whoever asks the model does before and after; `Tagger` (chapter 09) does all of it
+STEPS = [
+    'mix the channels to one by their mean; take a constant offset off; resample to sr',
+    f'where no 20 ms reach {QUIET_DB:g} dB re full scale: make all louder, until the loudest are'
+    f' at {LOUD_DB:g} dB',
+    'cut windows of `seconds`, each begins half a window after the one before, and the last ends'
+    ' where the sound ends',
+    'cut off both ends of each what is more than trim_db below its loudest 20 ms; null: nothing',
+    'what is shorter than a window: with fill "repeat", repeat it, once so that it begins with the'
+    ' window and once so that it ends with it; with "pad", put zeros on both sides',
+    'ask the model: samples from -1 to 1 in, one probability for each label out',
+    'where temperature is not 1: raise the probabilities (with rejects, and what they lack to 1) to'
+    ' the power of 1 / temperature, and divide them by their sum',
+    f'leave out windows whose loudest 20 ms are below {SILENCE_DB:g} dB, or more than trim_db below'
+    ' those of the loudest window; none left: silence',
+    'take the mean over the windows',
+    'with rejects, and half or more lacking to 1, or no label as probable as `unknown`: unknown',
+]
+
 def metadata_json(
     tagger: Tagger,  # Whose fields are written
     **metadata: object,  # Other entries: where it comes from, its licence
 ) -> str:  # JSON
     "What an exported file says about itself."
     entries = {
+        'input': {'name': 'audio', 'type': 'float32', 'axes': ['batch', 'samples']},
+        'output': {'name': 'probabilities', 'type': 'float32', 'axes': ['batch', 'labels']},
+        'steps': STEPS,
         'labels': tagger.labels,
         'sr': tagger.sr,
         'seconds': tagger.seconds,
@@ -258,6 +283,21 @@ def to_float16(
         proto.graph.node.insert(i, cast)
     return proto
 
+def name_axes(
+    proto: object,  # An `onnx.ModelProto`, changed in place
+) -> None:
+    "Call the output `probabilities`, and the axes what they are."
+    (output,) = proto.graph.output
+    for node in proto.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ['probabilities' if n == output.name else n for n in names]
+    output.name = 'probabilities'
+    for value, name in ((proto.graph.input[0], 'samples'), (output, 'labels')):
+        axes = value.type.tensor_type.shape.dim
+        axes[0].dim_param = 'batch'
+        if not axes[1].dim_value:
+            axes[1].dim_param = name
+
 def write_onnx(
     model: object,  # Keras model on samples
     path: str | PathLike,  # Where the file shall be
@@ -279,6 +319,7 @@ def write_onnx(
     to_float16(proto, kernels=half)
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, {'soundtag': text})
+    name_axes(proto)
     proto.producer_name = 'soundtag'
     proto.doc_string = ''
     proto.graph.name = 'soundtag'
