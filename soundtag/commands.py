@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/10c_commands.ipynb #315728dc
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -308,10 +309,30 @@ def do_report(
     from soundtag.report import write_report
 
     run = load_run(args.run)
-    metrics = write_metrics(run)
+    clips = None
+    if args.data:
+        negatives = run.config.get('negatives')
+        clips = data_set(
+            args.data, allow_missing=True, audio=args.audio, negatives=negatives
+        )
+    metrics = write_metrics(run, clips)
     print(score_table(metrics))
-    print(f'report: {write_report(run, metrics)}')
+    print(f'report: {write_report(run, metrics, clips)}')
+    if clips is not None:
+        remember_place(run.out, clips)
     return 0
+
+def remember_place(
+    run: Path,  # Folder of a run
+    clips: 'Clips',  # Its clips, wherever they were found
+) -> None:
+    "From now on the data set of a run is where it was found."
+    from soundtag.files import read_json, write_file
+
+    config = read_json(run / 'config.json')
+    data = {k: v for k, v in config['data'].items() if k not in ('root', 'source', 'audio')}
+    config['data'] = data | clips.places
+    write_file(run / 'config.json', json.dumps(config, indent=1))
 
 def add_report(
     commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave
@@ -323,8 +344,16 @@ def add_report(
         do_report,
         'Measure a run again, from its predictions, and write its report.',
         'soundtag report runs/mine',
+        'soundtag report runs/mine --data /new/place    once the sounds have moved',
     )
     command.add_argument('run', metavar='RUN', help='folder of a run')
+    command.add_argument(
+        '--data',
+        metavar='PLACE',
+        help='where the data set is now, folder or list; the run remembers it'
+        ' (default: where it was)',
+    )
+    command.add_argument('--audio', metavar='DIR', help='folder of the sounds of a list')
 
 # %% ../nbs/10c_commands.ipynb #5b7770e0
 def do_export(

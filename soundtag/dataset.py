@@ -27,7 +27,7 @@ from .files import cache_dir, scratch_folder
 from .layouts import read_table
 from .lists import Listing, unlisted
 from .miniset import mini_plan, write_mini
-from .sections import cut_to_files, load_section
+from .sections import cut_to_files, load_section, recording_name
 from .tables import DataError, plural, shorten
 
 if TYPE_CHECKING:
@@ -303,6 +303,8 @@ def check_missing(
     else:
         cure = find_elsewhere(listing) or cure
     missing = listing.table.path[~there]
+    if set(missing) <= set(map(recording_name, listing.lists)):
+        cure = '; a table of one recording is called like it: night.txt for night.wav'
     raise DataError(
         f'{listing.source}: {count_missing(listing.table, there)} are missing '
         f'({shorten(missing)}){cure}'

@@ -163,10 +163,7 @@ def run_clips(
     clips: Clips | None = None,  # Its clips; None: read from where the run found them
 ) -> Clips:  # Every one of the run's data set
     "The clips a run was trained on, the same to the byte."
-    cure = (
-        f'put it back, or train again from its new place with --out {run.out} '
-        '(folds already trained are kept when the data are the same)'
-    )
+    cure = f'put it back, or say where it is: soundtag report {run.out} --data PLACE'
     if clips is None:
         try:
             check_place(run)

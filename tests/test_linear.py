@@ -270,7 +270,9 @@ def test_a_changed_run_is_refused(run, tmp_path):
         load_tagger(tmp_path / 'run')
 
 
-def test_without_weights_strong_is_trained_and_said(monkeypatch, capsys):
+def test_without_weights_strong_is_trained_and_said(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv('SOUNDTAG_CACHE', str(tmp_path / 'none'))
+
     def offline():
         raise WeightsError('YAMNet cannot be fetched')
 

@@ -27,9 +27,9 @@ STUDIES_FROM = '20'  # Chapters with this number and above are the laboratory
 # Cells that a test run passes over, as (notebook, first line) → reason. Short, and every entry is used.
 SKIPPED_CELLS = {}
 
-# Libraries that are used where somebody has installed them: a study compares with them, or --format parquet asks for one.
+# Libraries that a study compares with where they are installed; nothing else uses them.
 PEERS = set(
-    'pyarrow essentia kapre torch torchaudio mkl mkl_fft ducc0 pyfftw av miniaudio playwright'.split()
+    'essentia kapre torch torchaudio mkl mkl_fft ducc0 pyfftw av miniaudio playwright'.split()
 )
 
 # What each module offers, and nothing else: its `__all__`. A name that somebody needs is added here with a reason.
