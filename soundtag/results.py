@@ -42,13 +42,14 @@ from soundtag.runs import (
 from .store import prepare_data
 from .tables import shorten
 from .training import find_clips, split_rows
+from .views import RunView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # %% ../nbs/08_results.ipynb #b2020c7b
-@dataclass(frozen=True, eq=False)
-class Run:
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(RunView):
     """What a finished run left on disk, without its models.
 
     >>> folds = pd.Series({'a.wav': 0, 'b.wav': 1})
