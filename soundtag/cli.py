@@ -124,7 +124,7 @@ def _check_places(args):
     if args.format == 'parquet' and not args.out:
         raise CallError('--format parquet is no text; give a file for it by --out')
     if args.format == 'parquet' and not find_spec('pyarrow'):
-        raise CallError('--format parquet takes pyarrow; pip install pyarrow')
+        raise CallError('--format parquet takes pyarrow; pip install "soundtag[parquet]"')
     if args.format in TABLES and number > 1 and not args.out:
         raise CallError(
             f'--format {args.format} makes a table for each recording, here are {number};'

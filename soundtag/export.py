@@ -255,18 +255,35 @@ def append_json(
         z.writestr('soundtag.json', text)
 
 # %% ../nbs/09a_export.ipynb #af475678
+EXACT_FROM = 10_000  # Numbers of an array from which on it is worth a look whether 2 bytes hold it
+
+def is_float16(
+    array: np.ndarray,  # Float32
+) -> bool:
+    "Whether 2 bytes a number lose nothing."
+    return np.array_equal(array, array.astype('float16').astype('float32'))
+
 def to_float16(
     proto: object,  # An `onnx.ModelProto`, changed in place
+    *,
+    kernels: bool = True,  # Those of convolutions, which are rounded; else what loses nothing
 ) -> object:  # `proto`
-    "Keep the kernels of convolutions as float16; they become float32 when the model is loaded."
+    "Keep large arrays as float16; they become float32 when the model is loaded."
     from onnx import TensorProto, helper, numpy_helper
 
     convolutions = [node for node in proto.graph.node if node.op_type == 'Conv']
-    kernels = {node.input[1] for node in convolutions if 'fourier' not in node.name}
-    tensors = [t for t in proto.graph.initializer if t.name in kernels]
+    chosen = {node.input[1] for node in convolutions if 'fourier' not in node.name}
+    arrays = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    exact = {
+        name
+        for name, array in arrays.items()
+        if array.dtype == np.float32 and array.size >= EXACT_FROM and is_float16(array)
+    }
+    chosen = chosen | exact if kernels else exact
+    tensors = [t for t in proto.graph.initializer if t.name in chosen]
     for i, tensor in enumerate(tensors):
         name = tensor.name
-        weights = numpy_helper.to_array(tensor).astype('float16')
+        weights = arrays[name].astype('float16')
         tensor.CopyFrom(numpy_helper.from_array(weights, f'{name}_half'))
         cast = helper.make_node('Cast', [tensor.name], [name], to=TensorProto.FLOAT)
         proto.graph.node.insert(i, cast)
@@ -305,8 +322,7 @@ def write_onnx(
     model.predict(silence, verbose=0)  # Keras exports what has been called
     model.export(path, format='onnx', verbose=False)
     proto = onnx.load(path)
-    if half:
-        to_float16(proto)
+    to_float16(proto, kernels=half)
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, {'soundtag': text})
     name_axes(proto)

@@ -27,6 +27,8 @@ from .normalization import trim_and_fill
 from .sessions import CheckedAnswers, PortableModel, open_session
 from .stream import SILENCE_DB, as_path, audio_blocks, is_content, is_path, windows
 
+from .views import TaggerView, Tags
+
 _all_ = ['ModelError']
 
 # %% ../nbs/09_tagging.ipynb #a11a5e51
@@ -97,8 +99,8 @@ class Heard:
         return ''
 
 # %% ../nbs/09_tagging.ipynb #a2025b75
-@dataclass(frozen=True)
-class Tagger:
+@dataclass(frozen=True, repr=False)
+class Tagger(TaggerView):
     """Names sounds.
 
     Anything that turns windows into probabilities can be one; most come from a run or a file.
@@ -212,11 +214,11 @@ class Tagger:
         p = heard.sounding(self.trim_db)
         reason = heard.not_judged()
         if not len(p) and heard.seconds >= BRIEF:
-            return [('silence', 1.0)]
+            return Tags([('silence', 1.0)])
         if reason:
             warn(f'{audio if is_path(audio) else "array"}: {reason}; it is called unknown')
-            return [('unknown', 1.0)]
-        return self._rank(p.mean(0), top)
+            return Tags([('unknown', 1.0)])
+        return Tags(self._rank(p.mean(0), top))
 
     def unknown(
         self,

@@ -281,6 +281,12 @@ STUDIES = {
         'the recipe pretrained through other channels, on other kinds, from few clips',
         'all',
     ),
+    'finetune': Entry(
+        'finetune.benchmark_finetune', 'what YAMNet gains by being trained on'
+    ),
+    'exports': Entry(
+        'exports.benchmark_exports', 'a pretrained run against its exports', 'merged'
+    ),
     'timeline': Entry(
         'scenes.benchmark_run', 'events found in scenes mixed from clips', 'merged'
     ),
