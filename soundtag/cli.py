@@ -43,6 +43,7 @@ from soundtag.console import (
     CallError,
     Parser,
     add_reading_options,
+    add_trust,
     check_model,
     check_place,
     default_model,
@@ -259,10 +260,11 @@ def _load_models(args):
     with silence_tensorflow():
         from soundtag.tagging import Tagger
 
-        tagger = replace(Tagger.load(model), threshold=args.threshold)
+        tagger = replace(Tagger.load(model, trust=args.trust), threshold=args.threshold)
     if not args.distance:
         return tagger, None
-    return tagger, load_estimator(None if args.distance is True else args.distance)
+    path = None if args.distance is True else args.distance
+    return tagger, load_estimator(path, trust=args.trust)
 
 def _tag_each(files, tagger, estimator, writer, *, top):
     "Tag file after file and write each answer as it comes."
@@ -359,6 +361,7 @@ def add_tag_extras(
     command: argparse.ArgumentParser,  # That of `soundtag tag`
 ) -> None:
     "Declare its options for distances and timelines."
+    add_trust(command)
     add_reading_options(command)
     command.add_argument(
         '--distance',

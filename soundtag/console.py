@@ -156,6 +156,16 @@ def add_reading_options(
         help='use what is there of files that are cut short or damaged',
     )
 
+def add_trust(
+    command: argparse.ArgumentParser,  # A command's parser
+) -> None:
+    "Declare --trust."
+    command.add_argument(
+        '--trust',
+        action='store_true',
+        help='open a model of any kind, without a trial; for models that you made yourself',
+    )
+
 @contextmanager
 def reading(
     args: argparse.Namespace,  # Parsed words

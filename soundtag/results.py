@@ -469,6 +469,8 @@ def evaluate(
         **_rejection(run, y),
         'verified': verified_scores(fold_clips(run, clips).table, guess == y),
         'labels': label_table(y, run.oof, run.labels),
+        'licenses': fold_clips(run, clips).table.license.value_counts().to_dict(),
+        'recordings': int(fold_clips(run, clips).table.group.nunique()),
         'skipped': len(run.skipped),
         'seconds': fold_seconds(run),
         'confusion': confusion.tolist(),
