@@ -338,7 +338,7 @@ def write_tflite(
     text: str,  # Its metadata, JSON
 ) -> None:
     "A Keras model as a LiteRT file."
-    model.export(path, format='litert', verbose=False)
+    model.export(str(path), format='litert', verbose=False)
     append_json(path, text)
     remember(Path(path).read_bytes())
 
