@@ -657,7 +657,7 @@ def load_tagger(
     """A tagger from wherever it is.
 
     A model may hold the layers and operators that soundtag's own have, and a file is tried first in
-    a process of its own (chapter 08c); `trust` does without, for models that one made oneself.
+    a process of its own (chapter 08d); `trust` does without, for models that one made oneself.
     The tagger can be pickled, as the way to load it again.
 
     Raises `ModelError` where there is no model, a damaged one, or one with code in it, and

@@ -1,4 +1,4 @@
-"Chapters 08b, 08c and 09: models from strangers are refused or harmless, one's own open at once, and taggers go to other processes."
+"Chapters 08b, 08d and 09: models from strangers are refused or harmless, one's own open at once, and taggers go to other processes."
 
 import json
 import multiprocessing
