@@ -9,6 +9,7 @@ __all__ = ['export']
 import json
 import zipfile
 from dataclasses import replace
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 
@@ -312,12 +313,10 @@ def write_onnx(
     half: bool = False,  # Kernels of convolutions in 2 bytes instead of 4
 ) -> None:
     "A Keras model as an ONNX file."
-    try:
-        import onnx
-    except ImportError:
-        raise ModelError(
-            f'{path}: takes onnx and tf2onnx; pip install "soundtag[export]"'
-        ) from None
+    if not (find_spec('onnx') and find_spec('tf2onnx')):
+        raise ModelError(f'{path}: takes onnx and tf2onnx; pip install "soundtag[export]"')
+    import onnx
+
     silence = np.zeros((1, model.input_shape[1] or 44100), 'float32')
     model.predict(silence, verbose=0)  # Keras exports what has been called
     model.export(path, format='onnx', verbose=False)
@@ -339,7 +338,7 @@ def write_tflite(
     text: str,  # Its metadata, JSON
 ) -> None:
     "A Keras model as a LiteRT file."
-    model.export(path, format='litert', verbose=False)
+    model.export(str(path), format='litert', verbose=False)
     append_json(path, text)
     remember(Path(path).read_bytes())
 

@@ -1,8 +1,8 @@
 """The oldest versions that settings.ini admits: installs them, and runs what a user does first.
 
-    python tests/oldest.py             what naming sounds takes
-    python tests/oldest.py train       and what learning takes
-    python tests/oldest.py --list      prints what would be installed
+    python tests/oldest.py                 what naming sounds takes
+    python tests/oldest.py train export    and what learning and exporting take
+    python tests/oldest.py --list          prints what would be installed
 
 Each `name>=version` becomes `name==version`; what these ask for is left to pip. A fresh environment
 is made in a temporary folder, so that nothing of this one counts.

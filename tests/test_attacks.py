@@ -1,5 +1,6 @@
 "Chapter 21d: a slice of the campaign, and a watcher that notices what it is there for."
 
+import json
 import random
 import sys
 
@@ -100,3 +101,10 @@ def test_a_line_must_say_why():
     assert judge(Case([], (0, 2)), well, set()) == []
     assert judge(Case([], (0, 2)), well | {'said': ''}, set()) == ['codes']
     assert judge(Case([], (0, 1)), well, set()) == ['codes']
+
+
+def test_the_results_are_whole(root):
+    result = json.loads((root / 'nbs/results/attacks.json').read_text())
+    for door, count in attacks.FULL.items():
+        assert result[door]['cases'] == count and result[door]['bad'] == []
+        assert all(result[door][fault] == 0 for fault in attacks.FAULTS)
