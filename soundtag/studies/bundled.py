@@ -404,13 +404,14 @@ def compare_formats(
     run,  # Folder of a run
     clips,  # `Clips`
     calibration=Calibration(),  # As `export`
+    formats=FORMATS,  # Name → file
 ):  # Format → how near its answers are to the run's, its size, and how fast it is
     "Whether all runtimes say the same."
     p = clip_probabilities(replace(read_run(run), calibration=calibration), clips)
     sound = float(clips.table.seconds.sum())
     agreement = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, file in FORMATS.items():
+        for name, file in formats.items():
             half = file == 'half.onnx'
             path, *_ = export(run, Path(folder) / file, half=half, calibration=calibration)
             tagger = load_tagger(path)

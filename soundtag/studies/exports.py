@@ -14,6 +14,13 @@ from soundtag.studies.bundled import compare_formats
 from soundtag.studies.study import Study
 from soundtag.training import train_folds
 
+# %% ../../nbs/28a_exports.ipynb #db60189b
+FORMATS = {
+    'ONNX': 'mine.onnx',
+    'LiteRT': 'mine.tflite',
+    'Keras': 'mine.keras',
+}  # Name → file
+
 # %% ../../nbs/28a_exports.ipynb #220cee3f
 def benchmark_exports(
     clips,  # `Clips`; the training ones count
@@ -31,5 +38,5 @@ def benchmark_exports(
             clips, recipe, out=Path(folder) / 'run', cache=cache, progress=False
         )
         study.finish_stage('training')
-        study.finish_stage('formats', formats=compare_formats(run, clips))
+        study.finish_stage('formats', formats=compare_formats(run, clips, formats=FORMATS))
     return study.result
