@@ -551,7 +551,7 @@ def test_both_real_files_give_the_same_arrays(real_weights, tmp_path):
 
 def test_fetching_is_seen_where_tensorflow_is_kept_quiet(tmp_path, monkeypatch, capfd):
     def fetch(folder):
-        os.write(2, b'32 MB are on their way')
+        print('32 MB are on their way', file=sys.stderr)
         raise WeightsError('no line')
 
     monkeypatch.delenv('TF_CPP_MIN_LOG_LEVEL', raising=False)
