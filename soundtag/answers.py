@@ -76,7 +76,7 @@ def failed_row(
 def distance_columns(
     distance: 'Distance | None',  # None: silence, which has none
 ) -> dict[str, str | float | None]:  # `DISTANCE_COLUMNS`
-    """How far away a source is, as columns: with the limits that hold it in 80 of 100 cases.
+    """How far away a source is, as columns: with limits meant to hold it in 80 of 100 cases.
 
     >>> from soundtag.distance import Distance
     >>> distance_columns(Distance('far', 3.2, 9.41))

@@ -368,7 +368,7 @@ def add_tag_extras(
         action='store_const',
         const=True,
         help='tell whether the source is near (below 1 m), middle or far (above 3 m), too, with the'
-        " limits that hold it in 80 of 100 cases, or that nothing tells; metres need the room:"
+        ' limits meant to hold it in 80 of 100 cases, or that nothing tells; metres need the room:'
         ' see soundtag distance --help',
     )
     command.add_argument(
