@@ -282,6 +282,7 @@ def write_parquet(
 # %% ../nbs/10d_answers.ipynb #8fdfc2ad
 TABLES = tuple(TABLE_ENDINGS)  # Forms with a table for each recording
 WHOLE = 'json', 'parquet'  # Forms that are written at the end
+PICTURES = '.png', '.svg', '.pdf'  # Endings of files that a picture can be written to
 
 class RowWriter:
     "Writes answers to the screen or to files, as they come or at the end."

@@ -484,7 +484,7 @@ class DistanceEstimator:
         >>> DistanceEstimator.load().sr
         16000
         """
-        path = Path(os.path.abspath(path or DISTANCE_MODEL))
+        path = Path(path or DISTANCE_MODEL)
         predict, metadata = _read_distance_model(path, trust)
         try:
             about = json.loads(metadata)['distance']
@@ -501,7 +501,8 @@ class DistanceEstimator:
                 f'{path}: is no model for distances, or a damaged one ({type(e).__name__});'
                 ' train it again with --task distance'
             ) from None
-        model = PortableModel(_open_predict, path, trust, predict=predict)
+        source = Path(os.path.abspath(path))  # wherever it will be opened again
+        model = PortableModel(_open_predict, source, trust, predict=predict)
         return cls(model, sr, seconds, spreads)
 
     def predict_windows(

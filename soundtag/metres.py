@@ -31,7 +31,7 @@ from soundtag.tagging import ModelError
 # %% ../nbs/10ab_metres.ipynb #fdcaae0c
 @dataclass(frozen=True)
 class Spreads:
-    """How far answers stray, as deviations of logarithms: assumed, where a model's file tells nothing.
+    """How far answers stray, as deviations of logarithms; assumed, until a model's file says more.
 
     >>> Spreads().room
     0.5

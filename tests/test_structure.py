@@ -428,7 +428,11 @@ def test_settings_are_the_one_source():
         if n.endswith('requirements') and n != 'dev_requirements'
         for r in listed.split()
     }
-    as_installed = {'sklearn': 'scikit-learn', 'ai_edge_litert': 'ai-edge-litert'}
+    as_installed = {
+        'sklearn': 'scikit-learn',
+        'ai_edge_litert': 'ai-edge-litert',
+        'PIL': 'pillow',
+    }
     ours = PEERS | sys.stdlib_module_names | {'', 'soundtag', 'IPython'}
     for name in MODULES:
         for module in {m.split('.')[0] for m in imports(module_tree(name))} - ours:
