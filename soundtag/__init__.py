@@ -35,7 +35,7 @@ _CALLABLE = 'download', 'embed', 'explain', 'export', 'timeline'  # Functions wh
 __all__ = sorted([*_HOMES, *_CALLABLE, 'tag'])
 
 
-def tag(audio, sr=None, *, model=None, top=3):
+def tag(audio, sr=None, *, model=None, top=None):
     """Name a sound: the most probable labels with their probabilities, best first.
 
     `audio` is a sound file, a list of them, or samples of shape (n,) or (channels, n) at `sr` Hz;

@@ -129,8 +129,10 @@ class ClipsView:
     def _repr_html_(self) -> str:
         "A table of counts, and players."
         splits = sorted(self.table.split.unique(), reverse=True)
-        counts = self.table.groupby(['label', 'split']).size()
-        most = self.table.label.value_counts().max() if len(self.table) else 1
+        pairs = self.label_pairs
+        splits_of = self.table.split[pairs.index].to_numpy()
+        counts = pairs.groupby([pairs.to_numpy(), splits_of]).size()
+        most = pairs.value_counts().max() if len(self.table) else 1
         rows = []
         for label in self.labels:
             numbers = [int(counts.get((label, split), 0)) for split in splits]
