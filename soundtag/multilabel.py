@@ -166,7 +166,8 @@ def choose_penalty(
 
     parts = min(PARTS, len(set(groups)))
     if parts < 2:
-        return MultilabelChoices(PENALTIES[0])
+        half = np.full(targets.shape[1], 0.5)
+        return MultilabelChoices(PENALTIES[0], thresholds=half)
     part = stratify(targets, groups, parts, seed)
     choices = []
     for penalty, z in zip(PENALTIES, held_out_path(Z, targets, part)):

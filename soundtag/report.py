@@ -366,7 +366,7 @@ _FOLDS = '''<section><h2>Fold by fold</h2>
 {%- if metrics.test %}; "test": clips that were in no fold{% endif %}.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="Scores of each fold">
 <table><caption>Accuracy
-{%- if metrics.multilabel %} of the first guess, which is right where it is one of the labels
+{%- if 'multilabel' in metrics %} of the first guess, which is right where it is one of the labels
 {%- endif %}, unless said otherwise</caption>
 <thead><tr>{% for c in rows[0] %}<th scope="col">{{ c }}</th>{% endfor %}</tr></thead>
 <tbody>
@@ -389,7 +389,7 @@ the network learns by heart.</figcaption></figure>
 # %% ../nbs/08a_report.ipynb #7979c26e
 _LABELS = '''<section><h2>Labels</h2>
 <p>AP: average precision. Recall: of the clips of a label, those named so; precision: of those
-named so, the right ones; {% if metrics.multilabel -%}
+named so, the right ones; {% if 'multilabel' in metrics -%}
 by thresholds found on the other folds; the last column: the threshold of all folds, from which
 probability on the label is an answer.</p>
 {%- else -%}

@@ -358,13 +358,9 @@ def scores_on_test(
     by_fold = [p[known] for p in run.test.values()]
     together = geometric_mean(by_fold, clips.multilabel)
     measures = measures_for(y).items()
-    return {
-        'clips': len(y),
-        'folds': {
-            name: mean_std(measure(y, p) for p in by_fold) for name, measure in measures
-        },
-        'together': {name: measure(y, together) for name, measure in measures},
-    }
+    folds = {name: mean_std(measure(y, p) for p in by_fold) for name, measure in measures}
+    scores = {name: measure(y, together) for name, measure in measures}
+    return {'clips': len(y), 'folds': folds, 'together': scores}
 
 # %% ../nbs/08_results.ipynb #2dbd9f66
 def verified_scores(

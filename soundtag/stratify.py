@@ -45,15 +45,7 @@ def describe_labels(
     return ', '.join(words)
 
 # %% ../nbs/01j_stratify.ipynb #d6069901
-def neediest_fold(
-    lacking: np.ndarray,  # Clips of the label in question that each fold lacks, shape (folds,)
-    room: np.ndarray,  # Clips of any label that each lacks
-    rng: np.random.Generator,  # Decides between equals
-) -> int:
-    "The fold that lacks most of a label, of such the one that lacks most clips."
-    best = np.flatnonzero(np.isclose(lacking, lacking.max()))
-    best = best[np.isclose(room[best], room[best].max())]
-    return int(rng.choice(best))
+FIRST = 10  # How much more the label in question counts than the others
 
 def stratify(
     targets: np.ndarray,  # Labels of each clip, 0 or 1, shape (clips, labels)
@@ -65,19 +57,21 @@ def stratify(
     _, group = np.unique(np.asarray(groups), return_inverse=True)
     counts = np.zeros((group.max() + 1, targets.shape[1] + 1))
     np.add.at(counts, group, np.column_stack([targets, np.ones(len(targets))]))
-    wanted = np.tile(counts.sum(0) / folds, (folds, 1))  # its last column counts clips
+    total = counts.sum(0)  # the last column counts clips
+    lacking = np.tile(total / folds, (folds, 1))
     fold = np.full(len(counts), -1)
     rng = np.random.default_rng(seed)
     while (fold < 0).any():
         left = np.where(fold < 0, counts.T, 0).T
-        total = left.sum(0)
-        total[-1] = np.inf  # clips without a label come last
-        rarest = (
-            np.where(total > 0, total, np.inf)[:-1].argmin() if total[:-1].any() else -1
-        )
-        for g in rng.permutation(np.flatnonzero(left[:, rarest])):
-            fold[g] = neediest_fold(wanted[:, rarest], wanted[:, -1], rng)
-            wanted[fold[g]] -= counts[g]
+        some = left[:, :-1].sum(0)
+        rarest = np.where(some > 0, some, np.inf).argmin() if some.any() else -1
+        weight = 1 / np.maximum(total, 1)
+        weight[rarest] *= FIRST
+        turn = rng.permutation(np.flatnonzero(left[:, rarest]))
+        for g in turn[np.argsort(-counts[turn, rarest], kind='stable')]:
+            need = lacking @ (weight * counts[g])
+            fold[g] = rng.choice(np.flatnonzero(np.isclose(need, need.max(), rtol=0)))
+            lacking[fold[g]] -= counts[g]
     return fold[group]
 
 # %% ../nbs/01j_stratify.ipynb #b9026387

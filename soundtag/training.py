@@ -309,6 +309,21 @@ def clip_windows(
         store = trim_frames(store, recipe.trim_db)
     return ClipWindows(store, recipe.frames, fill=recipe.fill)
 
+def check_options(
+    clips: Clips,  # What is to be learned from
+    recipe: Recipe | LinearRecipe,  # How
+) -> None:
+    "Raise RunError for what a recipe can't do where clips have several labels."
+    plain = RECIPES['pretrained']
+    if not clips.multilabel or not isinstance(recipe, LinearRecipe):
+        return
+    for option, name in (('--means', 'means'), ('--unknown', 'unknown_share')):
+        if getattr(recipe, name) != getattr(plain, name):
+            raise RunError(
+                f'{option}: has no use where clips have several labels, each a yes or no of its '
+                'own; leave it out'
+            )
+
 def check_left(
     clips: Clips,  # What was to be learned from
     store: FeatureStore,  # Features of those that could be read
@@ -612,6 +627,7 @@ def train_folds(
     """
     recipe = get_recipe(recipe, epochs)
     out = Path(out)
+    check_options(clips, recipe)
     number = assign_folds(clips, folds, kind, recipe.epoch_from, seed).nunique()
     config = run_config(clips, recipe, number, kind, seed)
     with run_lock(out), explain_full_disk(out):

@@ -176,7 +176,8 @@ class RunView:
         "Scores, a row a fold."
         title = f'<p>{html.escape(repr(self))}</p>'
         scores = self._metrics
-        found = {head: scores[name] for name, head in SCORES.items() if name in scores}
+        wanted = SCORES | ({'lwlrap': 'lwlrap', 'map': 'mAP'} if 'map' in scores else {})
+        found = {head: scores[name] for name, head in wanted.items() if name in scores}
         if not found:
             return title
         rows = []

@@ -249,21 +249,26 @@ SCRIPT = '''async ([sounds, metadata]) => { const t = await import(new URL("list
 
 
 @pytest.mark.parametrize(
-    'fill, trim_db, temperature, unknown',
+    'fill, trim_db, temperature, unknown, thresholds',
     [
-        ('pad', None, 1.0, 0.0),
-        ('repeat', 60, 1.7, 0.4),
-        ('repeat', 20, 0.6, 0.9),
-        ('pad', 40, 2.5, 0.34),
+        ('pad', None, 1.0, 0.0, None),
+        ('repeat', 60, 1.7, 0.4, None),
+        ('repeat', 20, 0.6, 0.9, None),
+        ('pad', 40, 2.5, 0.34, None),
+        ('repeat', 60, 1.0, 0.0, {'a': 0.333, 'b': 0.334, 'c': 0.34}),
     ],
 )
-def test_what_surrounds_the_model_is_the_same(tab, fill, trim_db, temperature, unknown):
+def test_what_surrounds_the_model_is_the_same(
+    tab, fill, trim_db, temperature, unknown, thresholds
+):
     def answer(X):
         e = np.stack([np.square(X[:, k::3], dtype=float).sum(1) for k in range(3)], 1) + 1e-3
         return e / e.sum(1, keepdims=True)
 
-    calibration = Calibration(temperature, unknown)
-    other = Tagger(answer, ['a', 'b', 'c'], 8000, 0.3, fill, trim_db, calibration)
+    calibration = Calibration(temperature, unknown, thresholds)
+    several = thresholds is not None  # a yes or no for each label
+    hears = 8000, 0.3, fill, trim_db
+    other = Tagger(answer, ['a', 'b', 'c'], *hears, calibration, independent=several)
     rng = np.random.default_rng(1)
     sounds = []
     for n in (1, 159, 160, 161, 2399, 2400, 2401, 3600, 3601, 9000, 24000):

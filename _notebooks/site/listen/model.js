@@ -33,13 +33,14 @@ const between = (value, [low, high]) => typeof value === "number" && low <= valu
 const require = (condition, problem) => { if (!condition) throw new Error(problem); };
 
 /** Throws where an entry can't be meant. */
-function check({ labels, fill, trim_db, thresholds, ...numbers }) {
+function check({ labels, fill, trim_db, thresholds, multilabel = false, ...numbers }) {
   require(Array.isArray(labels) && labels.length >= 2 && labels.length <= 10000, "labels: not 2 to 10,000");
   require(labels.every((label) => typeof label === "string"), "labels: not all are text");
   for (const [name, [low, high]] of Object.entries(LIMITS)) require(between(numbers[name], [low, high]), `${name}: not a number from ${low} to ${high}`);
   require(fill === "pad" || fill === "repeat", "fill: neither pad nor repeat");
   require(trim_db === null || between(trim_db, [1, 200]), "trim_db: not a number from 1 to 200");
   require(!thresholds || labels.every((label) => between(thresholds[label], [0, 1])), "thresholds: not of all labels, or not from 0 to 1");
+  require(!multilabel || thresholds, "thresholds: none, with several labels");
 }
 
 /** What `soundtag export` wrote into an ONNX file, under the names of today. Throws where it is no such file. */

@@ -51,7 +51,7 @@ export async function* predictBatches(model, heard, size, batch = 8) {
     const p = await model.answer(some.map(([, y]) => y));
     return some.map(([start, , level], i) => {
       const scores = Array.from(p.subarray(i * labels, (i + 1) * labels));
-      if (model.independent) return { start, level, p: scores };    // each label has a score of its own
+      if (model.independent || model.multilabel) return { start, level, p: scores };    // each label has a score of its own
       const powered = scores.map((q) => model.temperature === 1 ? q : Math.max(q, 1e-12) ** (1 / model.temperature));
       const sum = powered.reduce((a, b) => a + b);
       return { start, level, p: powered.map((q) => q / sum) };
@@ -117,10 +117,13 @@ export async function* predictPlaces(model, y, seconds, hop) {
   }
 }
 
-/** The most probable labels with their probabilities, best first, in the order of labels where six digits are the same; silence alone is [["silence", 1]], and what `hear` found too short or too quiet to judge [["unknown", 1]]. */
-export function tag(p, { labels, unknown }, { loudest, seconds }, top = 3) {
+/** The most probable labels with their probabilities, best first, in the order of labels where six digits are the same; of a model of several labels all that reach their thresholds; silence alone is [["silence", 1]], and what `hear` found too short or too quiet to judge [["unknown", 1]]. */
+export function tag(p, { labels, unknown, multilabel, thresholds }, { loudest, seconds }, top = 3) {
   if (!p && seconds >= BRIEF) return [["silence", 1]];
   if (seconds < BRIEF || loudest < FAINT_DB) return [["unknown", 1]];
-  const best = p.map((q, i) => [labels[i], q]).sort((a, b) => Math.round(1e6 * b[1]) - Math.round(1e6 * a[1])).slice(0, top);
+  const ranked = p.map((q, i) => [labels[i], q]).sort((a, b) => Math.round(1e6 * b[1]) - Math.round(1e6 * a[1]));
+  const named = multilabel ? ranked.filter(([label, q]) => q >= thresholds[label]) : [];
+  if (multilabel) return named.length ? named : [["unknown", 1 - ranked[0][1]]];
+  const best = ranked.slice(0, top);
   return best[0][1] >= unknown ? best : [["unknown", 1 - best[0][1]], ...best].slice(0, Math.max(2, top));
 }
