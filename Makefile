@@ -1,8 +1,6 @@
 # `make demo` and `make test` do all their set-up themselves, in .venv.
 PYTHON ?= python3
 BIN = .venv/bin
-# The command keeps TensorFlow quiet by itself, unless this is set.
-test benchmark readme blog site: export TF_CPP_MIN_LOG_LEVEL = 2
 # Or each process would compile TensorFlow anew, which takes longer than to import it.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -15,9 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 	touch $@
 
 demo: .venv/.installed
-	$(BIN)/soundtag data mini data/mini
-	$(BIN)/soundtag train data/mini --recipe post --out runs/demo
-	$(BIN)/soundtag tag --model runs/demo $$(ls data/mini/FSDKaggle2018.audio_test/*.wav | head -3)
+	@$(BIN)/soundtag demo
 
 # Three at a time on two cores: one of them often waits, for a browser, a page, or a process it has begun.
 test: .venv/.installed

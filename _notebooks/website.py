@@ -28,6 +28,7 @@ from fontTools import subset
 from fontTools.ttLib import TTFont
 from smalldocs import api
 from smalldocs.site import build as render
+from soundtag.front import without_parameters
 from weave import CHAPTERS, POST, ROOT, SETTINGS, SITE, TITLE, addresses, module_of, number_of, with_links
 
 PROC, DOCS = ROOT / '_proc', ROOT / '_docs'
@@ -268,6 +269,9 @@ def reference(module):
     mod = importlib.import_module(f'soundtag.{module}')
     parts = ['## Reference', f'What `soundtag.{module}` exports.']
     for symbol in api.own(mod):
+        for documented in (symbol, *(vars(symbol).values() if isinstance(symbol, type) else ())):
+            if inspect.isfunction(documented) or documented is symbol:    # the page has a table of them
+                documented.__doc__ = without_parameters(documented.__doc__ or '') or None
         back = re.search(r'^ *\)(?: -> .*)?:? *# (.*)$', inspect.getsource(inspect.unwrap(symbol)), re.M)
         parts.append(api.entry(symbol, 3) + (f'\n\nGives: {back[1]}' if back and not isinstance(symbol, type) else ''))
     return '\n\n'.join(parts)

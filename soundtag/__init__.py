@@ -13,11 +13,14 @@ from importlib import import_module
 from sys import modules
 from types import ModuleType
 
+from soundtag.front import document_module
+
 _HOMES = {
     'DistanceEstimator': 'distance',
     'LogMel': 'mfcc',
     'MFCC': 'mfcc',
     'Recipe': 'training',
+    'SoundClassifier': 'classifier',
     'Tagger': 'tagging',
     'Timeline': 'timeline',
     'load_audio': 'audio',
@@ -27,7 +30,7 @@ _HOMES = {
     'prepare_data': 'store',
     'train_folds': 'training',
 }
-_CALLABLE = 'download', 'explain', 'export', 'timeline'  # Functions whose module has their name
+_CALLABLE = 'download', 'embed', 'explain', 'export', 'timeline'  # Functions whose module has their name
 __all__ = sorted([*_HOMES, *_CALLABLE, 'tag'])
 
 
@@ -56,11 +59,17 @@ class _CallableModule(ModuleType):
 
 
 class _Package(ModuleType):
-    "Makes `soundtag.export(…)` a call also after `import soundtag.export` has put the module there."
+    """Sees each module that is imported.
+
+    `help()` of what is in it says what parameters mean, and `soundtag.export(…)` is a call also
+    after `import soundtag.export` has put the module there.
+    """
 
     def __setattr__(self, name, value):
-        if name in _CALLABLE and isinstance(value, ModuleType):
-            value.__class__ = _CallableModule
+        if isinstance(value, ModuleType):
+            document_module(value)
+            if name in _CALLABLE:
+                value.__class__ = _CallableModule
         super().__setattr__(name, value)
 
 

@@ -31,7 +31,14 @@ from soundtag.answers import (
     tag_line,
     tag_rows,
 )
-from .commands import add_command, add_data, add_export, add_report, add_train
+from soundtag.commands import (
+    add_command,
+    add_data,
+    add_embed,
+    add_export,
+    add_report,
+    add_train,
+)
 from soundtag.console import (
     CallError,
     Parser,
@@ -48,10 +55,12 @@ from soundtag.console import (
     reading,
     remember_interrupt,
     silence_libraries,
-    silence_tensorflow,
     sound_files,
 )
+from .demo import add_demo
 from .distances import add_distance, load_estimator
+from .front import silence_tensorflow
+from .microphone import add_listen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -387,6 +396,8 @@ def add_tag_extras(
 # %% ../nbs/11_cli.ipynb #2cae96a2
 EXAMPLES = """examples:
   soundtag tag bell.wav dog.mp3                    521 kinds of sound
+  soundtag listen                                  the same, from the microphone
+  soundtag demo                                    what it is about, in four minutes
   soundtag train --recipe post                     on the synthetic set, to see it work
   soundtag train sounds --out runs/mine            on your own: a folder of sounds for each label
   soundtag tag bell.wav dog.mp3 --model runs/mine
@@ -405,7 +416,9 @@ def build_parser() -> argparse.ArgumentParser:
     version = f'soundtag {soundtag.__version__}'
     parser.add_argument('--version', action='version', version=version)
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (add_data, add_train, add_report, add_tag, add_distance, add_export):
+    tagging = add_tag, add_listen, add_distance, add_demo
+    learning = add_data, add_train, add_report, add_export, add_embed
+    for add in (*tagging, *learning):
         add(commands)
     return parser
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soundtag.console import (
+    UnknownSound,
     add_reading_options,
     check_export,
     check_place,
@@ -22,12 +23,14 @@ from soundtag.console import (
     check_run,
     default_recipe,
     integer_from,
+    printable,
     printable_lines,
     score_table,
     share_of,
-    silence_tensorflow,
+    sound_files,
     with_options,
 )
+from soundtag.front import silence_tensorflow
 
 if TYPE_CHECKING:
     from soundtag.dataset import Clips
@@ -105,11 +108,17 @@ def data_set(
     allow_missing: bool = False,  # Go on without files that are listed and not there
     audio: str | None = None,  # Folder of the sounds of a list, where it isn't the list's
     negatives: list[str] | None = None,  # Labels for what is none of the others; None: by name
+    corrections: str | None = None,  # A CSV of what somebody heard (chapter 02b)
 ) -> 'Clips':
     "The clips that DATA means."
     from soundtag.dataset import load_clips, mini
 
-    return mini() if data == 'mini' else load_clips(data, allow_missing, audio, negatives)
+    clips = mini() if data == 'mini' else load_clips(data, allow_missing, audio, negatives)
+    if corrections is None:
+        return clips
+    from soundtag.corrections import correct_clips
+
+    return correct_clips(clips, corrections)
 
 def add_data_argument(
     command: argparse.ArgumentParser,  # A command's parser
@@ -135,7 +144,8 @@ def do_train(
     if args.task == 'distance':
         return train_distance_model(args)
     check_recipe(args.recipe, args.epochs, args.means, args.unknown)
-    clips = data_set(args.data, args.allow_missing, args.audio, args.negative)
+    options = args.allow_missing, args.audio, args.negative, args.corrections
+    clips = data_set(args.data, *options)
     print(printable_lines(clips.describe()), file=sys.stderr)
     recipe = args.recipe or default_recipe(args.epochs)
     with silence_tensorflow():
@@ -147,7 +157,8 @@ def do_train(
         clips,
         with_options(recipe, args.means, args.unknown),
         args.folds,
-        args.out or f'runs/{clips.name}-{recipe}',
+        args.out
+        or f"runs/{clips.name}-{recipe}{'-corrected' if clips.corrections else ''}",
         args.seed,
         epochs=args.epochs,
     )
@@ -204,6 +215,7 @@ def add_train(
         'soundtag train clips.csv --folds 10 --epochs 60',
         'soundtag train data/fsdkaggle2018 --allow-missing   '
         ' a killed run goes on with the same line',
+        'soundtag train sounds --corrections corrections.csv  with what somebody heard',
         'soundtag train rooms.csv --task distance            '
         ' file,distance_m,room: how far away it is',
     )
@@ -232,7 +244,9 @@ def add_train(
         ' (default: %(default)s)',
     )
     command.add_argument(
-        '--out', metavar='RUN', help='folder of the run (default: runs/DATA-RECIPE)'
+        '--out',
+        metavar='RUN',
+        help='folder of the run (default: runs/DATA-RECIPE, with -corrected for corrected data)',
     )
     command.add_argument(
         '--epochs',
@@ -268,6 +282,12 @@ def add_train(
         action='append',
         help='a label of sounds that are none of the others; it is learned, and is never an answer'
         ' (default: labels called background, noise, other, silence or unknown)',
+    )
+    command.add_argument(
+        '--corrections',
+        metavar='FILE',
+        help="a CSV like a report's suspects.csv, whose column correction says what a clip is, or"
+        ' remove, or nothing; the data set itself stays as it is',
     )
     command.add_argument('--audio', metavar='DIR', help='folder of the sounds of a list')
     command.add_argument(
@@ -344,3 +364,49 @@ def add_export(
         action='store_true',
         help='keep the weights of a .onnx file in 2 bytes instead of 4',
     )
+
+# %% ../nbs/10c_commands.ipynb #7f0174dc
+def do_embed(
+    args: argparse.Namespace,  # Parsed words
+) -> int:  # Exit code
+    "Write what YAMNet notices in sounds."
+    from soundtag.embed import check_name, embed
+    from soundtag.formats import AudioError
+
+    check_name(Path(args.out))
+    with sound_files(args.audio) as files:
+        strange = [file for file in files if isinstance(file, UnknownSound)]
+        for file in strange:
+            print(
+                f'soundtag: {printable(str(file))}: {printable(file.reason)}',
+                file=sys.stderr,
+            )
+        found = embed([file for file in files if file not in strange])
+    if not len(found):
+        raise AudioError('none of the sounds can be read; give others')
+    print(f'{found.save(args.out)}: {len(found)} sounds, {found.X.shape[1]:,} numbers each')
+    skipped = len(found.skipped) + len(strange)
+    if skipped:
+        print(f'soundtag: sounds skipped: {skipped}', file=sys.stderr)
+    return int(skipped > 0)
+
+def add_embed(
+    commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave
+) -> None:
+    "Declare `soundtag embed`."
+    command = add_command(
+        commands,
+        'embed',
+        do_embed,
+        'Write what YAMNet notices in sounds as a table, a row a sound, to learn from.',
+        'soundtag embed recordings night.npz       numpy.load reads it',
+        "soundtag embed 'night/**/*.flac' gate.wav night.parquet",
+    )
+    command.add_argument(
+        'audio', metavar='AUDIO', nargs='+', help='sounds, as for soundtag tag'
+    )
+    command.add_argument(
+        'out', metavar='OUT', help='file to write, ending in .npz or .parquet'
+    )
+    command.set_defaults(can_resume=True)
+    add_reading_options(command)

@@ -86,30 +86,11 @@ def _is_ours(error):
     "Whether soundtag raised it to tell a user something."
     return isinstance(error, ValueError) and type(error).__module__.startswith('soundtag.')
 
-# %% ../nbs/10b_console.ipynb #19b3d2ce
-@contextmanager
-def silence_tensorflow() -> Iterator[None]:
-    "Start TensorFlow without its messages, unless TF_CPP_MIN_LOG_LEVEL says that they are wanted."
-    if 'TF_CPP_MIN_LOG_LEVEL' in os.environ:
-        yield
-        return
-    os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
-    stderr = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
-    logging.getLogger('tensorflow').setLevel(logging.ERROR)
-
 # %% ../nbs/10b_console.ipynb #51a44222
 @contextmanager
 def silence_libraries() -> Iterator[None]:
     "Keep C code off the screen, unless TF_CPP_MIN_LOG_LEVEL says that it is wanted there."
-    if 'TF_CPP_MIN_LOG_LEVEL' in os.environ:
+    if os.environ.get('TF_CPP_MIN_LOG_LEVEL') in ('0', '1'):
         yield
         return
     before = sys.stderr
@@ -316,6 +297,13 @@ def raw_blocks(
         yield np.frombuffer(data[:whole], '<i2') / np.float32(32768)
 
 # %% ../nbs/10b_console.ipynb #45a0b50d
+MEASURES = {
+    'while training': ('train_accuracy', '.1%'),
+    'training clips': ('train_accuracy_at_rest', '.1%'),
+    'held out': ('accuracy', '.1%'),
+    'MAP@3': ('map3', '.3f'),
+}  # Head of a column → its measure, and how it is written
+
 def score_table(
     metrics: dict,  # Content of a run's metrics.json
 ) -> str:  # Several lines
@@ -323,20 +311,23 @@ def score_table(
     ours = metrics['metrics']
     data = metrics['data']
     name = 'mini, synthetic clips' if data['name'] == 'mini' else printable(data['name'])
-    lines = [
-        f"{name}: {data['labels']} labels",
-        _table_row('', 'while training', 'held out', 'MAP@3'),
-    ]
-    columns = [ours[measure]['folds'] for measure in ('train_accuracy', 'accuracy', 'map3')]
-    for fold, train, held_out, map3 in zip(metrics['folds']['clips'], *columns):
-        cells = f'{train:.1%}', f'{held_out:.1%}', f'{map3:.3f}'
+    columns = dict(MEASURES)
+    if metrics['recipe'].get('classifier') == 'linear':
+        del columns['while training']  # it has no epochs, and the two would be the same
+    lines = [f"{name}: {data['labels']} labels", _table_row('', *columns)]
+    for i, fold in enumerate(metrics['folds']['clips']):
+        cells = [
+            f"{ours[measure]['folds'][i]:{form}}" for measure, form in columns.values()
+        ]
         lines.append(_table_row(f'fold {fold}', *cells))
     for method, scores in {metrics['recipe']['name']: ours, **metrics['baselines']}.items():
-        train = (
-            _spread(scores['train_accuracy'], '.1%') if 'train_accuracy' in scores else ''
+        cells = [_spread(scores.get(measure), form) for measure, form in columns.values()]
+        lines.append(_table_row(method, *cells))
+    if 'while training' in columns:
+        lines.append(
+            'while training: as logged, with dropout and augmentation, by a network that changes;\n'
+            'training clips: what the finished network says of the clips it was trained on'
         )
-        held_out = _spread(scores['accuracy'], '.1%')
-        lines.append(_table_row(method, train, held_out, _spread(scores['map3'], '.3f')))
     rejection = metrics.get('rejection')
     if rejection:
         lines.append(
@@ -347,10 +338,12 @@ def score_table(
 
 def _table_row(name, *cells):
     "A row of a table in columns of one width."
-    return f'{name:14}' + ''.join(f'{cell:>18}' for cell in cells)
+    return f'{name:12}' + ''.join(f'{cell:>16}' for cell in cells)
 
 def _spread(score, form):
-    "Mean ± standard deviation."
+    "Mean ± standard deviation; nothing where there is no score."
+    if score is None:
+        return ''
     return f"{score['mean']:{form}} ± {score['sd']:{form}}"
 
 # %% ../nbs/10b_console.ipynb #cc4a6c0f

@@ -88,6 +88,7 @@ class Clips:
     notes: tuple[str, ...] = ()  # What else was understood, a line each
     skipped: pd.DataFrame = field(default_factory=no_clips)  # Left out: fname, path, reason
     negatives: tuple[str, ...] = ()  # Labels that stand for what is none of the others
+    corrections: tuple[tuple[str, str], ...] = ()  # fname, label or 'remove' (chapter 02b)
 
     def __len__(self) -> int:
         return len(self.table)

@@ -23,9 +23,9 @@ from soundtag.console import (
     add_reading_options,
     error_message,
     printable,
-    silence_tensorflow,
     sound_files,
 )
+from soundtag.front import silence_tensorflow
 
 if TYPE_CHECKING:
     from soundtag.distance import DistanceEstimator

@@ -7,8 +7,6 @@ __all__ = ['fit_fold']
 
 # %% ../nbs/06d_fitting.ipynb #a4d1f0a4
 import math
-import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -449,54 +447,3 @@ def fit_fold(
         )
         task = relabel(replace(task, recipe=all_mixed), callbacks=callbacks)
     return train_network(task, logs=logs, callbacks=callbacks)
-
-# %% ../nbs/06d_fitting.ipynb #b75db276
-LOG_EVERY = 60  # Seconds from line to line at least, where there is no screen for a bar
-
-class FoldBar(keras.callbacks.Callback):
-    "Moves a tqdm bar by a batch at a time, and says which epoch it is and how well it goes."
-
-    def __init__(
-        self,
-        bar,  # A tqdm bar
-        k,  # Number of the fold
-    ):
-        super().__init__()
-        self.bar = bar
-        self.k = k
-        self.past_epochs = 0  # of trainings that are over
-        self.epoch = 0  # of this training, counted from 1
-        self.epochs_here = 0  # of this process
-        self.start = time.perf_counter()
-        self.logged = self.start
-
-    def on_train_begin(self, logs=None):
-        self.past_epochs += self.epoch  # a fold may take three trainings
-        self.epoch = 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        done_before_a_kill = epoch - self.epoch
-        self.bar.update(done_before_a_kill * self.params['steps'])
-        self.epoch = epoch + 1
-        text = f"fold {self.k}, epoch {self.epoch}/{self.params['epochs']}"
-        self.bar.set_description(text, refresh=False)
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.bar.update()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.epochs_here += 1
-        text = f"accuracy {logs['accuracy']:.0%}, watched {logs['val_accuracy']:.0%}"
-        self.bar.set_postfix_str(text, refresh=False)
-        now = time.perf_counter()
-        if getattr(self.bar, 'log', False) and now - self.logged >= LOG_EVERY:
-            self.logged = now
-            self.bar.write(
-                f"fold {self.k}, epoch {self.epoch}/{self.params['epochs']}: {text}"
-            )
-
-    @property
-    def seconds(self):
-        "Of the fold, with the epochs before a kill, but not with a training that was over by then."
-        elapsed = time.perf_counter() - self.start
-        return elapsed * (self.past_epochs + self.epoch) / self.epochs_here

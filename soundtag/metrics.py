@@ -163,6 +163,36 @@ def geometric_mean(
     p = gmean(np.maximum(np.asarray(probabilities, float), 1e-12), axis=0)
     return p / p.sum(axis=-1, keepdims=True)
 
+# %% ../nbs/06b_metrics.ipynb #af041b0b
+def _share(part, whole):
+    "A share; None of nothing."
+    return float(part / whole) if whole else None
+
+def label_table(
+    y: np.ndarray,  # Label index, shape (clips,)
+    probabilities: np.ndarray,  # Out-of-fold probabilities (clips, labels)
+    labels: list[str],  # Label names
+) -> list[dict]:  # A dict a label: label, n, ap, recall, answers, precision, confidence
+    "Scores of each label, all folds together; None where there is nothing to score."
+    y, p = check_scores(y, probabilities)
+    guess = p.argmax(axis=1)
+    confidence = p.max(axis=1)
+    rows = []
+    for j, (label, ap) in enumerate(zip(labels, average_precision(y, p))):
+        named = guess == j
+        n = int((y == j).sum())
+        answers = int(named.sum())
+        correct = (named & (y == j)).sum()
+        scores = {
+            'ap': float(ap) if n else None,
+            'recall': _share(correct, n),
+            'answers': answers,
+            'precision': _share(correct, answers),
+            'confidence': _share(confidence[named].sum(), answers),
+        }
+        rows.append({'label': label, 'n': n, **scores})
+    return rows
+
 # %% ../nbs/06b_metrics.ipynb #64ff0e3c
 def top3_csv(
     names: Sequence[str],  # File names, a row of `probabilities` each

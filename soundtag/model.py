@@ -14,7 +14,14 @@ import sys
 if 'tensorflow' not in sys.modules:  # which reads this once, when it is imported
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
 
-import keras
+from .front import silence_tensorflow
+
+with silence_tensorflow():
+    import keras
+    import tensorflow
+
+    tensorflow.config.list_physical_devices()  # it is then that it looks for graphics cards
+
 import numpy as np
 from keras import layers, ops
 from scipy.signal import get_window

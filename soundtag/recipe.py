@@ -435,3 +435,71 @@ class FoldTask:
         if self.relabels:
             epochs += 2 * math.ceil(self.recipe.relabel_epochs * self.epochs)
         return self.steps_per_epoch * epochs
+
+# %% ../nbs/06c_recipe.ipynb #12783423
+AUGMENTED = {
+    'time_shift': 'moved in time',
+    'gain': 'made louder or softer',
+    'tilt': 'filtered',
+    'freq_shift': 'moved in frequency',
+    'mixup': 'mixed with another clip',
+    'freq_mixstyle': "given another recording's spectrum",
+    'time_mask': 'masked in time',
+    'freq_mask': 'masked in frequency',
+}
+
+def _heard_words(settings):
+    "What the classifier gets of a clip."
+    features = settings['features']
+    if features.get('name') == 'Embedding':
+        return 'what each layer of YAMNet, a network that learned from AudioSet, makes of a clip'
+    kinds = {
+        'MFCC': f"{features.get('n_mfcc')} MFCCs",
+        'LogMel': f"a log-mel spectrogram of {features.get('n_mels')} bands",
+        'Mel': f"a mel spectrogram of {features.get('n_mels')} bands",
+    }
+    what = kinds.get(features.get('name'), 'a spectrogram')
+    if not {'hop_length', 'sr'} <= set(features):
+        return what
+    step = 1000 * features['hop_length'] / features['sr']
+    return f"{what} every {step:.0f} ms, at {features['sr'] / 1000:g} kHz"
+
+def _part_words(settings):
+    "How much of a clip is heard."
+    window = settings.get('window')
+    if window:
+        return f'; {window:g} s at once, from another place in each epoch'
+    if settings.get('seconds'):
+        return f"; {settings['seconds']:g} s of each clip, cut once"
+    return ', from its beginning to its end'
+
+def _learned_words(settings):
+    "What learns, and for how long."
+    if settings.get('classifier') == LinearRecipe.classifier:
+        share = settings.get('names_share', 0)
+        names = ", joined by YAMNet's own score where a label has a name of AudioSet's"
+        return 'linear discriminant analysis' + (names if share else '')
+    most = '' if settings['epoch_from'] == 'last' else 'at most '
+    optimiser = 'AdamW' if settings.get('weight_decay') else 'Adam'
+    parts = {
+        'network': 'the network {}',
+        'epochs': most + '{} epochs',
+        'batch_size': '{} clips a step',
+        'learning_rate': optimiser + ' at a learning rate of {:g}',
+    }
+    words = [form.format(settings[key]) for key, form in parts.items() if key in settings]
+    return ', '.join(words) or 'a network'
+
+def recipe_words(
+    settings: dict,  # Of a recipe, as in config.json
+) -> list[str]:  # Sentences
+    "How a model was made, in words."
+    sentences = [
+        f'Heard is {_heard_words(settings)}{_part_words(settings)}.',
+        f'Learned by {_learned_words(settings)}.',
+    ]
+    augment = settings.get('augment', {})
+    changes = [words for name, words in AUGMENTED.items() if augment.get(name)]
+    if changes:
+        sentences.append(f'While it learns, clips are {", ".join(changes)}, by chance.')
+    return sentences

@@ -7,34 +7,36 @@ __all__ = ['write_report']
 
 # %% ../nbs/08a_report.ipynb #22ac683a
 import base64
-import io
-import os
-import re
-from collections.abc import Callable
-from html import escape
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jinja2 import DictLoader, Environment, StrictUndefined
+import pandas as pd
 
-from .audio import PALETTE, use_style
 from .dataset import Clips
+from .duplicates import describe_duplicates
 from .files import write_file
 from .metrics import format_percent
+from .pages import as_svg, clip_media, data_uri, render_page
+from .recipe import RunError, recipe_words
 from soundtag.results import (
     Run,
     display_name,
+    fold_clips,
     labels_by_ap,
-    plot_confusion,
     plot_curves,
     plot_folds,
     plot_labels,
     run_clips,
     top_confusions,
+    true_labels,
     worst_mistakes,
     write_metrics,
 )
-from .sections import load_section
+from .runs import read_rows, read_run_file
+from .suspects import find_suspects
+from .tables import plural, shorten
 
 # %% ../nbs/08a_report.ipynb #018605dd
 def _data_sentences(metrics):
@@ -142,43 +144,6 @@ def summary_paragraphs(
     paragraphs = [sentences(metrics) for sentences in about]
     return [sentences for sentences in paragraphs if sentences]
 
-# %% ../nbs/08a_report.ipynb #c5f7ebb4
-_INK = '#010203'  # Stands for the page's text colour until the SVG is in the page
-
-def as_svg(
-    draw: Callable,  # Function that draws on the axes it is given
-    *,
-    size: tuple[float, float],  # Width and height in inches
-    alt: str,  # Text alternative
-) -> str:  # An <svg> element to put into a page
-    "A figure as SVG that takes the page's text colour."
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    colors = (
-        'text.color',
-        'axes.labelcolor',
-        'axes.edgecolor',
-        'xtick.color',
-        'ytick.color',
-    )
-    file = io.StringIO()
-    with mpl.rc_context():
-        use_style()
-        mpl.rcParams.update(dict.fromkeys(colors, _INK))
-        mpl.rcParams.update({'svg.fonttype': 'none', 'svg.hashsalt': alt})
-        figure = Figure(figsize=size)
-        draw(figure.subplots())
-        figure.savefig(file, format='svg', transparent=True)
-    text = re.sub(r'<metadata>.*?</metadata>', '', file.getvalue(), flags=re.S)
-    text = re.sub(r'<g id="[^"]*"', '<g', text)
-    text = text.replace(_INK, 'currentColor')
-    text = text.replace(PALETTE[0].lower(), 'var(--accent, #0072b2)')
-    box, inner = re.search(
-        r'<svg[^>]*viewBox="([^"]*)"[^>]*>(.*)', text, flags=re.S
-    ).groups()
-    return f'<svg viewBox="{box}" role="img" aria-label="{escape(alt)}">{inner}'
-
 # %% ../nbs/08a_report.ipynb #2ab88fea
 def _curves_in_words(metrics):
     "The text alternative of the accuracy curves."
@@ -194,12 +159,6 @@ def _labels_in_words(metrics):
     best = ', '.join(f"{display_name(row['label'])} {row['ap']:.2f}" for row in rows)
     return f'Average precision of each label, best first: {best}.'
 
-def _confusion_in_words(metrics):
-    "The text alternative of the confusion matrix."
-    top = top_confusions(metrics, 5)
-    most = '; '.join(f'{label} taken for {guess} {n} times' for label, guess, n, _ in top)
-    return f'Confusion matrix. Most frequent: {most}.'
-
 def report_figures(
     metrics: dict,  # Content of metrics.json
 ) -> dict[str, str]:  # name → <svg>
@@ -208,7 +167,6 @@ def report_figures(
     mean = format_percent(metrics['metrics']['accuracy'])
     beside = f'Accuracy on each fold beside the baselines; mean {mean}. The table has the numbers.'
     loss = 'Cross entropy over epochs, on clips trained on and on clips held out.'
-    square = max(4.6, 0.21 * n + 2)
 
     def svg(plot, size, alt, *args):
         return as_svg(lambda ax: plot(metrics, *args, ax=ax), size=size, alt=alt)
@@ -222,7 +180,6 @@ def report_figures(
         'folds': svg(plot_folds, (4.6, 3), beside),
         **curves,
         'labels': svg(plot_labels, (4.6, 0.19 * n + 0.7), _labels_in_words(metrics)),
-        'confusion': svg(plot_confusion, (square, square), _confusion_in_words(metrics)),
     }
 
 # %% ../nbs/08a_report.ipynb #19653c80
@@ -256,98 +213,137 @@ def fold_rows(
         rows.append([key, '', *(cell(name, s[key]) for name, s in columns.items())])
     return rows
 
-# %% ../nbs/08a_report.ipynb #33721df7
-def sound_uri(
-    path: str | os.PathLike,  # A sound file
-    start: float = np.nan,  # Where the clip begins in it, in s; NaN: it is all of it
-    end: float = np.nan,  # Where it ends, in s
-    *,
-    sr: int = 32000,  # Rate of the copy in Hz: keeps what lies below 16 kHz
-    seconds: float = 5,  # At most so much from the beginning, in s
-) -> str:  # A data: URI, MP3
-    "The beginning of a sound, small, as text for the page."
-    import soundfile as sf
+# %% ../nbs/08a_report.ipynb #a970ca06
+def _percent(share, digits=0):
+    "A share in percent; a dash for None."
+    return '–' if share is None else f'{100 * share:.{digits}f} %'
 
-    y, _ = load_section(path, start, end, sr=sr)
-    y = np.clip(y[: int(seconds * sr)], -1, 1)
-    mp3 = io.BytesIO()
-    sf.write(mp3, y, sr, format='MP3', subtype='MPEG_LAYER_III')
-    return 'data:audio/mpeg;base64,' + base64.b64encode(mp3.getvalue()).decode('ascii')
+def label_rows(
+    metrics: dict,  # Content of metrics.json
+) -> list[list[str]]:  # Head, a row a label, the hardest first
+    "Precision, recall and calibration of each label."
+    counts = np.array(metrics['confusion'])
+    column = {row['label']: j for j, row in enumerate(metrics['labels'])}
+    rows = [['label', 'clips', 'AP', 'recall', 'precision', 'too sure by']]
+    for row in labels_by_ap(metrics):
+        j = column[row['label']]
+        answers = counts[:, j].sum()
+        precision = counts[j, j] / answers if answers else None
+        excess = '–'
+        if precision is not None and 'confidence' in row:
+            excess = f"{100 * (row['confidence'] - precision):+.0f}"
+        scores = f"{row['ap']:.2f}", _percent(counts[j, j] / row['n']), _percent(precision)
+        rows.append([display_name(row['label']), str(row['n']), *scores, excess])
+    return rows
 
-# %% ../nbs/08a_report.ipynb #d2d092ee
-_STYLE = '''
-:root {
-  color-scheme: light dark;
-  --paper: #fff; --ink: #1c2127; --soft: #57606a;
-  --line: #d5dae0; --card: #f5f7f9; --accent: #0072b2
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #14171b; --ink: #e6e9ed; --soft: #a3acb6;
-    --line: #343b43; --card: #1d2228; --accent: #56b4e9
-  }
-}
-* { box-sizing: border-box }
-body {
-  margin: 0; background: var(--paper); color: var(--ink);
-  font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere
-}
-main { max-width: 66rem; margin: auto; padding: 1rem }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0 }
-h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem }
-p, dl { max-width: 48rem; text-wrap: pretty }
-.soft, figcaption, small { color: var(--soft) }
-.summary {
-  max-width: 50rem; background: var(--card); border-left: .3rem solid var(--accent);
-  border-radius: .4rem; padding: .4rem 1rem
-}
-.two {
-  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr));
-  gap: 1.2rem; align-items: start
-}
-figure { margin: 1rem 0 0; max-width: 38rem }
-svg { display: block; width: 100%; height: auto }
-.scroll { overflow-x: auto }
-.big { max-width: none }
-.big svg { min-width: 46rem }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-caption { text-align: left; color: var(--soft) }
-th, td {
-  padding: .25rem .6rem; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid var(--line)
-}
-th:first-child { text-align: left }
-tr.total { font-weight: 600 }
-a { color: var(--accent) }
-ol.cards { list-style: none; padding: 0 }
-.cards li { background: var(--card); border-radius: .4rem; padding: .8rem 1rem }
-.cards p { margin: .2rem 0 }
-audio { width: 100%; margin-top: .4rem }
-dt { font-weight: 600 }
-dd { margin: 0 0 .5rem }
-code { font-size: .9em }
-'''
+# %% ../nbs/08a_report.ipynb #432bb4b1
+NAMED = 200  # Clips that a list of names has, at most
 
-# %% ../nbs/08a_report.ipynb #74903c7f
-_PAGE = '''<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:">
-<title>{{ metrics.what }} · soundtag</title>
-<style>{{ style | safe }}</style>
-</head>
-<body><main>
-<header><p class="soft">soundtag report</p><h1>The {{ metrics.what }}</h1></header>
-{% for name in sections %}{% include name %}{% endfor %}
-</main></body>
-</html>
-'''
+def confusion_lists(
+    run: Run,  # A finished run
+    y: np.ndarray,  # Column of the label given, of each clip
+    ids: dict[str, str],  # fname → id of the clip's card in the page, where it has one
+) -> dict[tuple[int, int], dict]:  # Row and column → truth, guess, clips and rest
+    "The clips of each cell of the confusion matrix."
+    lists = {}
+    for name, i, j in zip(run.folds.index, y.tolist(), run.oof.argmax(axis=1).tolist()):
+        lists.setdefault((i, j), []).append({'fname': name, 'id': ids.get(name)})
+    cells = {}
+    for (i, j), clips in sorted(lists.items()):
+        cells[i, j] = {
+            'id': f'cell-{i}-{j}',
+            'truth': display_name(run.labels[i]),
+            'guess': display_name(run.labels[j]),
+            'n': len(clips),
+            'clips': clips[:NAMED],
+            'rest': max(0, len(clips) - NAMED),
+        }
+    return cells
+
+def confusion_rows(
+    cells: dict[tuple[int, int], dict],  # What `confusion_lists` gave
+    labels: list[str],  # Of the run
+) -> list[dict]:  # A dict a label: name and cells; None for an empty cell
+    "The confusion matrix as a table; each cell with its share of the row."
+    rows = []
+    for i, label in enumerate(labels):
+        row = [cells.get((i, j)) for j in range(len(labels))]
+        total = sum(cell['n'] for cell in row if cell)
+        row = [cell and cell | {'share': round(cell['n'] / total, 3)} for cell in row]
+        rows.append({'name': display_name(label), 'cells': row})
+    return rows
+
+# %% ../nbs/08a_report.ipynb #188eedf2
+def suspect_csv(
+    suspects: pd.DataFrame,  # What `find_suspects` gave
+) -> str:  # fname,label,suggested,probability,correction
+    "The list to fill in."
+    table = suspects[['label', 'suggested']].assign(
+        probability=suspects.probability.astype(float).round(4), correction=''
+    )
+    return table.to_csv(lineterminator='\n')
+
+def suspect_sentences(
+    suspects: pd.DataFrame,  # What `find_suspects` gave
+    accuracy: float,  # Of the run
+) -> list[str]:  # An empty list where there are none
+    "How many labels are doubted, and how far the doubts can be trusted."
+    if not len(suspects):
+        return []
+    be = 'label is' if len(suspects) == 1 else 'labels are'
+    sentences = [
+        f'{len(suspects):,} {be} contradicted by a model that heard neither the clip nor its '
+        'label, and found another one at least twice as probable.'
+    ]
+    if accuracy < 0.8:
+        sentences.append(
+            f'As the model is right on {accuracy:.0%} of the clips, many of these are mistakes '
+            'of its own: the further down the list, the more.'
+        )
+    return sentences
+
+# %% ../nbs/08a_report.ipynb #6f9bfe00
+def _moment(text):
+    "A date for people, '' where it is none."
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return ''
+    return f'{when.day} {when:%B %Y, %H:%M} UTC'
+
+def run_sentences(
+    metrics: dict,  # Content of metrics.json
+) -> list[str]:  # An empty list where nothing was noted
+    "When and on what a run was trained, and how long that took."
+    seconds = metrics.get('seconds')
+    if not seconds:
+        return []
+    total = sum(seconds['folds'].values())
+    length = f'{total / 60:.0f} min' if total >= 600 else f'{total:.0f} s'
+    when = _moment(seconds.get('finished') or '')
+    machine = seconds.get('machine')
+    sentence = f'Training took {length} for {plural(len(seconds["folds"]), "fold")}'
+    sentence += f' on {machine}' if machine else ''
+    sentence += f' with {plural(seconds["cores"], "core")}'
+    return [sentence + (f', done on {when}.' if when else '.')]
+
+def copy_sentences(
+    run: Run,  # A finished run
+    clips: Clips,  # All clips of its data set
+) -> list[str]:  # An empty list where no clip repeats another
+    "What copies mean for a result."
+    path = run.out / 'duplicates.csv'
+    if not path.exists():
+        return []
+    columns = 'fname', 'of', 'label', 'of_label', 'kind'
+    rows = read_run_file(path, partial(read_rows, columns=columns), RunError)
+    table = pd.DataFrame(rows, columns=columns).set_index('fname')
+    lines = describe_duplicates(table, clips, run.folds)
+    return [f'{line}.' for line in lines] + ['All copies are listed in duplicates.csv.']
 
 # %% ../nbs/08a_report.ipynb #a4819d58
-_SUMMARY = '''<section class="summary" aria-label="Summary">
+_SUMMARY = '''<header><p class="soft">soundtag report</p><h1>The {{ metrics.what }}</h1></header>
+<section class="summary" aria-label="Summary">
 {% for sentences in words %}<p>{{ sentences | join(' ') }}</p>
 {% endfor %}<p>{% if skipped -%}
 {{ skipped | length }} clip{{ 's were' if skipped | length > 1 else ' was' }} left out;
@@ -382,28 +378,86 @@ the network learns by heart.</figcaption></figure>
 '''
 
 # %% ../nbs/08a_report.ipynb #7979c26e
-_LABELS = '''{% set many = metrics.labels | length > 15 %}<section><h2>Labels</h2>
-<div class="{{ '' if many else 'two' }}">
+_LABELS = '''<section><h2>Labels</h2>
+<p>AP: average precision. Recall: of the clips of a label, those named so; precision: of those
+named so, the right ones; the last column: by how many points these answers were too sure.</p>
+<div class="scroll" tabindex="0" role="region" aria-label="Scores of each label">
+<table><caption>Hardest first, all folds together</caption>
+<thead><tr>{% for c in label_rows[0] %}<th scope="col">{{ c }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in label_rows[1:] %}<tr><th scope="row">{{ row[0] }}</th>
+{% for c in row[1:] %}<td>{{ c }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>
 <figure>{{ figures.labels | safe }}
 <figcaption>Average precision, best on top; n: clips.</figcaption></figure>
-<figure{% if many %} class="big"{% endif %}>
-<div class="scroll" tabindex="0" role="region" aria-label="Confusion matrix">
-{{ figures.confusion | safe }}</div>
-<figcaption>Rows: true label; columns: the network's first guess.</figcaption></figure>
-</div></section>
+</section>
 '''
 
-_MISTAKES = '''<section><h2>The worst mistakes</h2>
-<p>The clips whose true label got least probability: the network's surest errors,
-or wrong labels. Each player has the first {{ seconds }} s at most.</p>
-<ol class="cards two">{% for m in mistakes %}<li>
-<p><strong>{{ m.truth }}</strong>, taken for <strong>{{ m.guess }}</strong></p>
-<p class="soft">{{ m.fname }} · true label {{ '%.2g' % (100 * m.p_truth) }} %,
-guess {{ '%.0f' % (100 * m.p_guess) }} %
+_CONFUSION = '''<section id="confusion"><h2>What is taken for what</h2>
+<p>Rows: the label given; columns: the network's first guess. Each number is a link to the names
+of its clips.</p>
+<div class="scroll" tabindex="0" role="region" aria-label="Confusion matrix">
+<table class="confusion"><caption>Clips, all folds together</caption>
+<thead><tr><th scope="col">given ↓ · guess →</th>
+{% for row in confusion %}<th scope="col"><span>{{ row.name }}</span></th>
+{% endfor %}</tr></thead>
+<tbody>
+{% for row in confusion %}<tr><th scope="row">{{ row.name }}</th>
+{%- for cell in row.cells %}{% if cell -%}
+<td style="--share: {{ cell.share }}"><a href="#{{ cell.id }}">{{ cell.n }}</a></td>
+{%- else %}<td></td>{% endif %}{% endfor %}</tr>
+{% endfor %}</tbody></table></div>
+{% for cell in lists %}<div class="cell" id="{{ cell.id }}">
+<h3>{{ cell.truth }}{% if cell.truth != cell.guess %}, taken for {{ cell.guess }}
+{%- else %}, named right{% endif %}: {{ cell.n }}</h3>
+<ul>{% for c in cell.clips -%}
+<li>{% if c.id %}<a href="#{{ c.id }}">{{ c.fname }}</a>{% else %}{{ c.fname }}{% endif %}</li>
+{%- endfor %}</ul>
+<p>{% if cell.rest %}and {{ cell.rest }} more · {% endif %}<a href="#confusion">close</a></p></div>
+{% endfor %}</section>
+'''
+
+# %% ../nbs/08a_report.ipynb #622969e2
+_CARD = '''{% from 'player' import player with context %}
+{% macro card(m) -%}
+<p class="soft">{{ m.fname }} · {{ '%.2g' % (100 * m.p_truth) }} % for its label,
+{{ '%.0f' % (100 * m.p_guess) }} % for the guess
 {%- if not m.verified %} · label not verified{% endif %}</p>
-<audio controls preload="metadata" src="{{ m.sound }}"
- aria-label="{{ m.truth }}, taken for {{ m.guess }}: {{ m.fname }}"></audio>
-</li>{% endfor %}</ol></section>
+{{ player(m, m.truth ~ ', taken for ' ~ m.guess ~ ': ' ~ m.fname) }}
+{%- endmacro %}
+'''
+
+_SUSPECTS = '''{% from 'card' import card with context %}
+<section id="suspects"><h2>Labels that are probably wrong</h2>
+{% if doubts %}<p>{{ doubts | join(' ') }} Listen, write down what you hear (a label, or
+<code>remove</code>; nothing where you can't tell), and give the list back by
+<code>soundtag train DATA --corrections FILE</code>.</p>
+<p><button type="button" id="save" hidden>Save corrections.csv</button>
+<a download="suspects.csv" href="{{ list_uri }}">suspects.csv</a> is the same list to fill in by
+hand.</p>
+<datalist id="labels">{% for label in labels %}<option value="{{ label }}">{% endfor -%}
+<option value="remove"></datalist>
+<ol class="cards">{% for m in suspects %}<li id="{{ m.id }}">
+<p><strong>{{ m.truth }}</strong>, or rather <strong>{{ m.guess }}</strong>?</p>
+{{ card(m) }}
+<label>It is <input type="text" list="labels" autocomplete="off" data-fname="{{ m.fname }}"
+ data-label="{{ m.truth }}"></label>
+</li>{% endfor %}</ol>
+{% if rest.suspects %}<p>Without a player, to keep the page small: {{ rest.suspects }}.</p>
+{% endif %}{% else %}<p>None: no model found another label twice as probable as the one given.</p>
+{% endif %}</section>
+'''
+
+_MISTAKES = '''{% from 'card' import card with context %}
+<section id="mistakes"><h2>{{ 'Other mistakes' if doubts else 'Mistakes' }}</h2>
+{% if mistakes or rest.mistakes %}<p>The first are those whose label got least probability.</p>
+<ol class="cards">{% for m in mistakes %}<li id="{{ m.id }}">
+<p><strong>{{ m.truth }}</strong>, taken for <strong>{{ m.guess }}</strong></p>
+{{ card(m) }}
+</li>{% endfor %}</ol>
+{% if rest.mistakes %}<p>Without a player, to keep the page small: {{ rest.mistakes }}.</p>
+{% endif %}{% else %}<p>None.</p>
+{% endif %}</section>
 '''
 
 # %% ../nbs/08a_report.ipynb #2a5bf9ce
@@ -418,10 +472,14 @@ _SKIPPED = '''{% if skipped %}<section id="skipped"><h2>Left out</h2>
 _ORIGIN = '''<section><h2>How these numbers came about</h2>
 <p>Every training clip is judged by a network that did not train on it;
 {{ metrics.selection }}. Average precision and confusions take all folds together.</p>
-<dl><dt>Recipe</dt><dd><code>{{ metrics.recipe | tojson }}</code></dd>
+<dl><dt>Recipe</dt><dd>{{ metrics.recipe.name }}: {{ recipe_words | join(' ') }}</dd>
+<dt>Training</dt><dd>{{ run_words | join(' ') or 'When and on what was not noted.' }}</dd>
 <dt>Data</dt><dd>{{ metrics.data.name }},
-fingerprint <code>{{ metrics.data.fingerprint }}</code>, folds: {{ metrics.folds.kind }}</dd>
+fingerprint <code>{{ metrics.data.fingerprint }}</code>, folds: {{ metrics.folds.kind }}
+{%- if corrections %}; {{ corrections }}{% endif %}</dd>
+<dt>Copies</dt><dd>{{ copies | join(' ') or 'No clip repeats another.' }}</dd>
 <dt>Seed</dt><dd>{{ metrics.seeds | join(', ') }}</dd>
+<dt>Settings</dt><dd><code>{{ metrics.recipe | tojson }}</code></dd>
 <dt>Versions</dt><dd>{% for name, v in metrics.versions.items() -%}
 {{ name }} {{ v }}{{ ', ' if not loop.last }}
 {%- endfor %}</dd></dl></section>
@@ -431,25 +489,78 @@ _SECTIONS = {
     'summary': _SUMMARY,
     'folds': _FOLDS,
     'labels': _LABELS,
+    'confusion': _CONFUSION,
+    'suspects': _SUSPECTS,
     'mistakes': _MISTAKES,
     'skipped': _SKIPPED,
     'origin': _ORIGIN,
 }
 
+# %% ../nbs/08a_report.ipynb #120c3981
+_SCRIPT = '''
+const save = document.getElementById('save');
+const quote = text => '"' + text.replaceAll('"', '""') + '"';
+if (save) {
+  save.hidden = false;
+  save.onclick = () => {
+    const rows = [...document.querySelectorAll('input[data-fname]')].map(
+      box => [box.dataset.fname, box.dataset.label, box.value.trim()].map(quote).join(','));
+    const text = ['fname,label,correction', ...rows].join('\\n') + '\\n';
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(new Blob([text], {type: 'text/csv'}));
+    link.download = 'corrections.csv';
+    link.click();
+  };
+}
+'''
+
 # %% ../nbs/08a_report.ipynb #a12aada1
-def _mistake_cards(run, clips, n):
-    "What the page shows of each of the worst mistakes."
+def clip_cards(
+    run: Run,  # A finished run
+    clips: Clips,  # All clips of its data set
+    suspects: list[str],  # Clips whose label is doubted, worst first
+    most: int,  # Clips with a player
+) -> tuple[list[dict], list[str]]:  # What the page shows of each of them; the other mistakes
+    "Suspects first, then the other mistakes, each with its sound and its picture."
+    mistakes = worst_mistakes(run, clips, len(run.folds))
+    names = list(dict.fromkeys([*suspects, *mistakes.index]))
+    number = {name: i for i, name in enumerate(clips.table.index)}
     cards = []
-    sections = dict(zip(clips.table.index, clips.sections))
-    for row in worst_mistakes(run, clips, n).itertuples():
+    for row in mistakes.loc[names[:most]].itertuples():
         shown = {
             'fname': row.Index,
+            'id': f'clip-{len(cards)}',
             'truth': display_name(row.truth),
             'guess': display_name(row.guess),
-            'sound': sound_uri(row.path, *sections[row.Index][1:]),
         }
-        cards.append(row._asdict() | shown)
-    return cards
+        cards.append(row._asdict() | shown | clip_media(clips, number[row.Index]))
+    return cards, names[most:]
+
+def mistake_content(
+    run: Run,  # A finished run
+    clips: Clips,  # All clips of its data set
+    most: int,  # Clips with a player
+) -> dict:  # What the templates of suspects, mistakes and confusion name
+    "The clips a run got wrong, and `suspects.csv`, which is written, too."
+    y = true_labels(run, clips)
+    suspects = find_suspects(run.folds.index, y, run.oof, run.labels)
+    path = write_file(run.out / 'suspects.csv', suspect_csv(suspects))
+    cards, rest = clip_cards(run, clips, list(suspects.index), most)
+    doubted = set(suspects.index)
+    cells = confusion_lists(run, y, {card['fname']: card['id'] for card in cards})
+    return {
+        'suspects': [card for card in cards if card['fname'] in doubted],
+        'mistakes': [card for card in cards if card['fname'] not in doubted],
+        'rest': {
+            'suspects': shorten([name for name in rest if name in doubted], NAMED),
+            'mistakes': shorten([name for name in rest if name not in doubted], NAMED),
+        },
+        'doubts': suspect_sentences(suspects, float((run.oof.argmax(1) == y).mean())),
+        'list_uri': data_uri('text/csv', path.read_bytes()),
+        'labels': run.labels,
+        'confusion': confusion_rows(cells, run.labels),
+        'lists': list(cells.values()),
+    }
 
 # %% ../nbs/08a_report.ipynb #ebafb07f
 def write_report(
@@ -457,13 +568,12 @@ def write_report(
     metrics: dict | None = None,  # Content of metrics.json; None: evaluate now
     clips: Clips | None = None,  # Its clips; None: read from where the run found them
     *,
-    worst: int = 10,  # How many mistakes to show
+    worst: int = 100,  # Clips with a player, of those it got wrong; the names of the rest
 ) -> Path:  # Path of report.html
-    """Write a run's report: one page that needs nothing else.
+    """Write a run's report, one page that needs nothing else, and beside it suspects.csv.
 
     Raises RunError where the clips are gone or have changed since the run.
 
-    >>> import pandas as pd
     >>> config = {'data': {'root': 'gone'}}
     >>> run = Run(Path('runs/x'), config, ['bell'], pd.Series({'a.wav': 0}), np.ones((1, 1)))
     >>> try:
@@ -474,17 +584,24 @@ def write_report(
     """
     clips = run_clips(run, clips)
     metrics = metrics or write_metrics(run, clips)
-    templates = DictLoader({'page': _PAGE} | _SECTIONS)
-    pages = Environment(loader=templates, autoescape=True, undefined=StrictUndefined)
-    page = pages.get_template('page').render(
+    found = mistake_content(run, clips, worst)
+    copies = copy_sentences(run, clips)
+    extra = [sentences for sentences in (found['doubts'], copies) if sentences]
+    page = render_page(
+        _SECTIONS,
+        metrics['what'],
+        _SCRIPT,
+        parts={'card': _CARD},
         metrics=metrics,
-        sections=list(_SECTIONS),
-        words=summary_paragraphs(metrics),
+        words=summary_paragraphs(metrics) + extra,
         rows=fold_rows(metrics),
+        label_rows=label_rows(metrics),
         figures=report_figures(metrics),
-        mistakes=_mistake_cards(run, clips, worst),
         skipped=run.skipped.to_dict('records'),
-        style=_STYLE,
-        seconds=5,
+        recipe_words=recipe_words(metrics['recipe']),
+        run_words=run_sentences(metrics),
+        corrections=clips.notes[-1] if clips.corrections else '',
+        copies=copies,
+        **found,
     )
     return write_file(run.out / 'report.html', page)

@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from .audio import PALETTE
 from .dataset import Clips
 from .files import write_file
-from .metrics import MEASURES, accuracy, average_precision, geometric_mean, mean_std
+from .metrics import MEASURES, accuracy, geometric_mean, label_table, mean_std
 from .recipe import RECIPES, RunError, current_settings
 from .rejection import rejection_scores
 from soundtag.runs import (
@@ -170,7 +170,7 @@ def run_clips(
     if clips is None:
         try:
             check_place(run)
-            clips = find_clips(run.config['data'])
+            clips = find_clips(run.config['data'], run.config.get('corrections', ()))
         except (ValueError, OSError) as e:
             raise RunError(
                 f'{run.out}: its data set cannot be read any more ({e}); {cure}'
@@ -352,18 +352,6 @@ def scores_on_test(
     }
 
 # %% ../nbs/08_results.ipynb #2dbd9f66
-def label_table(
-    y: np.ndarray,  # Label index, shape (clips,)
-    probabilities: np.ndarray,  # Out-of-fold probabilities (clips, labels)
-    labels: list[str],  # Label names
-) -> list[dict]:  # A dict a label: 'label', 'n', 'ap', which is None for a label without a clip
-    "Clips and average precision of each label, all folds together."
-    rows = []
-    counts = np.bincount(y, minlength=len(labels))
-    for label, n, ap in zip(labels, counts, average_precision(y, probabilities)):
-        rows.append({'label': label, 'n': int(n), 'ap': float(ap) if n else None})
-    return rows
-
 def verified_scores(
     table: pd.DataFrame,  # Clips table, rows as in `correct`
     correct: np.ndarray,  # Whether each clip's first guess was right, shape (clips,)
@@ -377,9 +365,13 @@ def verified_scores(
     return scores
 
 # %% ../nbs/08_results.ipynb #d189edce
+RAN = 'finished', 'machine'  # When and on what; '' in runs of earlier versions
+
 def fold_seconds(
     run: Run,  # A finished run
-) -> dict:  # 'folds': fold → seconds of training, 'cores'; empty where nothing was noted
+) -> (
+    dict
+):  # 'folds': fold → seconds of training, 'cores', `RAN`; empty where nothing was noted
     "What the folds cost."
     paths = {str(k): run.out / f'seconds_{k}.json' for k in run.train}
     notes = {
@@ -390,6 +382,7 @@ def fold_seconds(
     return {
         'folds': {k: note['training'] for k, note in notes.items()},
         'cores': max(note['cores'] for note in notes.values()),
+        **{key: max(note.get(key, '') for note in notes.values()) for key in RAN},
     }
 
 # %% ../nbs/08_results.ipynb #f9c374ab

@@ -11,14 +11,17 @@ import io
 import json
 import math
 import os
+import platform
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from .files import write_file
 from .formats import warn
 
 # %% ../nbs/06f_runs.ipynb #9f53fe7a
@@ -184,6 +187,7 @@ CONFIG_RULES = {
     'selection': Text(1000),
     'seed': Number(0, 2**64, whole=True),
     'negatives': ListOf(Text(10_000), 100_000),
+    'corrections': ListOf(ListOf(Text(10_000), 2), 10_000_000),
 }
 
 def check_recipe_settings(
@@ -327,11 +331,27 @@ def read_history(
             raise ValueError(f'{name} is no number in some epoch, the training went astray')
     return curves
 
+def write_seconds(
+    path: Path,  # seconds_0.json
+    seconds: float,  # What a training took
+) -> None:
+    "Say how long a training took, on how many cores, when it was done, and on what."
+    from joblib import cpu_count
+
+    note = {
+        'training': round(seconds, 1),
+        'cores': cpu_count(),
+        'finished': datetime.now(UTC).isoformat(timespec='seconds'),
+        'machine': f'{platform.system()} {platform.machine()}',
+    }
+    write_file(path, json.dumps(note))
+
 def read_seconds(
     path: Path,  # seconds_0.json
 ) -> dict:  # training, in s, and cores
     "What a training cost."
     rules = {'training': Number(0, 1e9), 'cores': Number(1, 1e5, whole=True)}
+    rules |= {'finished': Text(100), 'machine': Text(100)}
     seconds = read_json_file(path)
     check_fields(seconds, rules, needed=('training', 'cores'))
     return seconds

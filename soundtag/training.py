@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from .augmentation import ClipWindows, trim_frames
+from .corrections import correct_clips
 from .dataset import Clips, DataError, listed_clips, make_folds, shorten
 from .duplicates import join_groups, report_duplicates
 from .files import file_lock, write_file, write_npy
@@ -39,7 +40,7 @@ from soundtag.recipe import (
     get_recipe,
 )
 from .rejection import learn_fold, learn_rejection
-from .runs import is_done, read_config
+from .runs import is_done, read_config, write_seconds
 from .store import FeatureStore, prepare_data, store_duplicates
 
 if TYPE_CHECKING:
@@ -118,6 +119,9 @@ def run_config(
         'data': clips.summary | clips.places,
         'folds': {'number': int(folds), 'kind': kind},
         **({'negatives': list(clips.negatives)} if clips.negatives else {}),
+        **(
+            {'corrections': list(map(list, clips.corrections))} if clips.corrections else {}
+        ),
         'seed': int(seed),
         'versions': versions()
         | ({'onnxruntime': version('onnxruntime')} if linear else {}),
@@ -126,6 +130,7 @@ def run_config(
 # %% ../nbs/07_training.ipynb #601d5bff
 def find_clips(
     data: dict,  # What the configuration of a run says of its data
+    corrections: Sequence = (),  # And of its corrections (chapter 02b)
 ) -> Clips:  # With the fingerprint it states, else those where the run found its own
     "The clips of a run: from its list or folder, else from a list beside it with another name."
     source = Path(data.get('source', data['root']))
@@ -141,6 +146,7 @@ def find_clips(
         try:
             audio = [data['audio']] if reader is read_table and 'audio' in data else []
             clips = listed_clips(reader(path, *audio), allow_missing=True)
+            clips = correct_clips(clips, corrections) if corrections else clips
         except (ValueError, OSError) as e:
             fault = fault or e
             continue
@@ -166,6 +172,7 @@ def config_differences(
         names = ['data', *(n for n in names if not n.startswith('data '))]
         for flat in (a, b):
             flat['data'] = f"{flat.get('data name')} {flat.get('data fingerprint')}"
+            flat['corrections'] = len(flat.get('corrections', ()))
     return [f'{n}: {a.get(n)} there, {b.get(n)} here' for n in names]
 
 # %% ../nbs/07_training.ipynb #0602e068
@@ -403,7 +410,8 @@ def run_fold(
         run_linear_fold(k, task, out)
         bar.update()
         return
-    from soundtag.fitting import FoldBar, fit_fold
+    from soundtag.fitting import fit_fold
+    from soundtag.progress import FoldBar
 
     logs = out / f'logs/fold_{k}'
     before = bar.n
@@ -417,15 +425,6 @@ def run_fold(
     if progress.epochs_here:
         write_seconds(out / f'seconds_{k}.json', progress.seconds)
     write_fold(k, task, model, out)
-
-def write_seconds(
-    path: Path,  # JSON file
-    seconds: float,  # What a training took
-) -> None:
-    "Say how long a training took, and on how many cores."
-    from joblib import cpu_count
-
-    write_file(path, json.dumps({'training': round(seconds, 1), 'cores': cpu_count()}))
 
 def write_fold(
     k: int,  # Number of the fold
@@ -512,7 +511,7 @@ def fold_line(
     elif task.recipe.picks_epoch:
         how = f'best epoch {losses.argmin() + 1} of {len(losses)}'
     return (
-        f'fold {k}: right on {correct[taught].mean():.1%} of the clips it trained on, '
+        f'fold {k}: right on {correct[taught].mean():.1%} of its training clips, '
         f'{correct[held_out].mean():.1%} of those held out ({how})'
     )
 
@@ -549,8 +548,13 @@ def run_folds(
 
     done = {k for k, task in tasks.items() if is_done(k, task.data, out)}
     steps = sum(task.total_steps for k, task in tasks.items() if k not in done)
+    recipe = next(iter(tasks.values())).recipe
     with tqdm(total=steps, unit='step', disable=None if progress else True) as bar:
         bar.log = progress and bar.disable  # no screen: lines in the place of a bar
+        if progress and not isinstance(recipe, LinearRecipe):
+            from soundtag.progress import Forecast
+
+            bar.forecast = Forecast(len(tasks) - len(done), recipe, len(fold))
         for k, task in tasks.items():
             if k not in done:
                 run_fold(k, task, out, bar)

@@ -205,7 +205,7 @@ def test_a_report_draws_no_curve_of_one_epoch(run):
     clips, out, folder = run
     metrics = write_metrics(load_run(out), clips, cache=folder / 'cache')
     text = write_report(load_run(out), metrics, clips).read_text('utf-8')
-    assert text.count('<svg') == 3 and 'How each fold learned' not in text
+    assert text.count('<svg') == 2 and 'How each fold learned' not in text
     assert 'shrinkage and temperatures are chosen' in text
 
 

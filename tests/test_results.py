@@ -1,14 +1,21 @@
 """Chapters 06b, 08 and 08a on finished runs made of arrays: measures against independent definitions, metrics.json, the report, and bad input."""
 
+import base64
+import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-from sklearn.metrics import average_precision_score, label_ranking_average_precision_score
+from sklearn.metrics import (
+    average_precision_score,
+    label_ranking_average_precision_score,
+    precision_recall_fscore_support,
+)
 
 from soundtag import results
 from soundtag.dataset import load_clips
@@ -24,7 +31,14 @@ from soundtag.metrics import (
     top3_accuracy,
     true_label_rank,
 )
-from soundtag.report import fold_rows, report_figures, summary_paragraphs, write_report
+from soundtag.report import (
+    _SCRIPT,
+    fold_rows,
+    label_rows,
+    report_figures,
+    summary_paragraphs,
+    write_report,
+)
 from soundtag.results import (
     evaluate,
     fold_clips,
@@ -328,7 +342,7 @@ def test_the_recorded_runs_show_the_gap_of_the_post(root, name, low, high):
     assert m['metrics']['gap']['mean'] == pytest.approx(
         m['metrics']['train_accuracy']['mean'] - m['metrics']['accuracy']['mean']
     )
-    assert len(summary_paragraphs(m)) == 4 and len(report_figures(m)) == 5
+    assert len(summary_paragraphs(m)) == 4 and len(report_figures(m)) == 4
 
 
 def test_baselines_never_see_the_fold_they_are_scored_on():
@@ -493,14 +507,21 @@ def test_the_report_needs_nothing_else(run, clips, metrics):
             if name == 'style':
                 assert 'url(' not in value or 'url(#' in value
             assert not name.startswith('on')
+    assert page.tags.count('script') == 1 and f'<script>{_SCRIPT}</script>' in text
+    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+    assert f"default-src 'none';\n style-src 'unsafe-inline'; img-src data:; media-src data:; " in text
+    assert f"script-src 'sha256-{digest}'" in text
     assert (
-        'script' not in page.tags
-        and 'iframe' not in page.tags
+        'iframe' not in page.tags
         and '@import' not in text
         and 'http' not in re.sub('http-equiv', '', text)
     )
+    for fragment in {a['href'] for t, a in page.attrs if t == 'a'}:
+        assert fragment.startswith(('data:text/csv', '#'))
     ids = [a['id'] for _, a in page.attrs if 'id' in a]
     assert len(ids) == len(set(ids))
+    targets = {a['href'][1:] for t, a in page.attrs if t == 'a' and a['href'][0] == '#'}
+    assert targets <= set(ids)
 
 
 def test_the_report_can_be_read_by_everyone(run, clips, metrics):
@@ -533,18 +554,77 @@ def test_the_report_can_be_read_by_everyone(run, clips, metrics):
     )
 
 
-def test_the_report_shows_the_worst_mistakes(run, clips, metrics):
-    page, bad = (
-        write_report(run, metrics, clips, worst=4).read_text('utf-8'),
-        worst_mistakes(run, clips, 4),
-    )
-    assert page.count('<audio') == len(bad) == 4 and bad.p_truth.is_monotonic_increasing
-    assert [page.index(name) for name in bad.index] == sorted(
-        page.index(name) for name in bad.index
-    )
+def test_the_report_plays_suspects_first_and_names_what_it_does_not_play(run, clips, metrics):
     y = clips.train.y
+    kinds = np.where(np.arange(len(y)) % 3 == 1, (y + 1) % 3, y)  # sure of all, wrong about some
+    p = 0.2 * run.oof + 0.8 * np.eye(3)[kinds]
+    run = replace(run, oof=p)
+    page = write_report(run, metrics, clips, worst=4).read_text('utf-8')
+    assert page.count('<audio') == page.count('<img') == 4
+    listed = pd.read_csv(run.out / 'suspects.csv', keep_default_na=False)
+    assert list(listed) == ['fname', 'label', 'suggested', 'probability', 'correction']
+    assert (listed.correction == '').all() and 4 < len(listed)
     wrong = run.oof.argmax(1) != y
+    bad = worst_mistakes(run, clips, len(y))
+    assert len(bad) == wrong.sum() and bad.p_truth.is_monotonic_increasing
     assert bad.p_truth.iloc[0] == run.oof[np.arange(len(y)), y][wrong].min()
+    assert set(listed.fname) <= set(bad.index)
+    for name in bad.index:  # each in its cell of the confusion matrix, and played or named
+        assert page.count(name) >= 2
+    part = page[page.index('id="suspects"') : page.index('id="mistakes"')]
+    assert [part.index(name) for name in listed.fname] == sorted(map(part.index, listed.fname))
+    assert 'Without a player' in part and part.count('<audio') == 4
+    assert all(row.suggested in clips.labels for row in listed.itertuples())
+
+
+def test_each_cell_of_the_confusion_matrix_lists_its_clips(run, clips, metrics):
+    page = write_report(run, metrics, clips).read_text('utf-8')
+    y, guess = clips.train.y, run.oof.argmax(1)
+    for i, row in enumerate(metrics['confusion']):
+        for j, n in enumerate(row):
+            assert (f'href="#cell-{i}-{j}">{n}</a>' in page) == (n > 0)
+            if n:
+                part = page[page.index(f'id="cell-{i}-{j}"') :].split('</div>')[0]
+                names = clips.train.table.index[(y == i) & (guess == j)]
+                assert part.count('<li>') == n and all(name in part for name in names)
+
+
+def test_the_table_of_labels_agrees_with_scikit_learn(run, clips, metrics):
+    y, guess = clips.train.y, run.oof.argmax(1)
+    precision, recall, _, n = precision_recall_fscore_support(y, guess, labels=range(3))
+    rows = {row['label']: row for row in metrics['labels']}
+    for j, label in enumerate(clips.labels):
+        row = rows[label]
+        assert row['precision'] == pytest.approx(precision[j]) and row['n'] == n[j]
+        assert row['recall'] == pytest.approx(recall[j])
+        assert row['confidence'] == pytest.approx(run.oof.max(1)[guess == j].mean(), abs=1e-6)
+        shown = next(r for r in label_rows(metrics) if r[0] == label.replace('_', ' '))
+        assert shown[3:5] == [f'{100 * recall[j]:.0f} %', f'{100 * precision[j]:.0f} %']
+        assert shown[5] == f"{100 * (row['confidence'] - precision[j]):+.0f}"
+
+
+def test_the_report_tells_of_copies_date_and_machine(fresh, clips):
+    for k in (0, 1):
+        note = {'training': 30.0, 'cores': 2, 'machine': 'Linux <x>', 'finished': f'2026-11-0{k + 1}'}
+        (fresh / f'seconds_{k}.json').write_text(json.dumps(note))
+    a, b = clips.train.table.index[:2]
+    (fresh / 'duplicates.csv').write_text(f'fname,of,label,of_label,kind\n{b},{a},Bell,Bell,file\n')
+    text = write_report(load_run(fresh), clips=clips).read_text('utf-8')
+    assert '60 s for 2 folds on Linux &lt;x&gt; with 2 cores, done on 2 November 2026' in text
+    assert f'1 clip repeat others ({b} = {a})' in text and 'another fold' in text
+    assert 'Heard is a spectrogram' in text or 'Heard is' in text
+    (fresh / 'duplicates.csv').write_text('fname\nx\n')
+    with pytest.raises(RunError, match='duplicates.csv: is damaged'):
+        write_report(load_run(fresh), clips=clips)
+
+
+def test_a_page_with_clips_has_a_bounded_size(tmp_path):
+    clips = load_clips(write_data(tmp_path / 'data', per_label=80))
+    run = load_run(write_run(tmp_path / 'run', clips))
+    path = write_report(run)
+    wrong = int((run.oof.argmax(1) != clips.train.y).sum())
+    page = path.read_text('utf-8')
+    assert wrong > 110 and page.count('<audio') == 100 and len(page) < 8e6
 
 
 def test_hostile_names_stay_text(tmp_path):
@@ -557,9 +637,10 @@ def test_hostile_names_stay_text(tmp_path):
     )
     text = write_report(run).read_text('utf-8')
     page = Page(text)
-    assert (
-        page.open == [] and not {'script', 'img', 'b'} & set(page.tags) and '49' not in page.texts
-    )
+    assert page.open == [] and 'b' not in page.tags and '49' not in page.texts
+    assert page.tags.count('script') == 1 and text.count('<script>') == 1
+    images = [a for t, a in page.attrs if t == 'img']
+    assert images and all(a['src'].startswith('data:image/png') for a in images)
     assert not any(n.startswith('on') for _, a in page.attrs for n in a)
     text = ' '.join(page.texts)
     for label in labels:

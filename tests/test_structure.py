@@ -4,6 +4,8 @@ import ast
 import doctest
 import filecmp
 import importlib
+import inspect
+import pydoc
 import re
 import shutil
 import subprocess
@@ -15,6 +17,8 @@ from pathlib import Path
 import nbformat
 import pytest
 import style
+
+import soundtag
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / 'nbs').glob('[0-9]*.ipynb'))
@@ -32,6 +36,7 @@ PEERS = set(
 PUBLIC = {
     'files': 'cache_dir file_lock read_json write_file',
     'formats': 'AudioError',
+    'front': '',
     'audio': 'PALETTE audio_seconds fix_length load_audio play plot_waveform resample samples_to_seconds seconds_to_samples to_mono use_style wav_bytes',
     'synthesis': 'INSTRUMENTS Instrument Voice colored_noise perform pluck struck_bar',
     'stream': 'SILENCE_DB audio_blocks frame_levels windows',
@@ -41,8 +46,10 @@ PUBLIC = {
     'lists': '',
     'layouts': '',
     'archives': '',
+    'views': '',
     'dataset': 'Clips count_labels load_clips make_folds mini plot_distribution',
     'download': 'download',
+    'corrections': 'correct_clips',
     'normalization': 'audio_norm feature_stats loud_span pad_or_repeat trim_silence',
     'duplicates': 'find_duplicates',
     'mfcc': 'LogMel MFCC Mel STFT from_settings hz_to_mel mel_filters mel_to_hz',
@@ -56,10 +63,13 @@ PUBLIC = {
     'fitting': 'fit_fold',
     'linear': 'LinearClassifier',
     'rejection': 'Rejector',
+    'suspects': 'find_suspects',
     'commands': '',
     'answers': '',
     'runs': '',
+    'progress': '',
     'training': 'split_rows train_folds',
+    'pages': '',
     'results': 'Run evaluate load_run plot_confusion plot_curves plot_folds plot_labels top_confusions worst_mistakes write_metrics',
     'report': 'write_report',
     'models': 'ModelError',
@@ -68,16 +78,20 @@ PUBLIC = {
     'timeline': 'Event Timeline draw_timeline listen timeline',
     'calibration': 'auroc calibration_error cross_calibrate fit_temperature plot_reliability reliability temperature_scale threshold_for_recall',
     'explain': 'Explanation explain plot_explanation',
+    'embed': 'embed',
+    'classifier': 'SoundClassifier',
     'rooms': 'ImpulseResponses Room RoomDistribution read_responses simulate_dataset simulate_recording simulate_rooms',
     'distance': 'DistanceEstimator DistanceRecipe train_distance',
     'metres': 'CalibratedEstimator compare_distances',
     'console': '',
+    'demo': '',
+    'microphone': '',
     'distances': '',
     'cli': 'main',
 }
 
 # Modules that may import Keras at once: whoever imports them is about to train, or reads what was trained.
-HEAVY = {'model', 'fitting'}
+HEAVY = {'model', 'fitting', 'progress'}
 
 TOP_LEVEL = set(
     'settings.ini README.md nbs soundtag _notebooks tests images pyproject.toml setup.py LICENSE'
@@ -313,6 +327,32 @@ def test_the_examples_of_the_docstrings_hold(name, tmp_path, monkeypatch):
     options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     failed, tried = doctest.testmod(module, optionflags=options)
     assert not failed and (tried or not PUBLIC[name])
+
+
+def parameters_of(member):
+    "The names in a signature, but those that Python or a dataclass puts there."
+    names = inspect.signature(member).parameters.values()
+    return [p.name for p in names if p.name not in ('self', 'cls') and p.kind != p.VAR_KEYWORD]
+
+
+@pytest.mark.parametrize('name', [n for n in PRODUCT if PUBLIC[n]])
+def test_help_says_what_each_parameter_means(name):
+    module = importlib.import_module(f'soundtag.{name}')
+    for member in (vars(module)[n] for n in PUBLIC[name].split()):
+        if not callable(member) or getattr(member, '__module__', None) != module.__name__:
+            continue
+        if isinstance(member, type) and issubclass(member, Exception):
+            continue
+        shown = pydoc.render_doc(member, renderer=pydoc.plaintext)
+        for parameter in parameters_of(member):
+            assert re.search(rf'\b{parameter}: \S', shown.split('Parameters:')[1]), parameter
+
+
+def test_help_of_a_method_and_of_what_comes_back():
+    from soundtag.tagging import Tagger
+
+    assert 'sr: Rate of an array in Hz' in Tagger.tag.__doc__
+    assert 'Returns: Samples, float32, (n,) or (channels, n)' in soundtag.load_audio.__doc__
 
 
 def test_the_front_door_opens(tmp_path, monkeypatch):

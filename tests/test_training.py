@@ -730,10 +730,10 @@ def test_real_recordings(real_data, tmp_path):
 def test_without_a_screen_a_line_a_minute_says_how_it_goes(monkeypatch, capsys):
     from tqdm import tqdm
 
-    from soundtag.fitting import FoldBar
+    from soundtag.progress import FoldBar
 
     clock = [0.0]
-    monkeypatch.setattr('soundtag.fitting.time.perf_counter', lambda: clock[0])
+    monkeypatch.setattr('soundtag.progress.time.perf_counter', lambda: clock[0])
     logs = {'accuracy': 0.5, 'val_accuracy': 0.25}
     for log in (True, False):
         with tqdm(total=9, disable=True) as bar:

@@ -46,7 +46,8 @@ from soundtag.studies.scenes import (
 )
 from .study import Study
 from ..tagging import TAGGING_MODEL, Calibration, load_tagger, read_run
-from ..fitting import FoldBar, fit_fold, predict_rows
+from ..fitting import fit_fold, predict_rows
+from ..progress import FoldBar
 from ..recipe import FoldTask, RunError, get_recipe
 from soundtag.training import (
     assign_folds,

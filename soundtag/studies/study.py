@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from ..commands import data_set
-from ..console import silence_tensorflow
+from ..front import silence_tensorflow
 from ..dataset import Clips, DataError, count_labels, load_clips, merge, read_table
 from ..files import read_json, write_file
 
@@ -268,6 +268,9 @@ STUDIES = {
     ),
     'noise': Entry(
         'noise.benchmark_noise', 'what wrong labels cost, and what can be recovered'
+    ),
+    'suspects': Entry(
+        'suspects.benchmark_suspects', 'what the list of suspects finds of wrong labels'
     ),
     'budget': Entry('budget.benchmark_budget', 'five networks after one to eight minutes'),
     'pretrained': Entry(
