@@ -292,7 +292,7 @@ STUDIES = {
     ),
     'page': Entry('bundled.benchmark_page', 'the page that listens against Python', 'path'),
     'distance': Entry(
-        'distance.benchmark_distance',
+        'order.benchmark_distance',
         'the distance model, examined and made',
         'all',
         model=True,
