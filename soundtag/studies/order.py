@@ -38,9 +38,11 @@ def layer_statistics(model):  # Keras tensors by name of what they are, each (ba
             ops.max(over_bands, axis=1),
             ops.std(over_bands, axis=1),
         ]
-        heard[f'layer {i}'] = layers.Concatenate()(pooled)
+        heard[f'layer {i}'] = layers.Concatenate(name=f'heard_{i}')(pooled)
     for i in (4, 3):
-        heard[f'bands {i}'] = layers.Flatten()(ops.mean(rectified[i - 1], axis=2))
+        heard[f'bands {i}'] = layers.Flatten(name=f'bands_{i}')(
+            ops.mean(rectified[i - 1], axis=2)
+        )
     heard['dense'] = model.get_layer('dense').output
     return heard
 
@@ -98,13 +100,17 @@ def with_heads(model, heads):
     import keras
     from keras import layers, ops
 
-    Z = layers.Concatenate()(list(layer_statistics(model).values()))
-    scale = np.float32(heads['scale'])
-    X = ops.clip((Z - np.float32(heads['center'])) / scale, -BOUND, BOUND)
+    Z = layers.Concatenate(name='heard')(list(layer_statistics(model).values()))
+    base = keras.Model(model.input, [model.output, Z])
+    # models of their own, as names in a network that was loaded may be taken
+    heard = keras.Input(Z.shape[1:])
+    scaled = (heard - np.float32(heads['center'])) / np.float32(heads['scale'])
     dense = layers.Dense(2, name='heads')
-    answers = dense(X)
+    top = keras.Model(heard, dense(ops.clip(scaled, -BOUND, BOUND)))
     dense.set_weights([np.float32(heads['weights']), np.float32(heads['offset'])])
-    return keras.Model(model.input, layers.Concatenate()([model.output, answers]))
+    features = keras.Input(model.input_shape[1:])
+    stated, heard_in = base(features)
+    return keras.Model(features, layers.Concatenate()([stated, top(heard_in)]))
 
 # %% ../../nbs/29d_order.ipynb #530062cb
 SECONDS = 6.0  # Of each recording
@@ -139,7 +145,7 @@ def bench_recordings(responses, sounds, own, *, seed, clips=10):
                         snr=(10, 40),
                         peak=(-30, -3),
                     )
-                    row = {'room': room, 'kind': kind, 'clip': clip, 'source': name}
+                    row = {'room': room, 'kind': kind, 'sound': clip, 'source': name}
                     row['distance_m'] = float(table.distance_m.iloc[i])
                     yield (
                         recording,
@@ -162,14 +168,14 @@ def clip_share(heard, answer='log_d'):
     shares = []
     for _, part in heard.groupby('kind'):
         a = part[answer]
-        between = a.groupby(part.clip).transform('mean')
+        between = a.groupby(part.sound).transform('mean')
         shares.append(between.var(ddof=0) / a.var(ddof=0))
     return float(np.mean(shares))
 
 def pairs_of(heard, answer, ratio=2.0):
     "Every pair of a sound in a room, one at least `ratio` times as far: distances, and in order?"
     pairs = []
-    for _, part in heard.groupby(['room', 'clip']):
+    for _, part in heard.groupby(['room', 'sound']):
         d, a, log_sd = (part[n].to_numpy() for n in ('distance_m', answer, 'log_sd'))
         near, far = np.nonzero(d >= ratio * d[:, None])
         truth = np.log(d[far] / d[near])
@@ -184,7 +190,7 @@ def rank_correlation(heard, answer):
 
     values = [
         spearmanr(part.distance_m, part[answer])[0]
-        for _, part in heard.groupby(['room', 'clip'])
+        for _, part in heard.groupby(['room', 'sound'])
         if part[answer].nunique() > 1
     ]
     return float(np.mean(values))
@@ -233,7 +239,7 @@ def fit_spreads(heard):  # Table of `hear_bench`, of validation rooms → `Sprea
     r = heard.log_d.to_numpy()
     sd = np.exp(heard.log_sd.to_numpy())
     center = float(r.mean())
-    clips = heard.clip.to_numpy()
+    sounds = heard.sound.to_numpy()
     rooms = list(heard.groupby('room').indices.values())
 
     def misfit(p):
@@ -242,7 +248,7 @@ def fit_spreads(heard):  # Table of `hear_bench`, of validation rooms → `Sprea
         for i in rooms:
             x = r[i] - center
             K = room**2 + slope**2 * np.outer(x, x)
-            K += sound**2 * (clips[i][:, None] == clips[i]) + np.diag((rest * sd[i]) ** 2)
+            K += sound**2 * (sounds[i][:, None] == sounds[i]) + np.diag((rest * sd[i]) ** 2)
             L = np.linalg.cholesky(K + 1e-9 * np.eye(len(i)))
             z = np.linalg.solve(L, log_d[i] - p[0] - p[1] * r[i])
             total += np.log(np.diag(L)).sum() + 0.5 * z @ z
@@ -300,13 +306,13 @@ def score_calibrated(heard, spreads, metres, *, same_sound=False):
     "Errors in m of other recordings in a calibrated room, beside trivial answers."
     rows = []
     for _, room in heard.groupby('room'):
-        for clip, part in room.groupby('clip'):
-            if len(part) <= len(metres):
+        for sound, part in room.groupby('sound'):
+            if len(part) <= len(TAUGHT['five']):
                 continue
             points = _points(part, metres)
             mean = np.mean([p['metres'] for p in points])
-            used = {p['metres'] for p in points}
-            others = room[(room.clip == clip) == same_sound]
+            used = {p['metres'] for p in _points(part, TAUGHT['five'])}
+            others = room[(room.sound == sound) == same_sound]
             for row in others.itertuples():
                 if row.distance_m in used or not 0.5 <= row.distance_m <= 6:
                     continue
@@ -333,11 +339,11 @@ def score_elsewhere(heard, spreads, *, seed=0):
     found = {'own': [], 'another': []}
     for i, room in enumerate(rooms):
         other = rooms[(i + 1 + int(rng.integers(len(rooms) - 1))) % len(rooms)]
-        for clip, part in room.groupby('clip'):
+        for sound, part in room.groupby('sound'):
             if len(part) < 2:
                 continue
             points = _points(part, TAUGHT['two'])
-            for name, where in (('own', room[room.clip != clip]), ('another', other)):
+            for name, where in (('own', room[room.sound != sound]), ('another', other)):
                 row = where.iloc[int(rng.integers(len(where)))]
                 found[name].append(sounds_elsewhere(points, _heard(row), spreads))
     return {name: float(np.mean(values)) for name, values in found.items()}
