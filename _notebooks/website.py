@@ -277,9 +277,17 @@ def reference(module):
     return '\n\n'.join(parts)
 
 
+def as_one(cells):
+    "A page of text and tables as one cell, so that what is folded may begin in one and end in another."
+    parts = [c.source if c.cell_type == 'markdown' else o.data['text/markdown'] for c in cells for o in c.get('outputs', [c])]
+    return [nbformat.v4.new_markdown_cell('\n\n'.join(parts))]
+
+
 def stage(path, name, front, extra=''):
     "A notebook's copy in _proc, with its front matter."
     nb = nbformat.read(path, as_version=4)
+    if name == 'index':
+        nb.cells = as_one(nb.cells)
     first = next(c for c in nb.cells if c.cell_type == 'markdown')
     title, summary, rest = split_title(first)
     if path in CHAPTERS:

@@ -5,6 +5,7 @@
 True
 
 Everything is imported when it is first asked for, so that `import soundtag` costs nothing.
+`soundtag.tag('bell.wav')` names a sound, `soundtag.timeline('night.wav')` tells what happens when.
 """
 
 __version__ = "0.1.0"
@@ -37,9 +38,10 @@ __all__ = sorted([*_HOMES, *_CALLABLE, 'tag'])
 def tag(audio, sr=None, *, model=None, top=3):
     """Name a sound: the most probable labels with their probabilities, best first.
 
-    `audio` is a sound file, or samples of shape (n,) or (channels, n) at `sr` Hz; `model` the folder
-    of a run, an exported file, or None for the model that soundtag brings along. Raises AudioError
-    or ModelError. To name many sounds, load a `Tagger` once.
+    `audio` is a sound file, a list of them, or samples of shape (n,) or (channels, n) at `sr` Hz;
+    `model` the folder of a run, an exported file, 'yamnet', or None for the model that soundtag
+    brings along. Gives [(label, probability), …], for a list such a list a file. Raises AudioError
+    or ModelError. To name sounds one by one, load a `Tagger` once.
 
     >>> import numpy as np
     >>> import soundtag
@@ -55,7 +57,19 @@ class _CallableModule(ModuleType):
     "A module that is called like the function of the same name in it."
 
     def __call__(self, *args, **kwargs):
-        return getattr(self, self.__name__.rpartition('.')[2])(*args, **kwargs)
+        name = self.__name__.rpartition('.')[2]
+        if name == 'timeline':
+            args = _with_tagger(*args, model=kwargs.pop('model', None))
+        return getattr(self, name)(*args, **kwargs)
+
+
+def _with_tagger(first, *rest, model):
+    "What `timeline` takes: a tagger comes first, that of `model` where none was given."
+    from soundtag.tagging import Tagger
+
+    if isinstance(first, Tagger):
+        return first, *rest
+    return Tagger.load(model), first, *rest
 
 
 class _Package(ModuleType):

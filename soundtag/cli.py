@@ -43,6 +43,7 @@ from soundtag.console import (
     CallError,
     Parser,
     add_reading_options,
+    add_trust,
     check_model,
     check_place,
     default_model,
@@ -123,7 +124,7 @@ def _check_places(args):
     if args.format == 'parquet' and not args.out:
         raise CallError('--format parquet is no text; give a file for it by --out')
     if args.format == 'parquet' and not find_spec('pyarrow'):
-        raise CallError('--format parquet takes pyarrow; pip install pyarrow')
+        raise CallError('--format parquet takes pyarrow; pip install "soundtag[parquet]"')
     if args.format in TABLES and number > 1 and not args.out:
         raise CallError(
             f'--format {args.format} makes a table for each recording, here are {number};'
@@ -259,10 +260,11 @@ def _load_models(args):
     with silence_tensorflow():
         from soundtag.tagging import Tagger
 
-        tagger = replace(Tagger.load(model), threshold=args.threshold)
+        tagger = replace(Tagger.load(model, trust=args.trust), threshold=args.threshold)
     if not args.distance:
         return tagger, None
-    return tagger, load_estimator(None if args.distance is True else args.distance)
+    path = None if args.distance is True else args.distance
+    return tagger, load_estimator(path, trust=args.trust)
 
 def _tag_each(files, tagger, estimator, writer, *, top):
     "Tag file after file and write each answer as it comes."
@@ -359,6 +361,7 @@ def add_tag_extras(
     command: argparse.ArgumentParser,  # That of `soundtag tag`
 ) -> None:
     "Declare its options for distances and timelines."
+    add_trust(command)
     add_reading_options(command)
     command.add_argument(
         '--distance',

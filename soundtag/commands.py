@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/10c_commands.ipynb #315728dc
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from soundtag.console import (
     UnknownSound,
     add_reading_options,
+    add_trust,
     check_export,
     check_place,
     check_recipe,
@@ -108,7 +110,7 @@ def data_set(
     allow_missing: bool = False,  # Go on without files that are listed and not there
     audio: str | None = None,  # Folder of the sounds of a list, where it isn't the list's
     negatives: list[str] | None = None,  # Labels for what is none of the others; None: by name
-    corrections: str | None = None,  # A CSV of what somebody heard (chapter 02b)
+    corrections: str | list | None = None,  # What somebody heard, a CSV or pairs (chapter 02b)
 ) -> 'Clips':
     "The clips that DATA means."
     from soundtag.dataset import load_clips, mini
@@ -301,17 +303,50 @@ def add_train(
 def do_report(
     args: argparse.Namespace,  # Parsed words
 ) -> int:  # Exit code
-    "Measure a run again and write its report."
+    "Measure a run again and write its report, or compare it with another."
     check_run(args.run)
+    if args.other:
+        return compare_two_runs(args)
     with silence_tensorflow():
         from soundtag.results import load_run, write_metrics
     from soundtag.report import write_report
 
     run = load_run(args.run)
-    metrics = write_metrics(run)
+    clips = None
+    if args.data:
+        negatives = run.config.get('negatives')
+        heard = run.config.get('corrections')
+        clips = data_set(args.data, True, args.audio, negatives, heard)
+    metrics = write_metrics(run, clips)
     print(score_table(metrics))
-    print(f'report: {write_report(run, metrics)}')
+    print(f'report: {write_report(run, metrics, clips)}')
+    if clips is not None:
+        remember_place(run.out, clips)
     return 0
+
+def compare_two_runs(
+    args: argparse.Namespace,  # Parsed words of `soundtag report`, with two runs
+) -> int:  # Exit code
+    "Say what changed from one run to another."
+    check_run(args.other)
+    with silence_tensorflow():
+        from soundtag.comparison import write_comparison
+        from soundtag.results import load_run
+    page, sentences = write_comparison(load_run(args.run), load_run(args.other))
+    print(*sentences, f'report: {page}', sep='\n')
+    return 0
+
+def remember_place(
+    run: Path,  # Folder of a run
+    clips: 'Clips',  # Its clips, wherever they were found
+) -> None:
+    "From now on the data set of a run is where it was found."
+    from soundtag.files import read_json, write_file
+
+    config = read_json(run / 'config.json')
+    data = {k: v for k, v in config['data'].items() if k not in ('root', 'source', 'audio')}
+    config['data'] = data | clips.places
+    write_file(run / 'config.json', json.dumps(config, indent=1))
 
 def add_report(
     commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave
@@ -321,10 +356,25 @@ def add_report(
         commands,
         'report',
         do_report,
-        'Measure a run again, from its predictions, and write its report.',
+        'Measure a run again and write its report, or compare it with another.',
         'soundtag report runs/mine',
+        'soundtag report runs/mine runs/other            what changed from mine to other',
+        'soundtag report runs/mine --data /new/place    once the sounds have moved',
     )
     command.add_argument('run', metavar='RUN', help='folder of a run')
+    command.add_argument(
+        'other',
+        metavar='OTHER',
+        nargs='?',
+        help='folder of another run on the same clips; then the page is about the difference',
+    )
+    command.add_argument(
+        '--data',
+        metavar='PLACE',
+        help='where the data set is now, folder or list; the run remembers it'
+        ' (default: where it was)',
+    )
+    command.add_argument('--audio', metavar='DIR', help='folder of the sounds of a list')
 
 # %% ../nbs/10c_commands.ipynb #5b7770e0
 def do_export(
@@ -337,9 +387,28 @@ def do_export(
         from soundtag.export import export
 
         with redirect_stdout(sys.stderr):
-            out, difference = export(args.run, args.out, half=args.half)
+            out, difference = export(args.run, args.out, half=args.half, trust=args.trust)
     print(f'{out}: its probabilities are within {difference:.0e} of those of {args.run}')
+    print_card(args.run, out)
     return 0
+
+def print_card(
+    run: str,  # Folder of a run
+    out: Path,  # The exported file
+) -> None:
+    "Write the model card beside an exported file, and say so; a run without scores has none."
+    from soundtag.card import write_card
+
+    try:
+        card = write_card(run, out)
+    except ValueError as e:
+        print(f'soundtag: no model card: {e}', file=sys.stderr)
+        return
+    if card is None:
+        name = out.with_suffix('.md')
+        print(f'soundtag: {name} is not ours, so no model card is written', file=sys.stderr)
+    else:
+        print(f'model card: {card}')
 
 def add_export(
     commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave
@@ -364,6 +433,7 @@ def add_export(
         action='store_true',
         help='keep the weights of a .onnx file in 2 bytes instead of 4',
     )
+    add_trust(command)
 
 # %% ../nbs/10c_commands.ipynb #7f0174dc
 def do_embed(

@@ -17,9 +17,10 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -153,6 +154,16 @@ def add_reading_options(
         '--allow-cut',
         action='store_true',
         help='use what is there of files that are cut short or damaged',
+    )
+
+def add_trust(
+    command: argparse.ArgumentParser,  # A command's parser
+) -> None:
+    "Declare --trust."
+    command.add_argument(
+        '--trust',
+        action='store_true',
+        help='open a model of any kind, without a trial; for models that you made yourself',
     )
 
 @contextmanager
@@ -520,16 +531,42 @@ def check_export(
     check_place(out, 'OUT')
 
 # %% ../nbs/10b_console.ipynb #89057f5f
+RETRY = 600  # A failure to fetch counts for so long, s
+
+def get_weights() -> None:  # Raises WeightsError
+    "Fetch YAMNet's weights where they are not there yet and there is hope."
+    from soundtag.files import cache_dir
+    from soundtag.pretrained import WeightsError, download_weights, find_weights
+
+    folder = cache_dir() / 'yamnet'
+    failure = folder / 'not_fetched'
+    try:
+        minutes = (time.time() - failure.stat().st_mtime) / 60
+    except OSError:
+        minutes = -1.0
+    if 0 <= minutes < RETRY / 60 and not find_weights(folder):
+        raise WeightsError(
+            f'YAMNet could not be fetched {minutes:.0f} min ago, and is not tried again before'
+            f' {RETRY / 60:.0f} min are over; "soundtag data yamnet" tries at once'
+        )
+    try:
+        download_weights()
+    except WeightsError:
+        with suppress(OSError):
+            failure.touch()
+        raise
+    failure.unlink(missing_ok=True)
+
 def default_recipe(
     epochs: int | None = None,  # Asked for by the user; None: not
 ) -> str:  # A name in `RECIPES`
     "pretrained where YAMNet's weights are or can be fetched; else strong, and a line says so."
     if epochs:
         return 'strong'  # it has epochs
-    from soundtag.pretrained import WeightsError, download_weights
+    from soundtag.pretrained import WeightsError
 
     try:
-        download_weights()
+        get_weights()
     except WeightsError as e:
         print(f'soundtag: {e}; training with --recipe strong instead', file=sys.stderr)
         return 'strong'
@@ -561,10 +598,10 @@ def with_options(
 
 def default_model() -> str:  # 'yamnet' or 'bundled'
     "YAMNet where its weights are or can be fetched; a line says which model answers."
-    from soundtag.pretrained import WeightsError, download_weights
+    from soundtag.pretrained import WeightsError
 
     try:
-        download_weights()
+        get_weights()
     except WeightsError as e:
         print(f'soundtag: {e}; --model bundled answers, for twenty sounds', file=sys.stderr)
         return 'bundled'

@@ -27,8 +27,9 @@ from .files import cache_dir, scratch_folder
 from .layouts import read_table
 from .lists import Listing, unlisted
 from .miniset import mini_plan, write_mini
-from .sections import cut_to_files, load_section
+from .sections import cut_to_files, load_section, recording_name
 from .tables import DataError, plural, shorten
+from .views import ClipsView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +66,7 @@ def no_clips() -> pd.DataFrame:
 
 # %% ../nbs/02_dataset.ipynb #bd6e4ebd
 @dataclass(frozen=True, eq=False)
-class Clips:
+class Clips(ClipsView):
     """A data set: a row a clip, the label list, and where the files lie.
 
     The table is indexed by file name; its columns are path (from `root`), label, split (train or
@@ -303,6 +304,8 @@ def check_missing(
     else:
         cure = find_elsewhere(listing) or cure
     missing = listing.table.path[~there]
+    if set(missing) <= set(map(recording_name, listing.lists)):
+        cure = '; a table of one recording is called like it: night.txt for night.wav'
     raise DataError(
         f'{listing.source}: {count_missing(listing.table, there)} are missing '
         f'({shorten(missing)}){cure}'

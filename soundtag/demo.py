@@ -153,6 +153,7 @@ def name_at_once(
         answer = ', '.join(f'{label} {p:.0%}' for label, p in tagger.tag(path, top=2))
         rows.append([path.name, truth, answer])
     show_table(rows)
+    print('  It has learned from recordings; imitations like these are hard for it.')
 
 def compare(
     clips: 'Clips',  # Three of them

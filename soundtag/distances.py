@@ -21,6 +21,7 @@ from soundtag.answers import (
 from soundtag.commands import add_command
 from soundtag.console import (
     add_reading_options,
+    add_trust,
     error_message,
     printable,
     sound_files,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 # %% ../nbs/10e_distances.ipynb #f04351a4
 def load_estimator(
     model: str | None = None,  # A .onnx, .keras or .json file, the latter's name, or a run's folder
+    *,
+    trust: bool = False,  # It is one's own, and may be of any kind
 ) -> 'DistanceEstimator':
     "What hears distances: that which comes along, a user's own, or one that knows a room."
     from soundtag.distance import DistanceEstimator
@@ -41,7 +44,7 @@ def load_estimator(
     path = _model_file(model)
     if path is None or path.suffix != '.json':
         with silence_tensorflow():
-            return DistanceEstimator.load(path)
+            return DistanceEstimator.load(path, trust=trust)
     return CalibratedEstimator.load(path)
 
 def _model_file(model):
@@ -65,7 +68,7 @@ def do_distance(
         return do_calibrate(args)
     from soundtag.metres import rank_recordings, spreads_of
 
-    estimator = load_estimator(args.model)
+    estimator = load_estimator(args.model, trust=args.trust)
     writer = RowWriter(args.format, ORDER_COLUMNS)
     with sound_files(args.recordings) as files:
         heard, answers = _hear_each(files, estimator, writer)
@@ -130,7 +133,7 @@ def do_calibrate(
     model = _model_file(args.model or (name if run.is_dir() else None))
     out = run / 'room.json' if run.is_dir() else run.with_name(f'{run.name}.json')
     estimator = CalibratedEstimator.fit(
-        load_estimator(model), [known_distance(pair) for pair in pairs]
+        load_estimator(model, trust=args.trust), [known_distance(pair) for pair in pairs]
     )
     estimator.save(out, model)
     print(f'{out}: for soundtag tag --distance-model, and soundtag distance --model')
@@ -188,6 +191,7 @@ def add_distance(
         help='a calibration, or a model by soundtag train --task distance'
         ' (default: the model that comes along)',
     )
+    add_trust(command)
     command.add_argument(
         '--format',
         choices=['text', 'json', 'csv'],

@@ -9,6 +9,7 @@ __all__ = ['export']
 import json
 import zipfile
 from dataclasses import replace
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from soundtag.pretrained import (
     mel_weights,
     yamnet,
 )
+from .sessions import remember
 from soundtag.tagging import (
     Calibration,
     LOUD_DB,
@@ -162,13 +164,15 @@ def unknown_tensor(
 # %% ../nbs/09a_export.ipynb #ade82f30
 def end_to_end_model(
     run: str | PathLike,  # Folder of a run
+    *,
+    trust: bool = False,  # Its networks may be of any kind
 ) -> object:  # Keras model: samples (batch, samples) → probabilities (batch, labels)
     "All of a run in one model, without the labels that are never an answer."
     import soundtag.model  # before Keras, as it chooses TensorFlow's kernels
     import keras
     from keras import ops
 
-    model = ears_model(run) if is_linear(run) else ensemble_model(run)
+    model = ears_model(run) if is_linear(run) else ensemble_model(run, trust=trust)
     columns = answer_columns(run)
     if len(columns) == model.output_shape[1]:
         return model
@@ -177,14 +181,17 @@ def end_to_end_model(
 
 def ensemble_model(
     run: str | PathLike,  # Folder of a run with networks of its own
+    *,
+    trust: bool = False,  # They may be of any kind
 ) -> object:  # Keras model: samples (batch, samples) → probabilities (batch, labels)
     "Features, networks, and their geometric mean."
     import soundtag.model  # before Keras, as it chooses TensorFlow's kernels
     import keras
     from keras import ops
 
-    tagger = read_run(run)
-    models = [read_model(p) for p in sorted(Path(run).glob('best_*.keras'))]
+    tagger = read_run(run, trust=trust)
+    paths = sorted(Path(run).glob('best_*.keras'))
+    models = [read_model(p, trust=trust) for p in paths]
     size = None
     if models[0].input_shape[2]:  # else the network takes any length
         size = seconds_to_samples(tagger.seconds, sr=tagger.sr)
@@ -249,18 +256,35 @@ def append_json(
         z.writestr('soundtag.json', text)
 
 # %% ../nbs/09a_export.ipynb #af475678
+EXACT_FROM = 10_000  # Numbers of an array from which on it is worth a look whether 2 bytes hold it
+
+def is_float16(
+    array: np.ndarray,  # Float32
+) -> bool:
+    "Whether 2 bytes a number lose nothing."
+    return np.array_equal(array, array.astype('float16').astype('float32'))
+
 def to_float16(
     proto: object,  # An `onnx.ModelProto`, changed in place
+    *,
+    kernels: bool = True,  # Those of convolutions, which are rounded; else what loses nothing
 ) -> object:  # `proto`
-    "Keep the kernels of convolutions as float16; they become float32 when the model is loaded."
+    "Keep large arrays as float16; they become float32 when the model is loaded."
     from onnx import TensorProto, helper, numpy_helper
 
     convolutions = [node for node in proto.graph.node if node.op_type == 'Conv']
-    kernels = {node.input[1] for node in convolutions if 'fourier' not in node.name}
-    tensors = [t for t in proto.graph.initializer if t.name in kernels]
+    chosen = {node.input[1] for node in convolutions if 'fourier' not in node.name}
+    arrays = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    exact = {
+        name
+        for name, array in arrays.items()
+        if array.dtype == np.float32 and array.size >= EXACT_FROM and is_float16(array)
+    }
+    chosen = chosen | exact if kernels else exact
+    tensors = [t for t in proto.graph.initializer if t.name in chosen]
     for i, tensor in enumerate(tensors):
         name = tensor.name
-        weights = numpy_helper.to_array(tensor).astype('float16')
+        weights = arrays[name].astype('float16')
         tensor.CopyFrom(numpy_helper.from_array(weights, f'{name}_half'))
         cast = helper.make_node('Cast', [tensor.name], [name], to=TensorProto.FLOAT)
         proto.graph.node.insert(i, cast)
@@ -289,18 +313,15 @@ def write_onnx(
     half: bool = False,  # Kernels of convolutions in 2 bytes instead of 4
 ) -> None:
     "A Keras model as an ONNX file."
-    try:
-        import onnx
-    except ImportError:
-        raise ModelError(
-            f'{path}: takes onnx and tf2onnx; pip install "soundtag[export]"'
-        ) from None
+    if not (find_spec('onnx') and find_spec('tf2onnx')):
+        raise ModelError(f'{path}: takes onnx and tf2onnx; pip install "soundtag[export]"')
+    import onnx
+
     silence = np.zeros((1, model.input_shape[1] or 44100), 'float32')
     model.predict(silence, verbose=0)  # Keras exports what has been called
     model.export(path, format='onnx', verbose=False)
     proto = onnx.load(path)
-    if half:
-        to_float16(proto)
+    to_float16(proto, kernels=half)
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, {'soundtag': text})
     name_axes(proto)
@@ -309,6 +330,7 @@ def write_onnx(
     proto.graph.name = 'soundtag'
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
+    remember(Path(path).read_bytes())
 
 def write_tflite(
     model: object,  # Keras model on samples
@@ -316,8 +338,9 @@ def write_tflite(
     text: str,  # Its metadata, JSON
 ) -> None:
     "A Keras model as a LiteRT file."
-    model.export(path, format='litert', verbose=False)
+    model.export(str(path), format='litert', verbose=False)
     append_json(path, text)
+    remember(Path(path).read_bytes())
 
 def write_keras(
     model: object,  # Keras model on samples
@@ -354,6 +377,7 @@ def export(
     *,
     half: bool = False,  # ONNX with kernels of 2 bytes instead of 4
     calibration: Calibration = Calibration(),  # Found on held-out sounds (chapter 09c)
+    trust: bool = False,  # The run is one's own, and its networks may be of any kind
     **metadata: object,  # What else the file shall tell, such as its licence
 ) -> tuple[Path, float]:  # `out`; the largest difference of a probability that was found
     """Write a run as one file that takes raw audio, once its answers are found to be the run's.
@@ -373,14 +397,15 @@ def export(
     if half and out.suffix != '.onnx':
         raise ModelError(f'{out}: half=True is for .onnx')
     options = {'half': True} if half else {}
-    tagger = replace(read_run(run), calibration=calibration)
+    tagger = replace(read_run(run, trust=trust), calibration=calibration)
     difference = np.inf
 
     def write_checked(part):
         nonlocal difference
         text = metadata_json(tagger, **metadata)
-        writers[out.suffix](end_to_end_model(run), part, text, **options)
-        difference = largest_difference(tagger, load_tagger(part))
+        model = end_to_end_model(run, trust=trust)
+        writers[out.suffix](model, part, text, **options)
+        difference = largest_difference(tagger, load_tagger(part, trust=trust))
         if not difference <= TOLERANCE:
             raise ModelError(
                 f'{out}: not written, its probabilities would be {difference:.2g} '

@@ -29,8 +29,11 @@ from soundtag.lists import (
     parse_splits,
     read_list,
     read_listed,
+    read_lists,
     split_kinds,
     split_word,
+    table_fault,
+    tracks_below,
     use_splits,
 )
 from .tables import DataError, check_one_label, plural, read_csv, read_text, shorten
@@ -232,6 +235,16 @@ def first_file(
     "The first that is there."
     return next((path for path in places if path.is_file()), None)
 
+def is_wanted(
+    only: Path | None,  # A list, or a folder of lists or of sounds; None: all is wanted
+    path: Path,  # A list
+    folder: Path,  # Where its sounds are
+) -> bool:
+    "Whether a list of a published set belongs to what was asked for."
+    if only in (None, path, folder):
+        return True
+    return any(place.is_relative_to(only) for place in (path, folder))
+
 def first_folder(
     root: Path,  # A folder
     *names: str,  # Of folders in it
@@ -244,7 +257,7 @@ def first_folder(
 # %% ../nbs/01g_layouts.ipynb #b2936321
 def read_esc(
     root: Path,  # A folder
-    only: Path | None = None,  # One of its lists; it speaks of all clips
+    only: Path | None = None,  # Its list or a folder of it; the list speaks of all clips
 ) -> Listing | None:  # None when the folder is something else
     "ESC-50, or ESC-10 laid out like it, with the official folds."
     meta = first_file(root / 'meta/esc50.csv', root / 'esc50.csv')
@@ -283,14 +296,15 @@ FSD_LISTS = {
 def read_fsd_part(
     root: Path,  # A folder
     split: str,  # train or test
-    only: Path | None,  # The one list to read
+    only: Path | None,  # The list or the folder that is meant; None: all
 ) -> (
     tuple[pd.DataFrame, list[Path]] | None
 ):  # Rows and their list; None: the list is another's
     "One of the two lists of FSDKaggle2018; no rows where it isn't there."
     folders = root / 'FSDKaggle2018.meta', root
     path = first_file(*(folder / name for folder in folders for name in FSD_LISTS[split]))
-    if path is None or only not in (None, path):
+    folder = first_folder(root, f'FSDKaggle2018.audio_{split}', f'audio_{split}')
+    if path is None or not is_wanted(only, path, root / folder):
         return pd.DataFrame(), []
     raw = read_csv(path)
     needed = {'fname', 'label'} | ({'manually_verified'} if split == 'train' else set())
@@ -298,7 +312,6 @@ def read_fsd_part(
         return None
     if 'usage' in raw:
         raw = raw[raw.usage != 'Ignored']
-    folder = first_folder(root, f'FSDKaggle2018.audio_{split}', f'audio_{split}')
     if 'manually_verified' in raw:
         raw['verified'] = parse_flags(raw.manually_verified, path, 'manually_verified')
     else:
@@ -308,7 +321,7 @@ def read_fsd_part(
 
 def read_fsd(
     root: Path,  # A folder
-    only: Path | None = None,  # The one list to read; None: both
+    only: Path | None = None,  # The list or the folder that is meant; None: all
 ) -> Listing | None:  # None when the folder is something else
     "FSDKaggle2018 as Zenodo lays it out, as Kaggle does, or a mixture."
     train = read_fsd_part(root, 'train', only)
@@ -339,7 +352,7 @@ def _pick_known(source, **columns):
 
 def read_fsd2019(
     root: Path,  # A folder
-    only: Path | None = None,  # The one list to read; None: all
+    only: Path | None = None,  # The list or the folder that is meant; None: all
 ) -> Listing | None:  # None when the folder is something else
     "FSDKaggle2019 as Zenodo or Kaggle lay it out."
     parts = []
@@ -352,11 +365,11 @@ def read_fsd2019(
     ):
         names = f'{part}_post_competition.csv', f'{part}.csv'
         path = first_file(*(folder / name for folder in folders for name in names))
-        if path is None or only not in (None, path):
+        folder = first_folder(root, f'FSDKaggle2019.audio_{part}', part)
+        if path is None or not is_wanted(only, path, root / folder):
             continue
         if not {'fname', 'labels'} <= set(read_csv(path)):
             continue
-        folder = first_folder(root, f'FSDKaggle2019.audio_{part}', part)
         raw = _pick_known(path, split=split, verified=part != 'train_noisy')
         parts.append(raw.assign(path=folder + '/' + raw.fname))
         lists.append(path)
@@ -368,12 +381,13 @@ def read_fsd2019(
 
 def read_fsd50k(
     root: Path,  # A folder
-    only: Path | None = None,  # The one list to read; None: both
+    only: Path | None = None,  # The list or the folder that is meant; None: all
 ) -> Listing | None:  # None when the folder is something else
     "FSD50K: dev is for training, val a fold of its own, eval for the test."
     folder = root / 'FSD50K.ground_truth'
     lists = [path for path in (folder / 'dev.csv', folder / 'eval.csv') if path.is_file()]
-    lists = [path for path in lists if only in (None, path)]
+    sounds = {path: root / f'FSD50K.{path.stem}_audio' for path in lists}
+    lists = [path for path in lists if is_wanted(only, path, sounds[path])]
     if not lists:
         return None
     parts = []
@@ -391,7 +405,7 @@ def read_fsd50k(
 # %% ../nbs/01g_layouts.ipynb #527038dc
 def read_urbansound(
     root: Path,  # A folder
-    only: Path | None = None,  # One of its lists; it speaks of all clips
+    only: Path | None = None,  # Its list or a folder of it; the list speaks of all clips
 ) -> Listing | None:  # None when the folder is something else
     "UrbanSound8K with its ten folds."
     names = 'metadata/UrbanSound8K.csv', 'UrbanSound8K.csv', 'audio/UrbanSound8K.csv'
@@ -420,7 +434,7 @@ def read_urbansound(
 
 def read_speech_commands(
     root: Path,  # A folder
-    only: Path | None = None,  # One of its lists; it speaks of all clips
+    only: Path | None = None,  # Its list or a folder of it; the list speaks of all clips
 ) -> Listing | None:  # None when the folder is something else
     "Speech Commands with its lists; a group is a speaker."
     lists = {'test': root / 'testing_list.txt', 'valid': root / 'validation_list.txt'}
@@ -450,7 +464,7 @@ def read_speech_commands(
 # %% ../nbs/01g_layouts.ipynb #fce645a7
 def published(
     root: Path,  # A folder
-    only: Path | None = None,  # The one list to read; None: all
+    only: Path | None = None,  # The list or the folder that is meant; None: all
 ) -> Listing | None:  # None where it is none
     "A published data set."
     readers = read_fsd, read_fsd2019, read_fsd50k, read_esc, read_urbansound
@@ -465,7 +479,7 @@ def part_of_published(
     root: Path,  # A folder above it
 ) -> Listing | None:  # None where it belongs to no published set there
     "The part of a published data set that a path names."
-    listing = published(root, path if path.is_file() else None)
+    listing = published(root, path)
     if listing is None or path in listing.lists or path == root:
         return listing
     if path.is_file():
@@ -498,14 +512,25 @@ def read_directory(
     listing = read_listed(root, audio)
     if listing is not None:
         return listing
+    tracks = tracks_below(root)
+    if tracks and audio is None:
+        listing = read_lists(dict.fromkeys(tracks), root, root)
+        listing.name = root.resolve().name
+        listing.layout = f'{plural(len(tracks), "table")} beside the recordings'
+        listing.whole = True
+        return listing
     endings = *TABLES, '.xlsx', '.xls', '.ods'
     tables = [p for p in sorted(root.iterdir()) if p.suffix.lower() in endings]
     inner = only_folder(root)
     try:
         listing = read_table(inner, audio) if inner else read_folders(root)
-    except DataError:
+    except DataError as e:
         for path in tables:
             read_csv(path)  # a table that can't be read is what is wrong
+        texts = sorted(root.glob('*.txt'))
+        faults = list(filter(None, map(table_fault, [*tables, *texts])))
+        if faults and not any('/' in name for name in look_into(inner or root).sounds):
+            raise DataError(f'{e}; {faults[0]}') from None
         raise
     if listing is None and tables:
         return read_list(tables[0], audio)  # says what is wrong with it

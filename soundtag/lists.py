@@ -16,7 +16,13 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 import pandas as pd
 
-from .sections import parse_sections, read_rows, section_name
+from soundtag.sections import (
+    KALEIDOSCOPE,
+    parse_sections,
+    read_rows,
+    recording_name,
+    section_name,
+)
 from soundtag.tables import (
     COLUMN_ALIASES,
     ONE_LABEL,
@@ -423,13 +429,31 @@ def check_outside(
             'get them, or name the folder they lie in by --audio (in Python: audio=…)'
         )
 
+def rows_from(
+    path: Path,  # A list
+    base: Path,  # Folder that names start from
+) -> pd.DataFrame:  # As from `read_rows`
+    "The lines of a list; names of what lies beside it get its folder."
+    raw = read_rows(path)
+    folder = os.path.relpath(path.parent, base)
+    if folder.startswith(('.', '..')):
+        return raw
+    beside = {
+        f for name in os.listdir(path.parent) for f in (name, os.path.splitext(name)[0])
+    }
+    if set(raw.fname) <= beside:
+        raw['fname'] = Path(folder).as_posix() + '/' + raw.fname
+    return raw
+
 def read_lists(
     lists: dict[Path, str | None],  # List → what its clips are for: train, …, or None
     base: Path,  # Folder that names start from
     source: Path,  # The list or the folder they are in, for messages
 ) -> Listing:
     "One or several lists as one."
-    parts = [read_rows(p).assign(**({'split': s} if s else {})) for p, s in lists.items()]
+    parts = [
+        rows_from(p, base).assign(**({'split': s} if s else {})) for p, s in lists.items()
+    ]
     raw = pd.concat(parts, ignore_index=True).fillna('')
     raw, notes = parse_columns(raw, source)
     first = next(iter(lists))
@@ -490,6 +514,8 @@ def is_list(
         names = {column_key(name) for name in read_csv(path)}
     except DataError:
         return False
+    if KALEIDOSCOPE <= names:
+        return True
     return all(names & set(COLUMN_ALIASES[column]) for column in ('fname', 'label'))
 
 def is_section_list(
@@ -500,7 +526,38 @@ def is_section_list(
         raw = read_rows(path)
     except DataError:
         return False
-    return {'start', 'end', 'label'} <= set(raw)
+    return {'start', 'label'} <= set(raw) and bool({'end', 'duration'} & set(raw))
+
+def table_fault(
+    path: Path,  # A table
+) -> str:
+    "Why a table is no list, in words; '' where it is one, or is something else by its content."
+    try:
+        names = {column_key(name) for name in read_csv(path)}
+    except DataError:
+        return ''
+    if path.suffix.lower() == '.txt' and 'begin_time_s' not in names:
+        return ''
+    try:
+        read_rows(path)
+    except DataError as e:
+        return str(e).replace(str(path), path.name)
+    return ''
+
+def tracks_below(
+    root: Path,  # A folder
+) -> list[Path]:
+    "Selection tables and label tracks in folders of a data set, each beside its recording."
+    found = look_into(root)
+    stems = {os.path.splitext(name)[0] for name in found.sounds}
+    paths = [root / name for name in found.documents if '/' in name]
+    paths = [path for path in paths if is_table(path.name) or path.suffix.lower() == '.txt']
+    return [
+        path
+        for path in paths
+        if (path.parent / recording_name(path)).relative_to(root).as_posix() in stems
+        and is_section_list(path)
+    ]
 
 def lists_in(
     root: Path,  # A folder

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from .answers import EVENT_COLUMNS, RowWriter, audacity_line, csv_lines, event_row
 from .commands import add_command
-from .console import check_model, default_model, integer_from, printable
+from .console import add_trust, check_model, default_model, integer_from, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -245,7 +245,8 @@ def do_listen(
     from soundtag.tagging import Tagger
     from soundtag.timeline import Timeline
 
-    live = Timeline(Tagger.load(args.model or default_model()), name='microphone')
+    tagger = Tagger.load(args.model or default_model(), trust=args.trust)
+    live = Timeline(tagger, name='microphone')
     writer = RowWriter(args.format, EVENT_COLUMNS)
     heard = []
     with microphone(devices, device) as blocks:
@@ -280,6 +281,7 @@ def add_listen(
         metavar='RUN',
         help='as for soundtag tag (default: yamnet where it is or can be fetched, else bundled)',
     )
+    add_trust(command)
     command.add_argument(
         '--device',
         metavar='NAME',

@@ -7,6 +7,9 @@ __all__ = ['ModelError']
 
 # %% ../nbs/08b_models.ipynb #0a564fd2
 import json
+import math
+import os
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from os import PathLike
@@ -14,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .runs import read_config, read_labels
+from .runs import FEATURE_RULES, check_fields, read_config, read_labels
 
 # %% ../nbs/08b_models.ipynb #ecaee6ff
 PathName = str | PathLike  # Of a file or a folder
@@ -49,6 +52,20 @@ def read_run_json(
     except (OSError, ValueError) as e:
         raise ModelError(f'{path}: cannot be read ({e}); train the run again') from None
 
+# %% ../nbs/08b_models.ipynb #3d2af82a
+class Distrust(ValueError):
+    "What a model holds that ours never do: no harm by itself, but reason enough not to open it."
+
+def distrusted(
+    path: PathName,  # The file
+    reason: object,  # What it holds
+) -> ModelError:
+    "The error for a model that only who made it can trust."
+    return ModelError(
+        f'{path}: refused, {reason}, as no model of soundtag does; '
+        'if you made it yourself, say --trust (in Python trust=True)'
+    )
+
 # %% ../nbs/08b_models.ipynb #f7227e0f
 CODE_CLASSES = {
     'Lambda',
@@ -58,6 +75,27 @@ CODE_CLASSES = {
     'JaxLayer',
     'FlaxLayer',
 }  # Names in a model file that stand for code
+KERAS_CLASSES = {
+    'layers': """Activation Add Average AveragePooling1D AveragePooling2D BatchNormalization
+        Concatenate Conv1D Conv2D Cropping1D Cropping2D Dense DepthwiseConv2D Dropout Flatten
+        GlobalAveragePooling1D GlobalAveragePooling2D GlobalMaxPooling1D GlobalMaxPooling2D
+        InputLayer MaxPooling1D MaxPooling2D Multiply ReLU Rescaling Reshape Softmax
+        SpatialDropout1D SpatialDropout2D Subtract""".split(),
+    'ops': """Abs Absolute Add Clip Concatenate Divide Exp ExpandDims GetItem Log Matmul Max
+        Maximum Mean Min Minimum Multiply Negative Pad Reshape Sigmoid Softmax Sqrt Square
+        Squeeze Stack Subtract Sum SwapAxes Swapaxes Take Transpose TrueDivide""".split(),
+    'initializers': 'Constant GlorotUniform HeNormal HeUniform Ones Zeros'.split(),
+    'models': ['Functional', 'Sequential'],
+    '': [
+        'DTypePolicy',
+        '__ellipsis__',
+        '__keras_tensor__',
+        '__numpy__',
+        '__slice__',
+        '__tuple__',
+    ],
+}  # Which classes our networks may be of, by the part of Keras that has them
+OWN_CLASSES = ['FeatureLayer', 'Standardize']  # Of `soundtag.model`
 
 def classes_in(
     config: object,  # A model's config.json, or anything in it
@@ -71,81 +109,239 @@ def classes_in(
         for item in config:
             yield from classes_in(item)
 
-def is_untrusted(
+def is_code(
     entry: dict,  # With a class_name
-) -> bool:  # Whether it must not be built
-    "Whether it is code, or a class of neither Keras nor soundtag."
+) -> bool:  # Whether it must not be built, whoever trusts it
+    "Whether it stands for code, or for a class of neither Keras nor soundtag."
     library = str(entry.get('module') or 'keras').split('.')[0]
     is_ours = str(entry.get('registered_name')).startswith('soundtag>')
-    is_code = str(entry['class_name']) in CODE_CLASSES
-    return is_code or not (is_ours or library in ('keras', 'builtins'))
+    stands_for_code = str(entry['class_name']) in CODE_CLASSES
+    return stands_for_code or not (is_ours or library in ('keras', 'builtins'))
 
-# %% ../nbs/08b_models.ipynb #42a77d18
-def check_classes(
-    path: PathName,  # A .keras file
+def is_untrusted(
+    entry: dict,  # With a class_name
+) -> bool:  # Whether it must not be built without its maker's word
+    "Whether it is of a class that no network of ours has."
+    name = str(entry['class_name'])
+    alias = entry.get('registered_name')
+    module = str(entry.get('module') or 'keras')
+    if module == 'soundtag.model':
+        return name not in OWN_CLASSES or alias != f'soundtag>{name}'
+    part, *_ = (
+        module.removeprefix('keras').removeprefix('.src').removeprefix('.').split('.')
+    )
+    known = module.split('.')[0] == 'keras' and name in KERAS_CLASSES.get(part, ())
+    return not known or alias not in (None, name)
+
+# %% ../nbs/08b_models.ipynb #4a63d0b9
+MODEL_BYTES = 200e6  # Larger files are refused; ours have up to 40 MB
+CONFIG_BYTES = 1e6  # Of config.json; ours has up to 150 kB
+MOST_LAYERS = 1500  # Layers and operations
+MOST_WEIGHTS = 50e6  # Numbers; ours have up to ten million
+MEMBERS = {'metadata.json', 'config.json', 'model.weights.h5', 'soundtag.json'}
+
+def check_size(
+    path: PathName,  # A model file
 ) -> None:
-    "Refuse a model that names code, or classes of neither Keras nor soundtag."
+    "Raise Distrust for a file that is larger than any model of ours."
+    if os.stat(path).st_size > MODEL_BYTES:
+        raise Distrust(f'it is larger than {MODEL_BYTES / 1e6:.0f} MB')
+
+def count_places(
+    sizes: list,  # A shape, from a file
+) -> int:
+    "The product of a shape; ValueError where it is none."
+    whole = [n for n in sizes if isinstance(n, int) and n > 0]
+    if len(whole) < len(sizes):
+        raise ValueError('a layer has no known shape')
+    return math.prod(whole)
+
+def count_weights(
+    entry: dict,  # Of a layer, in config.json
+) -> int:
+    "How many numbers Keras will make room for when it builds a layer."
+    name = entry['class_name']
+    if name not in (
+        'BatchNormalization',
+        'Conv1D',
+        'Conv2D',
+        'Dense',
+        'DepthwiseConv2D',
+        'Standardize',
+    ):
+        return 0
+    config = entry['config']
+    if name == 'Standardize':
+        return 2 * count_places(config['shape'])
+    shape = entry['build_config']['input_shape']
+    if name == 'BatchNormalization':
+        return 4 * count_places([shape[config['axis']]])
+    kernel = [shape[-1], *config.get('kernel_size', [])]
+    if name == 'DepthwiseConv2D':
+        return count_places([*kernel, config['depth_multiplier']])
+    return count_places([*kernel, config['units' if name == 'Dense' else 'filters']])
+
+def check_description(
+    config: dict,  # A model's config.json
+) -> None:
+    "Raise Distrust for classes that ours don't have, and for more weights than they have."
+    described = config | {'compile_config': None}  # which is not read
+    entries = list(classes_in(described))
+    foreign = sorted({str(e['class_name'])[:40] for e in entries if is_untrusted(e)})
+    if foreign:
+        raise Distrust(f'it holds {", ".join(foreign[:4])}')
+    if sum('inbound_nodes' in e for e in entries) > MOST_LAYERS:
+        raise Distrust(f'it has more than {MOST_LAYERS:,} layers')
+    weights = sum(map(count_weights, entries))
+    if weights > MOST_WEIGHTS:
+        raise Distrust(f'it would make room for {float(weights):.2g} weights')
+    for entry in entries:
+        if entry['class_name'] == 'FeatureLayer':
+            check_fields(entry['config']['features'], FEATURE_RULES, where='features')
+
+def check_weights(
+    file: object,  # Open file, HDF5
+) -> None:
+    "Raise Distrust where weights are not arrays of a likely size in the file itself."
+    import h5py
+
+    with h5py.File(file, 'r') as h5:
+        size = 0
+        groups = [h5]
+        while groups:
+            group = groups.pop()
+            for name in group:
+                if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                    raise Distrust('its weights lie elsewhere')
+                part = group[name]
+                if isinstance(part, h5py.Group):
+                    groups.append(part)
+                    continue
+                size += part.nbytes
+                if part.external or part.is_virtual or size > MODEL_BYTES:
+                    raise Distrust(
+                        'its weights are larger than they may be, or lie elsewhere'
+                    )
+                if len(groups) > 10 * MOST_LAYERS:
+                    raise Distrust('it has too many parts')
+
+def check_keras(
+    path: PathName,  # A .keras file
+    *,
+    trust: bool = False,  # It may hold all that Keras has but code
+) -> None:
+    "Refuse a model that names code, or, without trust, what our networks never have."
     try:
+        if not trust:
+            check_size(path)
         with zipfile.ZipFile(path) as z:
-            entries = list(classes_in(json.loads(z.read('config.json'))))
-    except (OSError, KeyError, ValueError, RecursionError, zipfile.BadZipFile) as e:
-        raise ModelError(
-            f'{path}: is no Keras model or a damaged one ({e}); train the run again'
-        ) from None
-    bad = sorted({str(entry['class_name']) for entry in entries if is_untrusted(entry)})
+            sizes = {info.filename: info.file_size for info in z.infolist()}
+            if sizes['config.json'] > CONFIG_BYTES and not trust:
+                raise Distrust(f'its description has {sizes["config.json"] / 1e6:.0f} MB')
+            config = json.loads(z.read('config.json'))
+            bad = sorted({str(e['class_name']) for e in classes_in(config) if is_code(e)})
+            if not bad and not trust:
+                if set(sizes) - MEMBERS or len(sizes) < len(z.infolist()):
+                    raise Distrust('it holds other files')
+                if max(sizes.values()) > MODEL_BYTES:
+                    raise Distrust('its weights are larger than they may be')
+                check_description(config)
+                with z.open('model.weights.h5') as file:
+                    check_weights(file)
+    except Distrust as e:
+        raise distrusted(path, e) from None
+    except Exception as e:  # zipfile, json and h5py fail in many ways
+        raise damaged(path, e) from None
     if bad:
         raise ModelError(
             f'{path}: refused, it holds {", ".join(bad)}, and nothing in a model file is executed; '
             'use a model of Keras layers only'
         )
 
+def damaged(
+    path: PathName,  # A .keras file
+    e: Exception,  # What was raised
+) -> ModelError:
+    "The error for what is no model."
+    reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+    return ModelError(
+        f'{path}: is no Keras model or a damaged one ({reason}); train the run again'
+    )
+
+# %% ../nbs/08b_models.ipynb #42a77d18
+MOST_ANSWERS = 2**23  # Numbers that a layer may make of one window
+USUAL_FRAMES = 250  # Where a layer takes any number: 5 s of the recipe strong
+MOST_PRODUCTS = 2e10  # Multiplications for one window
+
+def check_sizes(
+    model: object,  # Keras model, built
+) -> None:
+    "Raise Distrust where a layer makes more of a window than a machine can bear."
+    products = 0
+    waiting = list(model.operations)
+    while waiting:
+        layer = waiting.pop()
+        waiting += getattr(layer, 'operations', [])
+        for node in layer._inbound_nodes:
+            for x in node.output_tensors:
+                places = [USUAL_FRAMES if n is None else n for n in x.shape[1:]]
+                if math.prod(places) > MOST_ANSWERS:
+                    raise Distrust(f'it makes {math.prod(places):.2g} numbers of a window')
+                kernel = getattr(layer, 'kernel', None)
+                if kernel is not None:
+                    products += math.prod(places[:-1]) * math.prod(kernel.shape)
+    if products > MOST_PRODUCTS:
+        raise Distrust(f'it takes {products:.2g} multiplications a window')
+
+FORKED = {'after TensorFlow': False}  # Of this process
+
+def note_fork() -> None:
+    "Remember, in a process that has just been forked, that TensorFlow had begun before."
+    context = sys.modules.get('tensorflow.python.eager.context')
+    begun = getattr(getattr(context, '_context', None), '_initialized', False)
+    FORKED['after TensorFlow'] |= bool(begun)
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=note_fork)
+
+def check_process(
+    name: object,  # What is to be opened, for the message
+) -> None:
+    "Refuse to begin what would hang."
+    if FORKED['after TensorFlow']:
+        raise ModelError(
+            f'{name}: Keras would hang in this process, which was forked from one that had used '
+            'it; start workers by "spawn" (multiprocessing.get_context("spawn")), or export '
+            'the model as .onnx'
+        )
+
 def read_model(
     path: PathName,  # A .keras file
+    *,
+    trust: bool = False,  # It may hold all that Keras has but code
 ) -> object:  # Keras model, not compiled
     "A model from its file, nothing in which is executed."
-    check_classes(path)
+    check_process(path)
+    check_keras(path, trust=trust)
     import soundtag.model  # before Keras, as it chooses TensorFlow's kernels; Keras gets its layers
     import keras
 
     try:
-        return keras.saving.load_model(path, safe_mode=True, compile=False)
+        model = keras.saving.load_model(path, safe_mode=True, compile=False)
+        if not trust:
+            check_sizes(model)
+        return model
+    except Distrust as e:
+        raise distrusted(path, e) from None
     except Exception as e:  # a damaged file can fail anywhere in Keras, with any error
         reason = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise ModelError(
             f'{path}: cannot be loaded ({reason}); train the run again'
         ) from None
 
-# %% ../nbs/08b_models.ipynb #33bd22a4
-def onnx_session(
-    path: PathName,  # A .onnx file
-) -> tuple[Predict, str | None]:  # Windows → answers; metadata, JSON
-    "A model on ONNX Runtime."
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    providers = ['CPUExecutionProvider']
-    try:
-        session = ort.InferenceSession(
-            Path(path).read_bytes(), options, providers=providers
-        )
-    except Exception as e:  # its errors share no class
-        raise ModelError(
-            f'{path}: is no ONNX model or a damaged one ({type(e).__name__}); get it again'
-        ) from None
-
-    def predict(X):
-        try:
-            return session.run(None, {session.get_inputs()[0].name: X})[0]
-        except Exception as e:
-            raise ModelError(
-                f'{path}: does not answer ({type(e).__name__}); get it again'
-            ) from None
-
-    return predict, session.get_modelmeta().custom_metadata_map.get('soundtag')
-
+# %% ../nbs/08b_models.ipynb #ff7e37d1
 def read_metadata(
-    path: PathName,  # A file with a zip archive at its end
+    path: object,  # A file with a zip archive at its end: its path, or open
 ) -> str | None:  # JSON
     "The text of soundtag.json in a file, or None."
     try:
@@ -153,50 +349,5 @@ def read_metadata(
             if z.getinfo('soundtag.json').file_size >= 1e6:
                 return None
             return z.read('soundtag.json').decode()
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile):
+    except Exception:  # zipfile fails in many ways
         return None
-
-# %% ../nbs/08b_models.ipynb #6e26da02
-def litert_interpreter() -> type:  # The class
-    "LiteRT's interpreter, of the small package or of TensorFlow."
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        import tensorflow as tf
-
-        Interpreter = tf.lite.Interpreter
-    return Interpreter
-
-def litert_session(
-    path: PathName,  # A .tflite file
-    *,
-    threads: int | None = None,  # None: LiteRT's own choice
-) -> tuple[Predict, str | None]:  # Windows → answers; metadata, JSON
-    "A model on LiteRT."
-    try:
-        interpreter = litert_interpreter()(
-            model_content=Path(path).read_bytes(), num_threads=threads
-        )
-    except ImportError:
-        raise ModelError(f'{path}: takes LiteRT; pip install ai-edge-litert') from None
-    except (ValueError, RuntimeError) as e:
-        raise ModelError(
-            f'{path}: is no LiteRT model or a damaged one ({type(e).__name__}); get it again'
-        ) from None
-
-    def predict(X):
-        try:
-            input_index = interpreter.get_input_details()[0]['index']
-            interpreter.resize_tensor_input(input_index, X.shape)
-            interpreter.allocate_tensors()
-            interpreter.set_tensor(input_index, X)
-            interpreter.invoke()
-            return interpreter.get_tensor(
-                interpreter.get_output_details()[0]['index']
-            ).copy()
-        except (ValueError, RuntimeError) as e:
-            raise ModelError(
-                f'{path}: does not answer ({type(e).__name__}); get it again'
-            ) from None
-
-    return predict, read_metadata(path)

@@ -42,13 +42,14 @@ from soundtag.runs import (
 from .store import prepare_data
 from .tables import shorten
 from .training import find_clips, split_rows
+from .views import RunView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # %% ../nbs/08_results.ipynb #b2020c7b
-@dataclass(frozen=True, eq=False)
-class Run:
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(RunView):
     """What a finished run left on disk, without its models.
 
     >>> folds = pd.Series({'a.wav': 0, 'b.wav': 1})
@@ -163,10 +164,7 @@ def run_clips(
     clips: Clips | None = None,  # Its clips; None: read from where the run found them
 ) -> Clips:  # Every one of the run's data set
     "The clips a run was trained on, the same to the byte."
-    cure = (
-        f'put it back, or train again from its new place with --out {run.out} '
-        '(folds already trained are kept when the data are the same)'
-    )
+    cure = f'put it back, or say where it is: soundtag report {run.out} --data PLACE'
     if clips is None:
         try:
             check_place(run)
@@ -471,6 +469,8 @@ def evaluate(
         **_rejection(run, y),
         'verified': verified_scores(fold_clips(run, clips).table, guess == y),
         'labels': label_table(y, run.oof, run.labels),
+        'licenses': fold_clips(run, clips).table.license.value_counts().to_dict(),
+        'recordings': int(fold_clips(run, clips).table.group.nunique()),
         'skipped': len(run.skipped),
         'seconds': fold_seconds(run),
         'confusion': confusion.tolist(),

@@ -153,8 +153,29 @@ def recording_name(
     path: Path,  # night.Table.1.selections.txt
 ) -> str:  # night
     "The recording that a list of its sections is called after."
-    name = re.sub(r'(\.Table\.\d+)?(\.selections?)?$', '', path.stem)
-    return re.sub(r'[ _.-]?labels?$', '', name, flags=re.I)
+    name = re.sub(
+        r'(\.(Table|\d+|selections?|BirdNET|results))+$', '', path.stem, flags=re.I
+    )
+    return re.sub(r'[ _.-]?labels?$', '', name, flags=re.I) or name
+
+KALEIDOSCOPE = {'indir', 'folder', 'in_file', 'offset', 'duration'}
+
+def read_kaleidoscope(
+    raw: pd.DataFrame,  # A table of Kaleidoscope, as read
+) -> pd.DataFrame:  # Under our names
+    "A table with the place in three columns; what somebody entered by hand counts before a match."
+    named = {column_key(c): raw[c] for c in raw}
+    start = named['offset']
+    seconds = (start.map(seconds_from), named['duration'].map(seconds_from))
+    label = named.get('top1match', named.get('manual_id'))
+    by_hand = named.get('manual_id', label)
+    label = label.where(is_empty(by_hand), by_hand)
+    names = [
+        '/'.join(filter(None, parts))
+        for parts in zip(named['indir'], named['folder'], named['in_file'])
+    ]
+    end = sum(seconds).round(6).astype(str)
+    return pd.DataFrame({'fname': names, 'start': start, 'end': end, 'label': label})
 
 def read_rows(
     path: Path,  # Any list
@@ -165,10 +186,14 @@ def read_rows(
         raw = read_track(text)
     else:
         raw = read_csv(path)
-        if {'begin_time_s', 'end_time_s'} <= set(map(column_key, raw)):
+        names = set(map(column_key, raw))
+        if {'begin_time_s', 'end_time_s'} <= names:
             raw = read_selections(raw)
+        if KALEIDOSCOPE <= names and names & {'top1match', 'manual_id'}:
+            raw = read_kaleidoscope(raw)
     raw = raw.reset_index(drop=True)
-    of_one_file = {'start', 'end'} <= set(pick_columns(raw, source=path, needed=()))
+    found = set(pick_columns(raw, source=path, needed=()))
+    of_one_file = 'start' in found and found & {'end', 'duration'}
     needed = ('label',) if of_one_file else ('fname', 'label')
     picked = pick_columns(raw, source=path, needed=needed)
     return picked if 'fname' in picked else picked.assign(fname=recording_name(path))

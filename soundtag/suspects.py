@@ -36,10 +36,11 @@ def find_suspects(
 
     `probability` is that of the label suggested, `p_label` that of the label given.
 
-    >>> p = np.array([[0.9, 0.1], [0.8, 0.2], [0.2, 0.8], [0.9, 0.1], [0.6, 0.4]])
-    >>> found = find_suspects('abcde', np.array([0, 0, 1, 1, 1]), p, ['bell', 'harp'])
+    >>> p = np.array([[0.9, 0.1]] * 4 + [[0.1, 0.9]] * 4 + [[0.9, 0.1]])
+    >>> y = np.array([0] * 4 + [1] * 5)
+    >>> found = find_suspects('abcdefghi', y, p, ['bell', 'harp'])
     >>> found[['label', 'suggested']].to_records().tolist()
-    [('d', 'harp', 'bell')]
+    [('i', 'harp', 'bell')]
     """
     rows = np.arange(len(y))
     columns = ['label', 'suggested', 'probability', 'p_label']

@@ -275,18 +275,20 @@ def read_text(
 # %% ../nbs/01d_tables.ipynb #5b661a21
 _ALIASES = {
     'fname': 'fname filename file path file_name filepath file_path slice_file_name audio '
-    'audio_file audio_path audio_filename wav wav_file begin_file',
+    'audio_file audio_path audio_filename wav wav_file begin_file begin_path',
     'label': 'label category class class_name tag primary_label ebird_code labels tags species '
-    'annotation common_name event_label scene_label',
+    'annotation common_name event_label scene_label event sound_class call_type scientific_name '
+    'species_code target',
     'split': 'split subset set partition',
     'fold': 'fold fold_id cv_fold',
     'verified': 'verified manually_verified',
     'group': 'group src_file freesound_id fsid source recording recording_id speaker speaker_id',
     'license': 'license licence',
-    'start': 'start onset start_time start_s start_seconds begin_time_s begin_time begin',
+    'start': 'start onset start_time start_s start_seconds begin_time_s begin_time begin '
+    'start_time_s start_sec onset_s begin_s',
     'others': 'secondary_labels secondary_label other_labels background_species',
-    'end': 'end stop end_time end_s end_seconds end_time_s offset',
-    'duration': 'duration length',
+    'end': 'end stop end_time end_s end_seconds end_time_s offset end_sec offset_s stop_time',
+    'duration': 'duration length delta_time_s duration_s',
 }
 COLUMN_ALIASES = {ours: tuple(names.split()) for ours, names in _ALIASES.items()}
 KNOWN_COLUMNS = {name for names in COLUMN_ALIASES.values() for name in names}
@@ -299,6 +301,7 @@ def column_key(
 
 # %% ../nbs/01d_tables.ipynb #a886cab6
 INVISIBLE = ' \t\r\n\ufeff\u200b\xa0'
+_REMARK = re.compile(r'sep=.\s*\n|#[^,;|\t\n]*\n', re.I)  # Lines for Excel, and for people
 
 def parse_rows(
     text: str,  # Of a CSV
@@ -348,8 +351,8 @@ def parse_table(
         raise DataError(
             f'{path}: is {kind}; write the table as CSV, with a file and a label column'
         )
-    if text.lower().startswith('sep=') and '\n' in text:  # a line for Excel
-        text = text.split('\n', 1)[1]
+    while _REMARK.match(text):
+        text = text.split('\n', 1)[1].lstrip(INVISIBLE)
     header = text.split('\n', 1)[0]
     rows = parse_rows(text, find_delimiter(header), path)
     if all(len(c) > 1 and c[0] == c[-1] == "'" for c in (rows[0][1] if rows else '?') if c):

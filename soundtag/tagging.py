@@ -7,6 +7,7 @@ __all__ = ['Calibration', 'Tagger', 'load_tagger', 'tag_files', 'ModelError']
 
 # %% ../nbs/09_tagging.ipynb #c3988cc8
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,17 +22,12 @@ import numpy as np
 
 from .audio import samples_to_seconds, seconds_to_samples
 from .formats import AudioError, warn
-from soundtag.models import (
-    ModelError,
-    Predict,
-    litert_session,
-    onnx_session,
-    read_metadata,
-    read_model,
-    read_run_json,
-)
+from .models import ModelError, Predict, read_metadata, read_model, read_run_json
 from .normalization import trim_and_fill
+from .sessions import CheckedAnswers, PortableModel, open_session
 from .stream import SILENCE_DB, as_path, audio_blocks, is_content, is_path, windows
+
+from .views import TaggerView, Tags
 
 _all_ = ['ModelError']
 
@@ -103,8 +99,8 @@ class Heard:
         return ''
 
 # %% ../nbs/09_tagging.ipynb #a2025b75
-@dataclass(frozen=True)
-class Tagger:
+@dataclass(frozen=True, repr=False)
+class Tagger(TaggerView):
     """Names sounds.
 
     Anything that turns windows into probabilities can be one; most come from a run or a file.
@@ -130,9 +126,11 @@ class Tagger:
     @staticmethod
     def load(
         model: PathName | None = None,  # A run, a file, 'yamnet', or 'bundled', as is None
+        *,
+        trust: bool = False,  # The model is one's own, and may be of any kind
     ) -> 'Tagger':  # The same as from `load_tagger`
         "A tagger from wherever it is."
-        return load_tagger(model)
+        return load_tagger(model, trust=trust)
 
     def predict_windows(
         self,
@@ -216,11 +214,11 @@ class Tagger:
         p = heard.sounding(self.trim_db)
         reason = heard.not_judged()
         if not len(p) and heard.seconds >= BRIEF:
-            return [('silence', 1.0)]
+            return Tags([('silence', 1.0)])
         if reason:
             warn(f'{audio if is_path(audio) else "array"}: {reason}; it is called unknown')
-            return [('unknown', 1.0)]
-        return self._rank(p.mean(0), top)
+            return Tags([('unknown', 1.0)])
+        return Tags(self._rank(p.mean(0), top))
 
     def unknown(
         self,
@@ -476,6 +474,8 @@ def is_linear(
 
 def read_run(
     run: PathName,  # Folder of a run
+    *,
+    trust: bool = False,  # Its networks may be of any kind
 ) -> Tagger:  # The ensemble of its folds
     "The networks of a run behind the features of its recipe, joined by their geometric mean."
     if is_linear(run):
@@ -484,7 +484,7 @@ def read_run(
     labels = read_run_json(run, 'labels.json')
     features = run_features(run)
     paths = find_models(run, '.keras')
-    models = [read_model(p) for p in paths]
+    models = [read_model(p, trust=trust) for p in paths]
     shapes = {(m.input_shape[1:], m.output_shape[1:]) for m in models}
     wanted = (
         ((features.n_coef, frames, 1), (len(labels),)) if isinstance(labels, list) else None
@@ -566,9 +566,8 @@ def make_tagger(
         fields['rejects'] = metadata.get('rejects', False)
         found = {name: metadata[name] for name in ('temperature', 'unknown', 'thresholds')}
         size = seconds_to_samples(fields['seconds'], sr=fields['sr'])
-        p = predict(np.zeros((1, size), 'float32'))
-        require(p.shape == (1, len(fields['labels'])), 'the model gives other labels')
-        require(np.isfinite(p).all(), 'the model gives no numbers')
+        predict = CheckedAnswers(path, predict, len(fields['labels']), fields['rejects'])
+        predict(np.zeros((1, size), 'float32'))
     except ModelError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as e:
@@ -582,26 +581,18 @@ def make_tagger(
 # %% ../nbs/09_tagging.ipynb #3a757889
 def keras_session(
     path: PathName,  # A .keras file that takes samples
+    *,
+    trust: bool = False,  # Its layers may be of any kind
 ) -> tuple[Predict, str | None]:  # Windows → answers; metadata, JSON
     "A model on Keras."
-    model = read_model(path)
+    model = read_model(path, trust=trust)
     return lambda X: np.asarray(model.predict_on_batch(X)), read_metadata(path)
 
 # %% ../nbs/09_tagging.ipynb #f3b926ee
 TAGGING_MODEL = (
     files('soundtag') / 'bundled/sounds.onnx'
 )  # The model that soundtag brings along
-MODEL_BYTES = 200e6  # Larger files are refused; ours have a few MB
-SESSIONS = {'.onnx': onnx_session, '.tflite': litert_session, '.keras': keras_session}
-
-def check_size(
-    path: Path,  # A model file
-) -> None:
-    "Refuse a file that is larger than any model of ours."
-    if path.stat().st_size > MODEL_BYTES:
-        raise ModelError(
-            f'{path}: is larger than {MODEL_BYTES / 1e6:.0f} MB, which no model of soundtag is'
-        )
+SESSIONS = {'.onnx': open_session, '.tflite': open_session, '.keras': keras_session}
 
 # %% ../nbs/09_tagging.ipynb #b27ccdd4
 YAMNET_FILES = ('.h5', '.variables')  # Endings of files that hold weights of YAMNet
@@ -629,11 +620,45 @@ def yamnet_tagger(
         independent=True,
     )
 
+# %% ../nbs/09_tagging.ipynb #d7a2aa10
+def open_tagger(
+    model: PathName | None,  # As `load_tagger`
+    trust: bool,  # As `load_tagger`
+) -> Tagger:  # Of this process
+    "A tagger from wherever it is."
+    if model == 'yamnet':
+        return yamnet_tagger()
+    is_ours = model in (None, 'bundled')
+    path = Path(TAGGING_MODEL if is_ours else model)
+    if path.suffix in YAMNET_FILES:
+        return yamnet_tagger(path)
+    if not path.is_file():
+        return read_run(path, trust=trust)
+    if path.suffix not in SESSIONS:
+        raise ModelError(
+            f'{path}: is no model; '
+            f'give the folder of a run, or a file ending in {", ".join(SESSIONS)}'
+        )
+    return make_tagger(path, *SESSIONS[path.suffix](path, trust=trust or is_ours))
+
+def open_predict(
+    model: PathName | None,  # As `load_tagger`
+    trust: bool,  # As `load_tagger`
+) -> Predict:  # Windows → answers
+    "What the tagger of a model asks."
+    return open_tagger(model, trust).predict
+
 # %% ../nbs/09_tagging.ipynb #4ad83e45
 def load_tagger(
     model: PathName | None = None,  # A run, a file, 'yamnet', or 'bundled', as is None
+    *,
+    trust: bool = False,  # The model is one's own, and may be of any kind
 ) -> Tagger:  # Ready to be asked
     """A tagger from wherever it is.
+
+    A model may hold the layers and operators that soundtag's own have, and a file is tried first in
+    a process of its own (chapter 08d); `trust` does without, for models that one made oneself.
+    The tagger can be pickled, as the way to load it again.
 
     Raises `ModelError` where there is no model, a damaged one, or one with code in it, and
     `WeightsError` where it takes the weights of YAMNet and they can't be had.
@@ -642,22 +667,12 @@ def load_tagger(
     >>> len(tagger.labels), tagger.sr, tagger.seconds
     (20, 44100, 4.0)
     """
-    if model == 'bundled':
-        model = None
-    if model == 'yamnet':
-        return yamnet_tagger()
-    path = Path(TAGGING_MODEL if model is None else model)
-    if path.suffix in YAMNET_FILES:
-        return yamnet_tagger(path)
-    if not path.is_file():
-        return read_run(path)
-    if path.suffix not in SESSIONS:
-        raise ModelError(
-            f'{path}: is no model; '
-            f'give the folder of a run, or a file ending in {", ".join(SESSIONS)}'
-        )
-    check_size(path)
-    return make_tagger(path, *SESSIONS[path.suffix](path))
+    if model not in (None, 'bundled', 'yamnet'):
+        model = os.path.abspath(model)
+    tagger = open_tagger(model, trust)
+    return replace(
+        tagger, predict=PortableModel(open_predict, model, trust, predict=tagger.predict)
+    )
 
 # %% ../nbs/09_tagging.ipynb #8609d427
 def tag_files(

@@ -9,6 +9,7 @@ __all__ = ['Event', 'Timeline', 'listen', 'timeline', 'draw_timeline']
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,7 @@ from soundtag.stream import (
     sound_blocks,
 )
 from .tagging import BRIEF, Tagger, predict_batches
+from .views import Events, TimelineView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -462,7 +464,7 @@ class StreamTagger:
         return self.smooth.feed(scores), bands
 
 # %% ../nbs/09b_timeline.ipynb #a30e2ded
-class Timeline:
+class Timeline(TimelineView):
     """Hears a sound of any length, in blocks of any size, and reports each event when it is over.
 
     >>> import numpy as np
@@ -614,8 +616,14 @@ def timeline(
     >>> [event.label for event in timeline(tagger, np.concatenate([noise, silence]), 16000)]
     ['noise', 'silence']
     """
-    events = listen(Timeline(tagger), audio, sr)
-    return sorted(events, key=lambda event: (event.onset, event.label))
+    live = Timeline(tagger)
+    events = listen(live, audio, sr)
+    events = sorted(events, key=lambda event: (event.onset, event.label))
+    return Events(events, partial(_draw_heard, events, live))
+
+def _draw_heard(events, live):
+    "What was heard of a recording, as a figure."
+    return draw_timeline(events, live.spectrogram, sr=live.tagger.sr)
 
 # %% ../nbs/09b_timeline.ipynb #5d2fc290
 def draw_spectrogram(

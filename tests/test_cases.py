@@ -59,7 +59,8 @@ def fsd2019(root, several=False, zenodo=False):
     for i, (label, name) in enumerate(CLIPS):
         part = list(parts)[i % 3]
         put(root / (f'FSDKaggle2019.audio_{part}' if zenodo else part) / name, i)
-        parts[part].append([name, label + (',Run' if several and i % 4 == 0 else '')])
+        more = several is True or several and part in several
+        parts[part].append([name, label + (',Run' if more and i % 4 == 0 else '')])
     if not zenodo:
         parts.pop('test')  # the competition kept its labels
     for part, rows in parts.items():
@@ -73,7 +74,8 @@ def fsd50k(root, several=False):
     for i, (label, _) in enumerate(CLIPS):
         part = 'dev' if i % 3 else 'eval'
         put(root / f'FSD50K.{part}_audio/{i + 1000}.wav', i)
-        row = [i + 1000, label + (',Music' if several else ''), '/m/1']
+        more = several is True or several and part in several
+        row = [i + 1000, label + (',Music' if more else ''), '/m/1']
         lists[part].append([*row, 'train' if i % 5 else 'val'] if i % 3 else row)
     for part, rows in lists.items():
         table(root / f'FSD50K.ground_truth/{part}.csv', rows)
@@ -326,6 +328,39 @@ def audacity(root):
     return recordings(root)
 
 
+def raven_line(number, name, start, end, label):
+    return ('Selection\tView\tbegin time (s)\tend time (s)\tANNOTATION', f'{number}\tW 1\t{start}\t{end}\t{label}')
+
+
+def audacity_line(number, name, start, end, label):
+    return ('', f'{start:.6f}\t{end:.6f}\t{label}')
+
+
+def birdnet_line(number, name, start, end, label):
+    return (
+        'Selection\tView\tBegin Time (s)\tEnd Time (s)\tCommon Name\tSpecies Code\tConfidence\tBegin Path\tFile Offset (s)',
+        f'{number}\tSpectrogram 1\t{start}\t{end}\t{label}\tx\t0.8\tD:\\nights\\{name}\t{start}',
+    )
+
+
+def duration_line(number, name, start, end, label):
+    return ('Selection\tBegin Time (s)\tDelta Time (s)\tAnnotation', f'{number}\t{start}\t{end - start}\t{label}')
+
+
+def in_folders(line, table_name):
+    "A recording a folder, and beside it its table."
+
+    def make(root):
+        for night in ('night1', 'night2'):
+            lines = [line(k, *row) for k, row in enumerate(section_rows()) if row[0].startswith(night)]
+            text = '\n'.join([lines[0][0], *(line for _, line in lines)]).strip()
+            put(root / night / table_name.format(night), data=text.encode())
+            put(root / night / f'{night}.wav', data=sound(len(night), 2.0))
+        return root
+
+    return make
+
+
 ALL = {'clips': 30, 'labels': LABELS}
 SECTIONS = {'clips': 18, 'labels': LABELS, 'files': 2, 'groups': 2, 'seconds': 0.1}
 
@@ -359,6 +394,18 @@ CASES = {
         ALL | {'clips': 10, 'verified': 0},
     ),
     'FSDKaggle2019, several labels': (lambda p: fsd2019(p, True), 'several labels.*one label a clip'),
+    'FSDKaggle2019/train_curated beside a noisy list of several labels': (
+        lambda p: fsd2019(p, several=('train_noisy',)) / 'train_curated',
+        ALL | {'clips': 10, 'verified': 10},
+    ),
+    'FSDKaggle2019/train_noisy of several labels': (
+        lambda p: fsd2019(p, several=('train_noisy',)) / 'train_noisy',
+        'train_noisy.csv: .* several labels.*one label a clip',
+    ),
+    'FSD50K/FSD50K.dev_audio beside an eval list of several labels': (
+        lambda p: fsd50k(p, several=('eval',)) / 'FSD50K.dev_audio',
+        ALL | {'clips': 20},
+    ),
     'FSD50K': (fsd50k, ALL | {'test': 10, 'own': 4, 'say': 'FSD50K'}),
     'FSD50K/dev.csv': (
         lambda p: fsd50k(p) / 'FSD50K.ground_truth/dev.csv',
@@ -499,6 +546,12 @@ CASES = {
         lambda p: listed(p, rows=[['fname', 'label'], ['audio/00ab.wav', 'Möwe']], encoding='latin-1'),
         'not UTF-8; save the file as UTF-8',
     ),
+    'a remark above': (with_text(lambda t: '# our clips\n# of 2026\n' + t), ALL),
+    'a column target': (with_labels(lambda i, label: label, 'target'), ALL),
+    'columns of no name we know': (
+        lambda p: [listed(p, name='my.csv', rows=[['sample', 'kind'], *([n, label] for label, n in CLIPS)]), p][-1],
+        'nothing says what is heard.*my.csv: has the columns sample, kind, none of which names the file',
+    ),
     'trailing commas': (with_text(lambda t: t.replace('\n', ',,\n')), ALL),
     'empty lines': (with_text(lambda t: '\n' + t.replace('\n', '\n\n') + ',\n'), ALL),
     'quotes': (with_text(lambda t: '\n'.join(f'"{l}"' for l in t.split())), ALL),
@@ -590,6 +643,28 @@ CASES = {
     'Audacity without its sound': (
         lambda p: [audacity(p), (p / 'night2.wav').unlink(), p / 'night2.txt'][-1],
         'night2.* missing|night2.*not there',
+    ),
+    'Raven, a folder a night': (in_folders(raven_line, '{}.Table.1.selections.txt'), SECTIONS | {'say': '2 tables beside'}),
+    'Audacity, a folder a night': (in_folders(audacity_line, '{}.txt'), SECTIONS | {'say': '2 tables beside'}),
+    'BirdNET, in Raven': (in_folders(birdnet_line, '{}.BirdNET.selection.table.txt'), SECTIONS),
+    'Raven without an end': (in_folders(duration_line, '{}.Table.1.selections.txt'), SECTIONS),
+    'Raven without a label': (
+        lambda p: [recordings(p), put(p / 'night1.txt', data=b'Selection\tBegin Time (s)\tEnd Time (s)\n1\t0\t1\n')] and p,
+        'night1.txt has the columns|night1.txt: has the columns Selection.*none of which names the label',
+    ),
+    'Kaleidoscope': (
+        sections(
+            ('INDIR', 'FOLDER', 'IN FILE', 'OFFSET', 'DURATION', 'TOP1MATCH', 'MANUAL ID'),
+            lambda f, a, b, label: ('D:/', '', f, a, b - a, label if f == 'night1.wav' else 'Noise', '' if f == 'night1.wav' else label),
+        ),
+        SECTIONS,
+    ),
+    'semicolons and decimal commas': (
+        lambda p: [
+            recordings(p),
+            put(p / 'e.csv', data='\n'.join(['DATEINAME;Start;END;Label'.replace('DATEINAME', 'FILE'), *(f'{f};{a};{b};{label}'.replace('.', ',').replace(',wav', '.wav') for f, a, b, label in section_rows())]).encode()),
+        ] and p,
+        SECTIONS,
     ),
     'end before start': (sections(change=lambda f, a, b, label: (f, b, a, label)), 'end before they begin, or at once .row 1'),
     'start alone': (sections(('file', 'start', 'x', 'label')), 'none for the other'),
@@ -817,7 +892,15 @@ def test_a_run_remembers_its_list(tmp_path):
     assert command('report', run)[0] == 0
     home.rename(tmp_path / 'moved')
     code, _, err = command('report', run)
-    assert code == 2 and 'put it back, or train again from its new place' in err
+    assert code == 2 and f'put it back, or say where it is: soundtag report {run} --data' in err
+    code, _, err = command('report', run, '--data', tmp_path / 'moved/yours.csv')
+    assert code == 2 and 'is not the data set' in err
+    assert command('report', run, '--data', tmp_path / 'moved/renamed.csv')[0] == 0
+    assert command('report', run)[0] == 0  # it remembers
+    assert read_json(run / 'metrics.json')['metrics'] == metrics['metrics']
+    (tmp_path / 'moved').rename(tmp_path / 'again')
+    assert command('report', run)[0] == 2
+    (tmp_path / 'again').rename(tmp_path / 'moved')
     model = (run / 'best_0.keras').stat().st_mtime_ns
     assert train(tmp_path / 'moved/renamed.csv', run)[0] == 0  # nothing is trained again
     assert (run / 'best_0.keras').stat().st_mtime_ns == model

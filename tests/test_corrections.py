@@ -187,3 +187,24 @@ def test_the_study_keeps_what_was_promised(root):
     assert len(reports) == 3 and esc['share'] == 0.1
     assert np.mean([r['head'] for r in reports]) >= 0.93
     assert np.mean([r['recall'] for r in reports]) >= 0.97
+
+
+def test_a_corrected_run_is_found_again_where_its_sounds_went(tmp_path, monkeypatch, capsys):
+    from test_results import write_data, write_run
+
+    from soundtag.cli import main
+
+    monkeypatch.setenv('SOUNDTAG_CACHE', str(tmp_path / 'cache'))
+    clips = load_clips(write_data(tmp_path / 'data'))
+    better = correct_clips(clips, [('train00.wav', 'Hi-hat'), ('train01.wav', 'remove')])
+    out = write_run(tmp_path / 'run', better)
+    config = json.loads((out / 'config.json').read_text())
+    config['corrections'] = [list(pair) for pair in better.corrections]
+    (out / 'config.json').write_text(json.dumps(config))
+    (tmp_path / 'data').rename(tmp_path / 'moved')
+    assert main(['report', str(out)]) == 2
+    assert main(['report', str(out), '--data', str(tmp_path / 'moved')]) == 0
+    assert main(['report', str(out)]) == 0  # it remembers the place, and its corrections
+    assert main(['report', str(out), str(out)]) == 0
+    assert 'No difference' in capsys.readouterr().out
+    assert (out / 'compared_with_run.html').exists()

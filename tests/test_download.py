@@ -23,21 +23,20 @@ from soundtag.audio import wav_bytes
 from soundtag.dataset import DataError, load_clips
 from soundtag.archives import unpack
 from soundtag.download import Source, download
+from soundtag.studies.liars import (
+    ANSWERS,
+    ENTRY,
+    ESC,
+    GOOD,
+    LISTS,
+    list_of_files,
+    lying_server,
+    zipped,
+)
 
 
 def wav(k, n=4000):
     return wav_bytes(0.1 * np.random.default_rng(k).standard_normal(n), sr=8000)
-
-
-def zipped(files, kind=0, method=zipfile.ZIP_DEFLATED):
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, 'w') as z:
-        for name, content in files.items():
-            info = zipfile.ZipInfo(name, (2018, 4, 20, 0, 0, 0))
-            info.external_attr = kind << 16
-            info.compress_type = method
-            z.writestr(info, content)
-    return out.getvalue()
 
 
 TRAIN, TEST = range(30), range(30, 34)
@@ -55,16 +54,6 @@ FSD = {
         'FSDKaggle2018.doc/LICENSE-DATASET': 'CC BY',
     },
 }
-ESC = {
-    'ESC-50-master/': b'',
-    'ESC-50-master/meta/': b'',
-    'ESC-50-master/meta/esc50.csv': 'filename,fold,target,category,esc10,src_file,take\n'
-    + ''.join(f'{k}.wav,{k % 5 + 1},0,dog,False,{k},A\n' for k in range(10)),
-    **{f'ESC-50-master/audio/{k}.wav': wav(k) for k in range(10)},
-    'ESC-50-master/README.md': 'what this is',
-}
-
-
 class Server(ThreadingHTTPServer):
     "Files at /files/NAME with ranges, sizes and checksums at /api/records/1, one chunked archive at /master.zip."
 
@@ -513,69 +502,10 @@ print(kills)
 # A server that lies
 
 
-class Liar(BaseHTTPRequestHandler):
-    "Answers each path as `answers` says: a function that gets the handler."
-
-    protocol_version = 'HTTP/1.1'
-    answers = {}
-
-    def log_message(self, *args):
-        pass
-
-    def do_GET(self):
-        try:
-            self.answers[self.path](self)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-
-    def reply(self, body=b'', status=200, **headers):
-        self.send_response(status)
-        for name, value in {'Content_Length': len(body), 'Connection': 'close', **headers}.items():
-            if value is not None:
-                self.send_header(name.replace('_', '-'), str(value))
-        self.end_headers()
-        self.close_connection = True
-        self.wfile.write(body)
-
-    def raw(self, data):
-        self.close_connection = True
-        self.wfile.write(data)
-
-    def forever(self, block):
-        self.reply(Content_Length=None)
-        while True:
-            self.wfile.write(block)
-
-
 @pytest.fixture
 def liar():
-    s = ThreadingHTTPServer(('127.0.0.1', 0), Liar)
-    s.daemon_threads = True
-    s.home = f'http://127.0.0.1:{s.server_port}'
-    threading.Thread(target=s.serve_forever, kwargs={'poll_interval': 0.02}, daemon=True).start()
-    yield s
-    s.shutdown()
-    s.server_close()
-
-
-GOOD = zipped(ESC)
-ANSWERS = {
-    'page': (lambda h: h.reply(b'<html>Welcome to our hotel</html>'), 'damaged'),
-    'nothing': (lambda h: h.reply(), 'damaged'),
-    'no content': (lambda h: h.reply(status=204), 'says 204'),
-    'moved nowhere': (lambda h: h.reply(status=301), 'says 301'),
-    'in circles': (lambda h: h.reply(status=302, Location='/x.zip'), 'again and again'),
-    'to a file': (lambda h: h.reply(status=302, Location='file:///etc/passwd'), 'no address'),
-    'to ftp': (lambda h: h.reply(status=302, Location='ftp://127.0.0.1/x.zip'), 'no address'),
-    'endless': (lambda h: h.forever(bytes(65536)), 'more than it should'),
-    'far too long': (lambda h: h.reply(Content_Length=10**15), 'more than 1,000,000'),
-    'a length of letters': (lambda h: h.reply(GOOD, Content_Length='abc'), "of 'abc' bytes"),
-    'a length below 0': (lambda h: h.reply(GOOD, Content_Length=-5), "of '-5' bytes"),
-    'half a length': (lambda h: h.reply(GOOD, Content_Length=len(GOOD) // 2), 'damaged'),
-    'packed': (lambda h: h.reply(GOOD, Content_Encoding='gzip'), 'packed'),
-    'noise': (lambda h: h.raw(os.urandom(500)), 'no connection'),
-    'one long line': (lambda h: h.raw(b'HTTP/1.1 200 OK\r\nX: ' + b'a' * 10**6), 'no conn'),
-}
+    with lying_server() as s:
+        yield s
 
 
 @pytest.mark.parametrize('name', ANSWERS)
@@ -592,48 +522,9 @@ def test_answers_that_are_no_archive(liar, tmp_path, name):
     assert not list(tmp_path.rglob('*.lock'))
 
 
-ENTRY = {
-    'key': 'a.zip',
-    'links': {'self': 'HOME/file'},
-    'size': len(GOOD),
-    'checksum': 'md5:' + hashlib.md5(GOOD).hexdigest(),
-}
-LISTS = {
-    'deep': b'[' * 200_000,
-    'null': b'null',
-    'text': b'"files"',
-    'latin': b'{"files": "\xff"}',
-    'none': b'{"files": null}',
-    'an object': b'{"files": {"a": 1}}',
-    'names': b'{"files": ["a.zip"]}',
-    'a number as name': {'key': 5},
-    'no links': {'links': None},
-    'a number as address': {'links': {'self': 5}},
-    'a file as address': {'links': {'self': 'file:///etc/passwd'}},
-    'half an address': {'links': {'self': 'http://[::1/'}},
-    'a number as checksum': {'checksum': 5},
-    'another checksum': {'checksum': 'sha1:' + '0' * 40},
-    'a short checksum': {'checksum': 'md5:x'},
-    'a size below 0': {'size': -5},
-    'a size of letters': {'size': 'abc'},
-    'a size with a point': {'size': 1.5},
-    'a size without end': {'size': float('inf')},
-    'no size': {'size': float('nan')},
-    'a huge size': {'size': 10**30},
-    'a zero byte in the name': {'key': 'a\0b.zip'},
-    'a name too long': {'key': 'a' * 300 + '.zip'},
-    'a drive in the name': {'key': 'C:a.zip'},
-    'more than announced': {'size': 100},
-    'twice': [{}, {}],
-}
-
-
 @pytest.mark.parametrize('name', LISTS)
 def test_lists_that_are_none(liar, tmp_path, name):
-    body = LISTS[name]
-    if not isinstance(body, bytes):
-        files = [ENTRY | change for change in (body if isinstance(body, list) else [body])]
-        body = json.dumps({'files': files}).replace('HOME', liar.home).encode()
+    body = list_of_files(LISTS[name], liar.home)
     liar.RequestHandlerClass.answers = {
         '/list': lambda h: h.reply(body),
         '/file': lambda h: h.reply(GOOD),

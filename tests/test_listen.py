@@ -16,7 +16,7 @@ import pytest
 import soundfile as sf
 
 from soundtag.audio import wav_bytes
-from soundtag.console import EVENT_COLUMNS
+from soundtag.answers import EVENT_COLUMNS
 from soundtag.miniset import mini_clip
 from soundtag.export import metadata_json
 from soundtag.tagging import Calibration, Tagger, load_tagger

@@ -140,7 +140,7 @@ def test_the_command_sorts_and_calibrates(tmp_path, monkeypatch, capsys):
     from soundtag.cli import main
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(distances, 'load_estimator', lambda model=None: soft_is_far())
+    monkeypatch.setattr(distances, 'load_estimator', lambda model=None, trust=False: soft_is_far())
     for metres in (1, 2, 4):
         (tmp_path / f'{metres}.wav').write_bytes(wav_bytes(at(metres), sr=SR))
     (tmp_path / 'none.wav').write_bytes(b'RIFF')

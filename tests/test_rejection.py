@@ -197,9 +197,10 @@ def test_what_is_missing_to_one_is_unknown():
     assert closed.tag(np.sin(np.arange(9000)), sr=8000)[0] == ('b', pytest.approx(2 / 3))
 
 
-def test_the_best_model_that_can_be_had_answers(monkeypatch, capsys):
+def test_the_best_model_that_can_be_had_answers(monkeypatch, capsys, tmp_path):
     import soundtag.pretrained
 
+    monkeypatch.setenv('SOUNDTAG_CACHE', str(tmp_path / 'none'))
     monkeypatch.setattr(soundtag.pretrained, 'download_weights', lambda *a, **k: 'there')
     assert console.default_model() == 'yamnet'
     assert '--model bundled' in capsys.readouterr().err

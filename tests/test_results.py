@@ -18,6 +18,7 @@ from sklearn.metrics import (
 )
 
 from soundtag import results
+from soundtag.comparison import compare_runs, write_comparison
 from soundtag.dataset import load_clips
 from soundtag.metrics import (
     MEASURES,
@@ -679,3 +680,58 @@ def test_two_reports_of_a_run_are_the_same(run, clips, metrics):
         write_report(run, metrics, clips).read_bytes()
         == write_report(run, metrics, clips).read_bytes()
     )
+
+
+# Two runs
+
+
+def test_two_runs_are_compared_on_the_same_clips(run, clips, tmp_path):
+    y = clips.train.y
+    n = len(y)
+    rng = np.random.default_rng(0)
+
+    def variant(name, wrong):
+        oof = np.full((n, 3), 0.1)
+        oof[np.arange(n), np.where(np.isin(np.arange(n), wrong), (y + 1) % 3, y)] = 0.8
+        return replace(run, out=tmp_path / name, oof=oof)
+
+    (tmp_path / 'b').mkdir()
+    a, b = variant('a', [0, 1, 2, 3, 4, 5, 6, 7]), variant('b', [0, 9])
+    found = compare_runs(a, b, (clips, clips))
+    names = clips.train.table.index
+    assert found['fixed'] == names[1:8].tolist() and found['broken'] == [names[9]]
+    assert found['accuracy'] == pytest.approx({'a': 1 - 8 / n, 'b': 1 - 2 / n})
+    d = np.zeros(n)
+    d[1:8], d[9] = 1, -1
+    means = [rng.choice(d, n).mean() for _ in range(20000)]  # the bootstrap says the same
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert found['difference']['low'] == pytest.approx(low, abs=0.03)
+    assert found['difference']['high'] == pytest.approx(high, abs=0.03)
+    assert found['coin'] == pytest.approx(2 * (1 + 8) / 2**8)
+    for k, fold in found['folds'].items():
+        rows = run.folds.to_numpy() == int(k)
+        assert fold['b'] - fold['a'] == pytest.approx(d[rows].mean())
+    page, words = write_comparison(a, b, (clips, clips), most=2)
+    text = page.read_text('utf-8')
+    assert page == tmp_path / 'b/compared_with_a.html' and text.count('<audio') == 3
+    parsed = Page(text)
+    assert parsed.open == [] and 'script' not in parsed.tags
+    assert all(sentence.replace('"', '&#34;') in text for sentence in words)
+    assert all(name in text for name in names[1:8]) and 'b is better than a' in text
+
+
+def test_runs_with_other_clips_labels_and_folds(run, clips):
+    part = replace(run, folds=run.folds.iloc[:10], oof=run.oof[:10])
+    found = compare_runs(run, part, (clips, clips))
+    assert found['clips'] == 10 and found['only_in_one'] == 14
+    dealt = replace(run, folds=1 - run.folds)
+    found = compare_runs(run, dealt, (clips, clips))
+    assert found['folds'] == {} and found['difference']['mean'] == 0 and found['coin'] == 1
+    table = clips.table.copy()
+    table.loc[run.folds.index[0], 'label'] = 'Violin_or_fiddle'
+    found = compare_runs(run, run, (clips, replace(clips, table=table)))
+    assert found['relabelled'] == 1
+    other = replace(run, folds=run.folds.rename(lambda name: 'x' + name))
+    strangers = replace(clips, table=clips.table.rename(index=lambda name: 'x' + name))
+    with pytest.raises(RunError, match='has no clip in common with'):
+        compare_runs(run, other, (clips, strangers))

@@ -6,10 +6,8 @@ import random
 import shutil
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import soundfile as sf
 from conftest import at_once
@@ -35,6 +33,7 @@ from soundtag.runs import (
     read_run_file,
     read_seconds,
 )
+from soundtag.studies.damage import alter_run, copy_run, rewrite
 from soundtag.tagging import load_tagger
 from soundtag.training import train_folds
 
@@ -71,133 +70,6 @@ def run(clips, tmp_path_factory):
     return train(clips, tmp_path_factory.mktemp('runs') / 'noises')
 
 
-def copy_run(run, out):
-    "Hard links: what is not altered costs nothing."
-    shutil.rmtree(out, ignore_errors=True)
-    ignore = shutil.ignore_patterns('logs', 'metrics.json')
-    return shutil.copytree(run, out, copy_function=os.link, ignore=ignore)
-
-
-def rewrite(path, data):
-    "Another file in the place of a link."
-    path.unlink()
-    path.write_bytes(data if isinstance(data, bytes) else data.encode('utf-8', 'surrogatepass'))
-
-
-VALUES = [
-    *(None, True, False, -1, 0, 1, 3, 0.5, -0.5, 2**34, 2**63, 10**400, 1e12, 1e300, 512.5),
-    *(float('nan'), float('inf'), '', 'x', '../../..', '/', 'a\0b', '\ud800', '<script>', '9' * 5000),
-    *('x' * 10**6, [], [1], ['kaiser', 1], [[]], {}, {'a': 1}, [None] * 4, 'evil', 'os.system'),
-]
-
-
-def places(tree, path=()):
-    "Where something stands in a tree of JSON."
-    if path:
-        yield path
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    for key, value in items if isinstance(tree, (dict, list)) else ():
-        if isinstance(value, (dict, list)):
-            yield from places(value, (*path, key))
-        else:
-            yield (*path, key)
-
-
-def alter_json(rng, text):
-    tree = json.loads(text)
-    way = rng.random()
-    if way < 0.1:
-        return json.dumps(rng.choice(VALUES))
-    if way < 0.15:
-        return rng.choice(['[' * 200_000, '{"recipe":' * 100_000, '', 'null', '{"a": 9' + '9' * 5000])
-    *above, last = rng.choice(list(places(tree)))
-    node = tree
-    for key in above:
-        node = node[key]
-    if way < 0.3:
-        del node[last]
-    else:
-        node[last] = rng.choice(VALUES)
-    return json.dumps(tree)
-
-
-def alter_table(rng, text):
-    rows = [line.split(',') for line in text.splitlines()]
-    i = rng.randrange(len(rows))
-    way = rng.random()
-    if way < 0.5:
-        new = ['', 'x', '-1', '0.5', 'nan', 'inf', '1e999', '9' * 400, '../../etc/passwd', '"', '7']
-        rows[i][rng.randrange(len(rows[i]))] = rng.choice(new)
-    elif way < 0.6:
-        rows.append(rows[i])
-    elif way < 0.7:
-        rows[i].pop()
-    elif way < 0.8:
-        del rows[i]
-    elif way < 0.9:
-        rows = rows[: rng.randrange(len(rows))]
-    else:
-        rows[i].append('more')
-    return '\n'.join(map(','.join, rows)) + '\n'
-
-
-def alter_array(rng, data):
-    way = rng.random()
-    spoilt = bytearray(data)
-    if way < 0.2:
-        return bytes(spoilt[: rng.randrange(len(data))])
-    if way < 0.5:
-        spoilt[rng.randrange(120)] ^= 1 << rng.randrange(8)
-        return bytes(spoilt)
-    if way < 0.6:
-        header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 3), }"
-        return b'\x93NUMPY\x01\x00v\x00' + header.ljust(117).encode() + b'\n'
-    a = np.frombuffer(data[128:], 'float32').copy()
-    if len(a):
-        a[rng.randrange(len(a))] = rng.choice([np.nan, np.inf, -1, 2, 1e30])
-    return data[:128] + a.tobytes()
-
-
-def alter_bytes(rng, data):
-    spoilt = bytearray(data or b'x')
-    for _ in range(rng.choice([1, 30])):
-        spoilt[rng.randrange(len(spoilt))] = rng.randrange(256)
-    return bytes(spoilt)
-
-
-TARGETS = (
-    ['config.json'] * 12
-    + ['labels.json', 'folds.csv', 'history_0.csv', 'seconds_1.json', 'skipped.csv'] * 3
-    + ['predictions/oof.npy', 'predictions/train_predictions_1.npy'] * 2
-    + ['predictions/test_predictions_0.npy', 'predictions/predictions.csv']
-)
-
-
-def alter(rng, out):
-    "One file of a run, altered; what was done, for messages."
-    name = rng.choice(TARGETS)
-    path = out / name
-    data = path.read_bytes()
-    way = rng.random()
-    if way < 0.05:
-        path.unlink()
-    elif way < 0.08:
-        path.unlink()
-        path.mkdir()
-    elif way < 0.1:
-        path.unlink()
-        os.mkfifo(path)
-    elif way < 0.2:
-        rewrite(path, alter_bytes(rng, data))
-    elif path.suffix == '.json':
-        rewrite(path, alter_json(rng, data.decode()))
-    elif path.suffix == '.csv':
-        rewrite(path, alter_table(rng, data.decode()))
-    else:
-        rewrite(path, alter_array(rng, data))
-    return name
-
-
 def ask_tagger(out, clips, monkeypatch):
     answers = load_tagger(out).tag(clips.paths[0])
     assert answers and all(0 <= p <= 1 for _, p in answers)
@@ -232,16 +104,16 @@ def test_altered_runs_are_answered_or_refused(run, clips, tmp_path, monkeypatch,
     known = {}
     read_model = soundtag.tagging.read_model
 
-    def read_once(path):
+    def read_once(path, **options):
         key = os.stat(path).st_ino
-        return known[key] if key in known else known.setdefault(key, read_model(path))
+        return known[key] if key in known else known.setdefault(key, read_model(path, **options))
 
     monkeypatch.setattr(soundtag.tagging, 'read_model', read_once)
     rng = random.Random(seed)
     outcomes = Counter()
     for i in range(100):
         out = copy_run(run, tmp_path / 'run')
-        name = alter(rng, out)
+        name = alter_run(rng, out)
         ask = rng.choice([ask_tagger, ask_report, ask_report, go_on])
         start = time.process_time(), time.perf_counter()
         try:

@@ -27,9 +27,9 @@ STUDIES_FROM = '20'  # Chapters with this number and above are the laboratory
 # Cells that a test run passes over, as (notebook, first line) → reason. Short, and every entry is used.
 SKIPPED_CELLS = {}
 
-# Libraries that are used where somebody has installed them: a study compares with them, or --format parquet asks for one.
+# Libraries that a study compares with where they are installed; nothing else uses them.
 PEERS = set(
-    'pyarrow essentia kapre torch torchaudio mkl mkl_fft ducc0 pyfftw av miniaudio playwright'.split()
+    'essentia kapre torch torchaudio mkl mkl_fft ducc0 pyfftw av miniaudio playwright'.split()
 )
 
 # What each module offers, and nothing else: its `__all__`. A name that somebody needs is added here with a reason.
@@ -67,11 +67,13 @@ PUBLIC = {
     'commands': '',
     'answers': '',
     'runs': '',
+    'sessions': '',
     'progress': '',
     'training': 'split_rows train_folds',
     'pages': '',
     'results': 'Run evaluate load_run plot_confusion plot_curves plot_folds plot_labels top_confusions worst_mistakes write_metrics',
     'report': 'write_report',
+    'comparison': '',
     'models': 'ModelError',
     'tagging': 'Calibration ModelError Tagger load_tagger tag_files',
     'export': 'export',
@@ -87,6 +89,7 @@ PUBLIC = {
     'demo': '',
     'microphone': '',
     'distances': '',
+    'card': '',
     'cli': 'main',
 }
 
@@ -95,7 +98,7 @@ HEAVY = {'model', 'fitting', 'progress'}
 
 TOP_LEVEL = set(
     'settings.ini README.md nbs soundtag _notebooks tests images pyproject.toml setup.py LICENSE'
-    ' CHANGELOG.md Makefile .ci .github .gitignore'.split()
+    ' CHANGELOG.md CITATION.cff Makefile .ci .github .gitignore'.split()
 )
 
 

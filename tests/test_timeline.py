@@ -142,7 +142,7 @@ def test_what_was_heard_before_an_error_is_kept():
 
 @pytest.fixture
 def model(monkeypatch):
-    monkeypatch.setattr(Tagger, 'load', staticmethod(lambda path, distance=False: TAGGER))
+    monkeypatch.setattr(Tagger, 'load', staticmethod(lambda path, distance=False, trust=False: TAGGER))
 
 
 def cli(*words, stdin=b''):

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 os.environ['OMP_NUM_THREADS'] = '1'  # or OpenBLAS begins threads when it is imported
+os.environ['JE_ARROW_MALLOC_CONF'] = 'background_thread:false'  # and PyArrow, which pandas imports where it is installed
 context = multiprocessing.get_context('forkserver')
 context.set_forkserver_preload(
     [

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..audio import load_audio
+from ..dataset import mini
 from ..download import Remote, check_content
 from ..metrics import accuracy, map_at_3, mean_std
 from soundtag.pretrained import (
@@ -66,6 +67,34 @@ ASKED = {
     'blocks 8 to 13': layer_columns(LAYERS[8:]),
     'all layers': layer_columns(LAYERS),
 }  # What is asked → places of its numbers
+
+# %% ../../nbs/26a_pretrained.ipynb #6fef38d3
+LISTENED = ('stem', 'block 3', 'block 7', 'block 13')  # Layers whose channels are looked at
+CHANNELS = 2  # Of each layer, with favourites of different labels
+FAVOURITES = 3  # Clips a channel
+
+def favourites(
+    clips,  # `Clips`
+    X: np.ndarray,  # Their embeddings, shape (clips, 24978)
+    layer: str,  # One of `LAYERS`
+) -> list[dict]:  # Of each channel: its number, and the clips that excite it most
+    "The clips that some channels of a layer are largest on."
+    from sklearn.feature_selection import f_classif
+
+    columns = layer_columns([layer])[-WIDTHS[LAYERS.index(layer)] :]
+    Z = X[:, columns]
+    varies = np.flatnonzero(Z.std(0) > 0)
+    order = varies[np.argsort(-f_classif(Z[:, varies], clips.y)[0])]
+    found = []
+    for channel in order:
+        best = np.argsort(-Z[:, channel], kind='stable')[:FAVOURITES]
+        label = clips.table.label.iloc[best].mode()[0]
+        if label not in [f['label'] for f in found]:
+            names = clips.table.index[best].tolist()
+            found.append({'channel': int(channel), 'label': label, 'clips': names})
+        if len(found) == CHANNELS:
+            break
+    return found
 
 # %% ../../nbs/26a_pretrained.ipynb #757d4fa4
 PENALTIES = (20.0, 200.0, 2000.0)  # C, for standardised numbers divided by √(their number)
@@ -274,4 +303,8 @@ def benchmark_pretrained(
         for name, y in reference_sounds().items()
     }
     study.finish_stage('reference', reference=reference)
+    synthetic = mini().train
+    X = prepare_data(synthetic, features, n_jobs=n_jobs).array()[..., 0, 0]
+    heard = {layer: favourites(synthetic, X, layer) for layer in LISTENED}
+    study.finish_stage('favourites', favourites=heard)
     return study.result

@@ -25,7 +25,8 @@ from ..mfcc import MFCC, LogMel, _jit, frame_window, librosa_loop, windowed_fram
 from ..store import prepare_data, write_all
 from ..stream import audio_blocks
 from .study import Study, median_range, ratio, time_in_turn
-from ..tagging import litert_session, load_tagger
+from ..sessions import open_session
+from ..tagging import load_tagger
 
 # %% ../../nbs/21_speed.ipynb #06cd47ad
 def bare_ffts(
@@ -482,7 +483,7 @@ def predict_yamnet(
     from joblib import cpu_count
 
     features = LogMel(sr=16000, n_mels=64, n_fft=512, win_length=400, hop_length=160)
-    predict, _ = litert_session(path, threads=cpu_count())
+    predict, _ = open_session(path, trust=True, threads=cpu_count())
     patches = 0
     for file in files:
         X = features(np.concatenate(list(audio_blocks(file, target_sr=16000)))).T
