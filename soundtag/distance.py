@@ -25,11 +25,10 @@ from .export import TOLERANCE, write_keras, write_onnx
 from .files import read_json, write_file
 from .mfcc import STFT, LogMel
 from .rooms import RoomDistribution, distance_table
+from .sessions import PortableModel, open_session
 from .stream import SILENCE_DB, audio_blocks, frame_levels, windows
 from soundtag.tagging import (
-    MODEL_BYTES,
     ModelError,
-    onnx_session,
     read_metadata,
     read_model,
 )
@@ -432,7 +431,7 @@ DISTANCE_MODEL = files('soundtag') / 'bundled/distance.onnx'
 # What a file that is none of ours can raise
 _DAMAGED = KeyError, ValueError, TypeError, AttributeError, AssertionError, RecursionError
 
-def _read_distance_model(path):
+def _read_distance_model(path, trust):
     "The function in a .onnx or .keras file, from windows to two logarithms, and the file's JSON."
     if not path.is_file():
         raise ModelError(
@@ -443,13 +442,13 @@ def _read_distance_model(path):
         raise ModelError(
             f'{path}: is no model for distances; give a file ending in .onnx or .keras'
         )
-    if path.stat().st_size > MODEL_BYTES:
-        raise ModelError(
-            f'{path}: is larger than {MODEL_BYTES / 1e6:.0f} MB, which no model of soundtag is'
-        )
     if path.suffix == '.onnx':
-        return onnx_session(path)
-    return read_model(path).predict_on_batch, read_metadata(path)
+        return open_session(path, trust=trust or path == DISTANCE_MODEL)
+    return read_model(path, trust=trust).predict_on_batch, read_metadata(path)
+
+def _open_predict(path, trust):
+    "The function alone."
+    return _read_distance_model(Path(path), trust)[0]
 
 # %% ../nbs/10a_distance.ipynb #5e58eab2
 @dataclass(frozen=True)
@@ -475,6 +474,8 @@ class DistanceEstimator:
     def load(
         cls,
         path: str | os.PathLike | None = None,  # A .onnx or .keras file; None: bundled
+        *,
+        trust: bool = False,  # The model is one's own, and may be of any kind
     ) -> 'DistanceEstimator':  # Ready to use
         """An estimator from its file.
 
@@ -483,8 +484,8 @@ class DistanceEstimator:
         >>> DistanceEstimator.load().sr
         16000
         """
-        path = Path(path or DISTANCE_MODEL)
-        predict, metadata = _read_distance_model(path)
+        path = Path(os.path.abspath(path or DISTANCE_MODEL))
+        predict, metadata = _read_distance_model(path, trust)
         try:
             about = json.loads(metadata)['distance']
             sr = about['sr']
@@ -498,7 +499,8 @@ class DistanceEstimator:
                 f'{path}: is no model for distances, or a damaged one ({type(e).__name__});'
                 ' train it again with --task distance'
             ) from None
-        return cls(predict, sr, seconds, spreads)
+        model = PortableModel(_open_predict, path, trust, predict=predict)
+        return cls(model, sr, seconds, spreads)
 
     def predict_windows(
         self,

@@ -226,7 +226,7 @@ class CalibratedEstimator(DistanceEstimator):
         >>> plain = DistanceEstimator(soft_is_far, 16000, 1.0)
         >>> tone = np.sin(np.arange(16000))
         >>> kitchen = CalibratedEstimator.fit(plain, [(tone, 1.0), (tone / 3, 3.0)], sr=16000)
-        >>> kitchen.answer(np.array([[0, 0.0, -2.0]])).place
+        >>> kitchen.answer(np.array([[0, 1.0, -2.0]])).place
         'middle'
         """
         heard = hear(rows)

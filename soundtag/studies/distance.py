@@ -365,8 +365,9 @@ doorway, by ray tracing), on six seconds of everyday sounds: off by {mae:.2f} m 
 answers. Of two recordings of a sound in a room, one at least twice as far, {in_order:.0%} are put \
 in order (rank correlation {spearman:.2f}); of instruments {instruments:.0%}.
 - **Calibrated** there with two recordings of one sound (1 and 3 m), and asked about other sounds \
-at other places from 0.5 to 6 m: off by {two:.2f} m, with five by {five:.2f} (uncalibrated \
-{plain:.2f}, always the mean {constant:.2f}).
+at other places from 0.5 to 6 m: off by {two:.2f} m, with five by {five:.2f}; uncalibrated by \
+{plain:.2f}, always the mean of the calibration's distances by {points:.2f}. Somebody who knew the \
+mean of the true distances would be off by {constant:.2f}: a calibration is worth less than that.
 - **Nothing is said** of {open:.0%} of sounds in the open, of {drowned:.0%} drowned in noise.
 
 """
@@ -377,8 +378,9 @@ def other_rooms(
     "What the card says of rooms of another kind."
     if 'other_rooms' not in result:
         return ''
-    sources = list(result['other_rooms']['test'].values())
-    everyday, instruments = sources[-1], sources[0]
+    sources = result['other_rooms']['test']
+    everyday = sources.get('ESC-10') or next(iter(sources.values()))
+    instruments = sources.get('FSDKaggle2018') or everyday
     calibrated = everyday['calibrated']
     numbers = {n: everyday[n] for n in ('mae', 'mae_mean', 'holds_80', 'clip_share')}
     return OTHER_ROOMS.format(
@@ -390,6 +392,7 @@ def other_rooms(
         five=calibrated['five']['mae'],
         plain=calibrated['two']['mae_uncalibrated'],
         constant=calibrated['two']['mae_mean'],
+        points=calibrated['two']['mae_points_mean'],
         open=result['nothing_to_hear']['in the open'],
         drowned=result['nothing_to_hear']['drowned in noise'],
     )

@@ -241,7 +241,7 @@ class Entry:
 
     function: str  # Its module and function, imported when it is called
     answers: str  # What it measures, for the help
-    data: str = 'one'  # One data set; 'merged': a folder of several, as one; 'all': apart; 'path'
+    data: str = 'one'  # One data set; 'merged': a folder of several, as one; 'all': apart; 'path'; 'none'
     model: bool = False  # Whether a model and its card are written beside the result
 
 STUDIES = {
@@ -281,6 +281,12 @@ STUDIES = {
         'the recipe pretrained through other channels, on other kinds, from few clips',
         'all',
     ),
+    'finetune': Entry(
+        'finetune.benchmark_finetune', 'what YAMNet gains by being trained on'
+    ),
+    'exports': Entry(
+        'exports.benchmark_exports', 'a pretrained run against its exports', 'merged'
+    ),
     'timeline': Entry(
         'scenes.benchmark_run', 'events found in scenes mixed from clips', 'merged'
     ),
@@ -291,6 +297,9 @@ STUDIES = {
         model=True,
     ),
     'page': Entry('bundled.benchmark_page', 'the page that listens against Python', 'path'),
+    'attacks': Entry(
+        'attacks.benchmark_attacks', 'what happens when all that comes in is broken', 'none'
+    ),
     'distance': Entry(
         'order.benchmark_distance',
         'the distance model, examined and made',
@@ -305,13 +314,14 @@ READERS = {
     'merged': merged_data,
     'all': data_sets,
     'path': lambda path, _: Path(path),
+    'none': lambda path, _: None,
 }
 
 def parser():  # argparse.ArgumentParser
     "The command's words."
     width = max(map(len, STUDIES))
     rows = [f'  {name:{width}}  {study.answers}' for name, study in STUDIES.items()]
-    several = [name for name, study in STUDIES.items() if study.data != 'one']
+    several = [n for n, study in STUDIES.items() if study.data not in ('one', 'none')]
     p = argparse.ArgumentParser(
         'python -m soundtag.studies',
         description='Measure what a chapter claims, and give the result as JSON.',
@@ -348,7 +358,9 @@ def main(
     args = parser().parse_args(argv)
     study = STUDIES[args.name]
     module, function = study.function.split('.')
-    read = data_set if args.data == 'mini' else READERS[study.data]
+    read = READERS[study.data]
+    if args.data == 'mini' and study.data != 'none':
+        read = data_set
     options = {'folder': Path(args.out).with_suffix('')} if study.model and args.out else {}
     with silence_tensorflow():
         measure = getattr(import_module(f'soundtag.studies.{module}'), function)
