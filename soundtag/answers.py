@@ -76,7 +76,7 @@ def failed_row(
 def distance_columns(
     distance: 'Distance | None',  # None: silence, which has none
 ) -> dict[str, str | float | None]:  # `DISTANCE_COLUMNS`
-    """How far away a source is, as columns: with the limits that hold it in 80 of 100 cases.
+    """How far away a source is, as columns: with limits meant to hold it in 80 of 100 cases.
 
     >>> from soundtag.distance import Distance
     >>> distance_columns(Distance('far', 3.2, 9.41))
@@ -282,6 +282,7 @@ def write_parquet(
 # %% ../nbs/10d_answers.ipynb #8fdfc2ad
 TABLES = tuple(TABLE_ENDINGS)  # Forms with a table for each recording
 WHOLE = 'json', 'parquet'  # Forms that are written at the end
+PICTURES = '.png', '.svg', '.pdf'  # Endings of files that a picture can be written to
 
 class RowWriter:
     "Writes answers to the screen or to files, as they come or at the end."

@@ -8,7 +8,7 @@ __all__ = ['SoundClassifier']
 # %% ../nbs/09f_classifier.ipynb #f36e7413
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,7 @@ from .augmentation import ClipWindows
 from .embed import store_sounds
 from .formats import AudioError
 from .linear import fit_classifier, predict_embeddings, project_sounds
-from .pretrained import Embedding
+from .recipe import RECIPES
 from .stream import is_path
 from .tables import DataError
 
@@ -27,14 +27,6 @@ if TYPE_CHECKING:
     from sklearn.utils import Tags
 
 # %% ../nbs/09f_classifier.ipynb #c1c08c5e
-@dataclass(frozen=True)
-class LinearSettings:
-    "What the functions of chapter 06e want to know; the names are those of `LinearRecipe`."
-
-    shrinkages: tuple  # Of the covariance, to choose from
-    names_share: float  # Of YAMNet's own score, where a label has a name of AudioSet's
-    means: tuple = ()  # Pairs of a label and a name of AudioSet's
-
 def as_list(
     X: Sequence,  # Paths, or arrays
 ) -> list:
@@ -88,7 +80,7 @@ class SoundClassifier(ClassifierMixin, BaseEstimator):
 
     def _store(self, X, copies):
         "Embeddings of all sounds; an error for the first that can't be read."
-        features = Embedding(hop=0.48, shortest=5.0, copies=copies, least_score=1e-4)
+        features = replace(RECIPES['pretrained'].features, copies=copies)
         options = {'cache': self.cache, 'n_jobs': self.n_jobs, 'progress': False}
         store = store_sounds(X, self.sr, features, **options)
         if len(store.skipped):
@@ -117,7 +109,8 @@ class SoundClassifier(ClassifierMixin, BaseEstimator):
             if groups is None
             else np.unique(groups, return_inverse=True)[1]
         )
-        recipe = LinearSettings(tuple(self.shrinkages), self.names_share)
+        chosen = {'shrinkages': tuple(self.shrinkages), 'names_share': self.names_share}
+        recipe = replace(RECIPES['pretrained'], **chosen)
         options = {'recipe': recipe, 'seed': self.random_state}
         names = [str(label) for label in self.classes_]
         rows = np.arange(len(X))

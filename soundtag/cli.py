@@ -20,6 +20,7 @@ import soundtag
 from soundtag.answers import (
     DISTANCE_COLUMNS,
     EVENT_COLUMNS,
+    PICTURES,
     TABLES,
     TAG_COLUMNS,
     RowWriter,
@@ -71,7 +72,6 @@ if TYPE_CHECKING:
     from soundtag.tagging import Tagger
 
 # %% ../nbs/11_cli.ipynb #2d0165da
-PICTURES = '.png', '.svg', '.pdf'  # Endings of files that a picture can be written to
 ANNOTATIONS = 'audacity', 'raven', 'kaleidoscope'  # Forms of events alone
 
 def check_tag(
@@ -367,8 +367,8 @@ def add_tag_extras(
         '--distance',
         action='store_const',
         const=True,
-        help='tell whether the source is near (below 1 m), middle or far (above 3 m), too, with the'
-        " limits that hold it in 80 of 100 cases, or that nothing tells; metres need the room:"
+        help='tell whether the source is near (below 1 m), middle or far (above 3 m), too, with'
+        ' limits meant to hold it in 80 of 100 cases, or that nothing tells; metres need the room:'
         ' see soundtag distance --help',
     )
     command.add_argument(

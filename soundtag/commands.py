@@ -217,7 +217,7 @@ def add_train(
         'soundtag train clips.csv --folds 10 --epochs 60',
         'soundtag train data/fsdkaggle2018 --allow-missing   '
         ' a killed run goes on with the same line',
-        'soundtag train sounds --corrections corrections.csv  with what somebody heard',
+        'soundtag train sounds --corrections list.csv    with what somebody heard',
         'soundtag train rooms.csv --task distance            '
         ' file,distance_m,room: how far away it is',
     )

@@ -9,8 +9,6 @@ __all__ = []
 import argparse
 import errno
 import glob
-import json
-import logging
 import os
 import re
 import signal
@@ -24,6 +22,8 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+
+from .front import close_descriptor, wants_messages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,11 +91,10 @@ def _is_ours(error):
 @contextmanager
 def silence_libraries() -> Iterator[None]:
     "Keep C code off the screen, unless TF_CPP_MIN_LOG_LEVEL says that it is wanted there."
-    if os.environ.get('TF_CPP_MIN_LOG_LEVEL') in ('0', '1'):
+    if wants_messages():
         yield
         return
     before = sys.stderr
-    screen = os.dup(2)
     try:
         is_screen = before.fileno() == 2
     except (AttributeError, OSError, ValueError):  # somebody else's stderr
@@ -103,14 +102,10 @@ def silence_libraries() -> Iterator[None]:
     if is_screen:
         before.flush()
         sys.stderr = os.fdopen(os.dup(2), 'w', 1, before.encoding, 'backslashreplace')
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
     try:
-        yield
+        with close_descriptor():
+            yield
     finally:
-        os.dup2(screen, 2)
-        os.close(screen)
         if is_screen:
             sys.stderr.close()
             sys.stderr = before

@@ -429,7 +429,7 @@ def combine_windows(rows: np.ndarray) -> np.ndarray | None:
 DISTANCE_MODEL = files('soundtag') / 'bundled/distance.onnx'
 
 # What a file that is none of ours can raise
-_DAMAGED = KeyError, ValueError, TypeError, AttributeError, AssertionError, RecursionError
+_DAMAGED = KeyError, ValueError, TypeError, AttributeError, RecursionError
 
 def _read_distance_model(path, trust):
     "The function in a .onnx or .keras file, from windows to two logarithms, and the file's JSON."
@@ -484,22 +484,25 @@ class DistanceEstimator:
         >>> DistanceEstimator.load().sr
         16000
         """
-        path = Path(os.path.abspath(path or DISTANCE_MODEL))
+        path = Path(path or DISTANCE_MODEL)
         predict, metadata = _read_distance_model(path, trust)
         try:
             about = json.loads(metadata)['distance']
             sr = about['sr']
             seconds = about['seconds']
-            assert 8000 <= sr <= 192_000 and 0.3 <= seconds <= 60
+            if not (8000 <= sr <= 192_000 and 0.3 <= seconds <= 60):
+                raise ValueError('its rate or window is none')
             answer = predict(np.zeros((1, seconds_to_samples(seconds, sr=sr)), 'float32'))
-            assert answer.shape in ((1, 2), (1, 4)) and np.isfinite(answer).all()
+            if answer.shape not in ((1, 2), (1, 4)) or not np.isfinite(answer).all():
+                raise ValueError('its answers are none')
             spreads = {name: float(v) for name, v in about.get('spreads', {}).items()}
         except _DAMAGED as e:
             raise ModelError(
                 f'{path}: is no model for distances, or a damaged one ({type(e).__name__});'
                 ' train it again with --task distance'
             ) from None
-        model = PortableModel(_open_predict, path, trust, predict=predict)
+        source = Path(os.path.abspath(path))  # wherever it will be opened again
+        model = PortableModel(_open_predict, source, trust, predict=predict)
         return cls(model, sr, seconds, spreads)
 
     def predict_windows(
@@ -543,7 +546,7 @@ class DistanceEstimator:
         audio: str | os.PathLike | np.ndarray,  # A file, or samples, (n,) or (channels, n)
         sr: float | None = None,  # Rate of samples in Hz; a file states its own
     ) -> Distance | None:  # None for silence, which has no distance
-        """Near, middle or far, with limits in m that hold the truth in 80 of 100 cases.
+        """Near, middle or far, with limits in m meant to hold the truth in 80 of 100 cases.
 
         >>> DistanceEstimator.load().distance(np.zeros(16000), 16000) is None
         True

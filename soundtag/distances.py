@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/10e_distances.ipynb #61267594
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -154,12 +155,14 @@ def known_distance(
 
     file, _, metres = pair.rpartition('=')
     try:
-        assert file
-        return file, float(metres)
-    except (AssertionError, ValueError):
+        distance = float(metres)
+    except ValueError:
+        distance = math.nan
+    if not file or math.isnan(distance):
         raise DataError(
             f'{pair}: is not FILE=METRES, a recording and its distance, like near.wav=1.5'
-        ) from None
+        )
+    return file, distance
 
 # %% ../nbs/10e_distances.ipynb #46423654
 def add_distance(

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from .files import write_file
 from .formats import AudioError
 from .lists import look_into
 from .pretrained import Embedding
+from .recipe import RECIPES
 from .store import FeatureStore, prepare_data
 from .stream import is_path
 from .tables import COLUMN_DEFAULTS
@@ -183,7 +184,7 @@ def embed(
     soundtag.formats.AudioError: sr is missing: give the rate of the arrays, in Hz
     """
     several = isinstance(audio, (list, tuple))
-    features = Embedding(hop=0.48, shortest=5.0, least_score=1e-4)
+    features = replace(RECIPES['pretrained'].features, copies=0)
     store = store_sounds(
         audio if several else [audio], sr, features, cache=cache, progress=progress
     )

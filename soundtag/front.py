@@ -136,22 +136,32 @@ def document_module(
             document_class(member, lines)
 
 # %% ../nbs/00b_front.ipynb #66b79b70
+def wants_messages() -> bool:
+    "Whether TF_CPP_MIN_LOG_LEVEL says that what libraries tell is to be seen."
+    return os.environ.get('TF_CPP_MIN_LOG_LEVEL') in ('0', '1')
+
+@contextmanager
+def close_descriptor() -> Iterator[None]:
+    "A context in which what is written to file descriptor 2 goes nowhere."
+    screen = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(screen, 2)
+        os.close(screen)
+
 @contextmanager
 def silence_tensorflow() -> Iterator[None]:
     "Start TensorFlow without its messages, unless TF_CPP_MIN_LOG_LEVEL says that they are wanted."
     import logging
 
-    if os.environ.get('TF_CPP_MIN_LOG_LEVEL') in ('0', '1'):
+    if wants_messages():
         yield
         return
     os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
-    stderr = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
+    with close_descriptor():
         yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
     logging.getLogger('tensorflow').setLevel(logging.ERROR)

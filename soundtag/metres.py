@@ -24,13 +24,14 @@ from soundtag.distance import (
     combine_windows,
 )
 from soundtag.files import read_json, write_file
+from soundtag.runs import Number, Text, check_fields
 from soundtag.tables import DataError
 from soundtag.tagging import ModelError
 
 # %% ../nbs/10ab_metres.ipynb #fdcaae0c
 @dataclass(frozen=True)
 class Spreads:
-    """How far answers stray, as deviations of logarithms; measured in rooms of another kind.
+    """How far answers stray, as deviations of logarithms; assumed, until a model's file says more.
 
     >>> Spreads().room
     0.5
@@ -106,8 +107,8 @@ def compare_distances(
 ) -> list[tuple[str, float | None, float | None, float | None]]:  # (name, ratio, low, high)
     """Recordings of one kind of sound in one room, the nearest first.
 
-    Returns how many times as far as the nearest each is, with limits that hold the truth in 80 of
-    100 cases; None three times, at the end, for what tells nothing.
+    Returns how many times as far as the nearest each is, with limits meant to hold the truth in 80
+    of 100 cases; None three times, at the end, for what tells nothing.
 
     >>> import numpy as np
     >>> from soundtag.metres import compare_distances
@@ -311,17 +312,27 @@ def _fingerprint(model):
     "Of a model's file."
     return hashlib.sha256(Path(model or DISTANCE_MODEL).read_bytes()).hexdigest()[:16]
 
+POINT_RULES = {
+    'name': Text(),
+    'metres': Number(0.1, 100),
+    'log_d': Number(-100, 100),
+    'relative': Number(-100, 100),
+    'deviation': Number(0, 100),
+    'decay': Number(-100, 100, optional=True),
+}  # Of each recording in a calibration's file
+FILE_RULES = {'model': Text(optional=True), 'fingerprint': Text(64)}  # Beside its points
+
 def _read_calibration(path):
     "The content of a calibration's file."
-    about = read_json(path, default={})
-    about = about.get('distance calibration') if isinstance(about, dict) else None
     try:
+        about = read_json(path, default={})
+        about = about.get('distance calibration') if isinstance(about, dict) else None
+        check_fields(about, FILE_RULES, needed=(*FILE_RULES, 'points'))
+        if not isinstance(about['points'], list) or len(about['points']) < 2:
+            raise ValueError('points is no list of two or more')
         for point in about['points']:
-            numbers = [point[n] for n in ('metres', 'log_d', 'relative', 'deviation')]
-            assert all(isinstance(number, float) for number in numbers)
-            assert point['metres'] > 0 and isinstance(point['decay'], float | None)
-        assert len(about['points']) >= 2 and {'model', 'fingerprint'} <= set(about)
-    except (TypeError, KeyError, AssertionError):
+            check_fields(point, POINT_RULES, where='points', needed=tuple(POINT_RULES))
+    except ValueError:
         raise ModelError(
             f'{path}: is no calibration; make one by soundtag distance calibrate'
         ) from None
@@ -337,8 +348,7 @@ microphone, of these recordings:
 {rows}
 
 Between {near:g} and {far:g} m it is at its best. Beyond, in another room, or where furniture, \
-doors or the microphone have changed, calibrate again. A recording that dies away otherwise than \
-these gets no metres.
+doors or the microphone have changed, calibrate again. {other}
 """
 
 def _card(name, points):
@@ -348,4 +358,7 @@ def _card(name, points):
         for p in points
     )
     metres = [p['metres'] for p in points]
-    return CARD.format(name=name, rows=rows, near=min(metres), far=max(metres))
+    other = 'The model does not notice another room by itself.'
+    if points[0]['decay'] is not None:
+        other = 'A recording that dies away otherwise than these gets no metres.'
+    return CARD.format(name=name, rows=rows, near=min(metres), far=max(metres), other=other)

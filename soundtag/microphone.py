@@ -13,11 +13,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from .answers import EVENT_COLUMNS, RowWriter, audacity_line, csv_lines, event_row
+from .answers import EVENT_COLUMNS, PICTURES, RowWriter, event_row
 from .commands import add_command
 from .console import add_trust, check_model, default_model, integer_from, printable
 
@@ -174,26 +175,25 @@ def check_out(
     "Refuse a name that says nothing about the form."
     from soundtag.formats import AudioError
 
-    if path.suffix.lower() not in FORMS:
-        raise AudioError(f'{path}: is no name for events; let it end in {", ".join(FORMS)}')
+    endings = *FORMS, *PICTURES
+    if path.suffix.lower() not in endings:
+        raise AudioError(
+            f'{path}: is no name for events; let it end in {", ".join(endings)}'
+        )
 
-def write_table(path, events, live):
-    "A CSV, a row an event."
-    rows = [event_row(live.name, event) for event in events]
-    path.write_text(
-        ','.join(EVENT_COLUMNS) + '\n' + csv_lines(rows, EVENT_COLUMNS), 'utf-8'
-    )
+FORMS = {
+    '.csv': 'csv',
+    '.json': 'json',
+    '.txt': 'audacity',
+}  # Of `RowWriter`, by their endings
 
-def write_json(path, events, live):
-    "A list of objects, one an event."
-    import json
-
-    rows = [event_row(live.name, event) for event in events]
-    path.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + '\n', 'utf-8')
-
-def write_track(path, events, live):
-    "A label track of Audacity."
-    path.write_text(''.join(map(audacity_line, events)), 'utf-8')
+def write_events(path, events, live, form):
+    "A table, or a label track."
+    writer = RowWriter(form, EVENT_COLUMNS, path)
+    for event in events:
+        row = event_row(live.name, event)
+        writer.write_event(event, row, show_file=False, top_hz=live.tagger.sr / 2)
+    writer.close()
 
 def write_picture(path, events, live):
     "The spectrogram, and under it the events."
@@ -201,10 +201,6 @@ def write_picture(path, events, live):
 
     fig = draw_timeline(events, live.spectrogram, sr=live.tagger.sr, title=str(live.name))
     fig.savefig(path, format=path.suffix[1:].lower())
-
-FORMS = {'.csv': write_table, '.json': write_json, '.txt': write_track} | dict.fromkeys(
-    ('.png', '.svg', '.pdf'), write_picture
-)
 
 # %% ../nbs/10g_microphone.ipynb #1aeaf4aa
 def hear(
@@ -258,7 +254,9 @@ def do_listen(
             writer.write_event(event, row, show_file=False, top_hz=live.tagger.sr / 2)
     writer.close()
     if out:
-        write_file(out, lambda part: FORMS[out.suffix.lower()](part, heard, live))
+        form = FORMS.get(out.suffix.lower())
+        write = partial(write_events, form=form) if form else write_picture
+        write_file(out, lambda part: write(part, heard, live))
     events = '1 event' if len(heard) == 1 else f'{len(heard)} events'
     print(f'soundtag: {events} in {live.seconds:.1f} s', file=sys.stderr)
     return 0

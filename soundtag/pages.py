@@ -10,8 +10,6 @@ import base64
 import hashlib
 import io
 import re
-import struct
-import zlib
 from collections.abc import Callable
 from functools import cache
 from html import escape
@@ -50,32 +48,25 @@ COLUMNS = 240  # Of a picture, at most
 STEPS = 32  # Of colour
 BANDS = LogMel(sr=RATE, n_fft=2048, n_mels=64, fmin=50)
 
-def png_chunk(
-    kind: bytes,  # Like b'IDAT'
-    content: bytes,  # What it holds
-) -> bytes:
-    "A part of a PNG file: its length, kind, content and check sum."
-    check = zlib.crc32(kind + content)
-    return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', check)
-
 @cache
-def palette() -> bytes:
-    "The colours of the steps, three bytes each, from dark to light."
+def palette() -> list[int]:
+    "The colours of the steps, three numbers each, from dark to light."
     from matplotlib import colormaps
 
     colors = colormaps['magma'](np.linspace(0, 1, STEPS))[:, :3]
-    return np.round(255 * colors).astype('uint8').tobytes()
+    return np.round(255 * colors).astype(int).ravel().tolist()
 
 def png_bytes(
     steps: np.ndarray,  # Steps of colour, uint8, shape (height, width), top row first
 ) -> bytes:  # A PNG file
     "A picture with a palette."
-    height, width = steps.shape
-    head = struct.pack('>IIBBBBB', width, height, 8, 3, 0, 0, 0)
-    rows = np.pad(steps, ((0, 0), (1, 0))).tobytes()
-    parts = (b'IHDR', head), (b'PLTE', palette()), (b'IDAT', zlib.compress(rows, 9))
-    body = b''.join(png_chunk(kind, content) for kind, content in (*parts, (b'IEND', b'')))
-    return b'\x89PNG\r\n\x1a\n' + body
+    from PIL import Image
+
+    image = Image.fromarray(steps)
+    image.putpalette(palette())
+    file = io.BytesIO()
+    image.save(file, 'PNG', optimize=True)
+    return file.getvalue()
 
 def picture_uri(
     y: np.ndarray,  # Samples at `RATE`, shape (n,)

@@ -667,11 +667,13 @@ def load_tagger(
     >>> len(tagger.labels), tagger.sr, tagger.seconds
     (20, 44100, 4.0)
     """
-    if model not in (None, 'bundled', 'yamnet'):
-        model = os.path.abspath(model)
     tagger = open_tagger(model, trust)
+    by_name = model in (None, 'bundled', 'yamnet')
+    source = (
+        model if by_name else os.path.abspath(model)
+    )  # wherever it will be opened again
     return replace(
-        tagger, predict=PortableModel(open_predict, model, trust, predict=tagger.predict)
+        tagger, predict=PortableModel(open_predict, source, trust, predict=tagger.predict)
     )
 
 # %% ../nbs/09_tagging.ipynb #8609d427

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from .audio import PALETTE, audio_seconds, wav_bytes
 from .files import read_json
 from .formats import AudioError
-from .sections import load_section
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,6 +53,8 @@ def player(
     seconds: float = 3.0,  # How much of it at most
 ) -> Markup:  # Empty where it can't be read
     "The beginning of a sound, to be played."
+    from soundtag.sections import load_section
+
     try:
         end = min(seconds, audio_seconds(path))
         y, sr = load_section(path, 0.0, end, sr=16000)

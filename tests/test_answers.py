@@ -71,7 +71,7 @@ def process(*words, folder):
 
 @pytest.fixture
 def tagger(monkeypatch):
-    monkeypatch.setattr(Tagger, 'load', staticmethod(lambda path: TAGGER))
+    monkeypatch.setattr(Tagger, 'load', staticmethod(lambda path, **options: TAGGER))
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def test_live_events_come_as_they_end(monkeypatch):
     ended = [e.label for e in listen(live, (noise[a : a + SR] for a in range(0, len(noise), SR)), SR)]
     assert ended == ['peep', 'rain']
     assert [e.label for e in timeline(tagger, noise, SR)] == ['rain', 'peep']
-    monkeypatch.setattr(Tagger, 'load', staticmethod(lambda path: tagger))
+    monkeypatch.setattr(Tagger, 'load', staticmethod(lambda path, **options: tagger))
     raw = (noise * 20000).clip(-32768, 32767).astype('<i2')
     for words, wanted in ((['--raw', SR], ['peep', 'rain']), ([], ['rain', 'peep'])):
         data = io.BytesIO()
@@ -239,7 +239,7 @@ def test_live_events_come_as_they_end(monkeypatch):
 
 def test_a_threshold_takes_the_place_of_what_was_calibrated(monkeypatch, nights):
     calibrated = Tagger(high_or_low, ['high', 'low'], SR, 1.0, calibration=Calibration(unknown=0.97))
-    monkeypatch.setattr(Tagger, 'load', staticmethod(lambda path: calibrated))
+    monkeypatch.setattr(Tagger, 'load', staticmethod(lambda path, **options: calibrated))
     file = nights / 'a/one, 1.wav'
 
     def first(*more):

@@ -1,5 +1,6 @@
 "The package as a user gets it: a wheel, a fresh environment, no development tools, far from the checkout."
 
+import json
 import os
 import subprocess
 from zipfile import ZipFile
@@ -7,6 +8,7 @@ from zipfile import ZipFile
 import numpy as np
 
 from soundtag.audio import wav_bytes
+from soundtag.recipe import RECIPES
 
 
 def run(environment, *args, name='env'):
@@ -90,7 +92,11 @@ def test_what_takes_more_says_so(base_environment, tmp_path):
     path.write_bytes(wav_bytes(np.sin(np.arange(88200)), sr=44100))
     picture = 'tag', path, '--model', 'bundled', '--timeline', '--picture', tmp_path / 'x.png'
     (tmp_path / 'run').mkdir()
-    (tmp_path / 'run/config.json').write_text('{}')
+    places = {'name': 'x', 'root': 'x', 'fingerprint': '0' * 16, 'clips': 2, 'labels': 2}
+    config = {'recipe': RECIPES['post'].settings, 'selection': 'x', 'data': places}
+    config |= {'folds': {'number': 2, 'kind': 'auto'}, 'seed': 0, 'versions': {}}
+    (tmp_path / 'run/config.json').write_text(json.dumps(config))
+    (tmp_path / 'run/labels.json').write_text('["a", "b"]')
     for words in (('train', 'mini', '--recipe', 'post'), picture, ('report', tmp_path / 'run')):
         code, _, err = base(base_environment, *words)
         *_, last = err.splitlines()

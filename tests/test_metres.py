@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from dataclasses import asdict
+import math
 
 import numpy as np
 import pytest
@@ -129,7 +130,9 @@ def test_a_calibration_is_kept_with_its_card_and_belongs_to_its_model(tmp_path):
     path.write_text(json.dumps(about))
     with pytest.raises(ModelError, match='calibrate again'):
         CalibratedEstimator.load(path)
-    for content in ('{}', '[]', '{"distance calibration": {"points": [{}, {}]}}'):
+    about['distance calibration']['points'][0]['metres'] = math.nan
+    no_number = json.dumps(about)
+    for content in ('{', '{}', '[]', '{"distance calibration": {"points": [{}, {}]}}', no_number):
         path.write_text(content)
         with pytest.raises(ModelError, match='is no calibration'):
             CalibratedEstimator.load(path)

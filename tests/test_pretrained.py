@@ -292,6 +292,7 @@ def test_two_processes_fetch_once(server, index, cache):
 def test_without_a_network_there_is_one_error_within_seconds(tmp_path):
     "Every address that a program could ask is a port where nobody listens."
     nowhere = 'http://127.0.0.1:9'
+    (tmp_path / 'x.wav').write_bytes(wav_bytes(np.sin(np.arange(16000)), sr=16000))
     env = os.environ | {
         'SOUNDTAG_CACHE': str(tmp_path / 'cache'),
         'HTTPS_PROXY': nowhere,
@@ -313,7 +314,8 @@ def test_without_a_network_there_is_one_error_within_seconds(tmp_path):
         "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
         'sys.exit(code)\n'
     )
-    done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
+    command = [sys.executable, '-c', code]
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     *_, error = done.stderr.strip().splitlines()
     assert error.startswith('soundtag: YAMNet cannot be fetched; https://storage'), error
@@ -549,11 +551,12 @@ def test_both_real_files_give_the_same_arrays(real_weights, tmp_path):
 
 def test_fetching_is_seen_where_tensorflow_is_kept_quiet(tmp_path, monkeypatch, capfd):
     def fetch(folder):
-        os.write(2, b'32 MB are on their way')
+        print('32 MB are on their way', file=sys.stderr)
         raise WeightsError('no line')
 
     monkeypatch.delenv('TF_CPP_MIN_LOG_LEVEL', raising=False)
     monkeypatch.setenv('SOUNDTAG_CACHE', str(tmp_path))
     monkeypatch.setattr(module, 'fetch_weights', fetch)
+    (tmp_path / 'dog.wav').write_bytes(wav_bytes(np.sin(np.arange(16000)), sr=16000))
     assert main(['tag', str(tmp_path / 'dog.wav'), '--model', 'yamnet']) == 2
     assert 'on their way' in capfd.readouterr().err

@@ -392,7 +392,7 @@ def test_moved_data(clips, tmp_path):
     root.rename(tmp_path / 'elsewhere')
     with pytest.raises(RunError, match='cannot be read any more') as e:
         run_clips(run)
-    assert str(root) in str(e.value) and '--out' in str(e.value) and '\n' not in str(e.value)
+    assert str(root) in str(e.value) and '--data' in str(e.value) and '\n' not in str(e.value)
     assert len(run_clips(run, load_clips(tmp_path / 'elsewhere'))) == len(
         clips
     )  # the same clips from another place will do

@@ -209,6 +209,12 @@ def test_development_tools_and_code_from_data_stay_out(name):
     assert 'allow_pickle=True' not in ast.unparse(tree)
 
 
+@pytest.mark.parametrize('name', PRODUCT)
+def test_what_comes_from_outside_is_not_checked_by_assert(name):
+    "`python -O` leaves assertions out."
+    assert not [n.lineno for n in ast.walk(module_tree(name)) if isinstance(n, ast.Assert)]
+
+
 @pytest.mark.parametrize('name', [n for n in PRODUCT if n not in HEAVY])
 def test_slow_imports_wait_until_they_are_needed(name):
     body = module_tree(name).body
@@ -422,7 +428,11 @@ def test_settings_are_the_one_source():
         if n.endswith('requirements') and n != 'dev_requirements'
         for r in listed.split()
     }
-    as_installed = {'sklearn': 'scikit-learn', 'ai_edge_litert': 'ai-edge-litert'}
+    as_installed = {
+        'sklearn': 'scikit-learn',
+        'ai_edge_litert': 'ai-edge-litert',
+        'PIL': 'pillow',
+    }
     ours = PEERS | sys.stdlib_module_names | {'', 'soundtag', 'IPython'}
     for name in MODULES:
         for module in {m.split('.')[0] for m in imports(module_tree(name))} - ours:

@@ -11,6 +11,9 @@ import hashlib
 import importlib.metadata
 import multiprocessing
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -21,11 +24,13 @@ import pandas as pd
 
 from ..audio import fix_length, load_audio, wav_bytes
 from ..dataset import Clips
+from ..files import cache_dir
 from ..mfcc import MFCC, LogMel, _jit, frame_window, librosa_loop, windowed_frames
 from ..store import prepare_data, write_all
 from ..stream import audio_blocks
 from .study import Study, median_range, ratio, time_in_turn
 from ..sessions import open_session
+from ..recipe import RECIPES
 from ..tagging import load_tagger
 
 # %% ../../nbs/21_speed.ipynb #06cd47ad
@@ -536,4 +541,55 @@ def benchmark_tagging(
     }
     study.write()
     study.say(str({n: round(v['median'], 2) for n, v in study.result['ratios'].items()}))
+    return study.result
+
+# %% ../../nbs/21_speed.ipynb #95d67352
+TRAINING = """import sys
+from soundtag.cli import main
+from soundtag.studies.study import peak_memory
+main(['train', sys.argv[1], '--recipe', 'pretrained', '--out', sys.argv[2]])
+print(peak_memory())"""
+
+def time_training(
+    data,  # Folder of a data set
+    folder,  # For the cache and the run
+    name,  # Of the run
+):  # Seconds and MB it took
+    "Train in a process of its own."
+    environment = os.environ | {'SOUNDTAG_CACHE': str(folder / 'cache')}
+    command = [sys.executable, '-c', TRAINING, str(data), str(folder / name)]
+    start = time.perf_counter()
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    )
+    seconds = time.perf_counter() - start
+    return {'seconds': round(seconds, 1), 'megabytes': float(done.stdout.splitlines()[-1])}
+
+def benchmark_training(
+    data,  # Folder of a data set
+    *,
+    out=None,  # JSON file to write
+    progress=True,  # Print the figures
+):  # The result
+    "What a training by the recipe `pretrained` costs, cold and warm."
+    from joblib import cpu_count
+
+    from soundtag.dataset import load_clips
+
+    study = Study(
+        'soundtag train by the recipe pretrained, from files to a report',
+        load_clips(data),
+        recipe=RECIPES['pretrained'],
+        out=out,
+        progress=progress,
+        resumed=False,
+        cores=cpu_count(),
+    )
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        shutil.copytree(cache_dir() / 'yamnet', folder / 'cache/yamnet')
+        for name in ('cold', 'warm'):
+            study.result[name] = time_training(data, folder, name)
+            study.say(f'{name}: {study.result[name]}')
+    study.write()
     return study.result

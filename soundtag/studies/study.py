@@ -255,6 +255,11 @@ STUDIES = {
     'tagging': Entry(
         'speed.benchmark_tagging', 'the bundled model, from file to names', 'merged'
     ),
+    'training': Entry(
+        'speed.benchmark_training',
+        'a training by the recipe pretrained, cold and warm',
+        'path',
+    ),
     'inputs': Entry(
         'inputs.benchmark_inputs', 'raw audio, log-mel and MFCC as network input'
     ),
