@@ -360,5 +360,8 @@ def _card(name, points):
     metres = [p['metres'] for p in points]
     other = 'The model does not notice another room by itself.'
     if points[0]['decay'] is not None:
-        other = 'A recording that dies away otherwise than these gets no metres.'
+        other = (
+            'A recording that dies away quite otherwise than these gets no metres; most other rooms'
+            ' are not noticed.'
+        )
     return CARD.format(name=name, rows=rows, near=min(metres), far=max(metres), other=other)
