@@ -154,7 +154,7 @@ def space_responses(
     scattering = rng.uniform(0.1, 0.7)
     walls = [wall(rng, absorption, scattering) for _ in range(len(corners) + 2)]
     source, microphones = draw_places(rng, corners, height, spaces.positions)
-    np.random.seed(int(rng.integers(2**31)))  # of the rays
+    _room_library().random.seed(int(rng.integers(2**31)))  # of the rays
     room = _room_library().Room.from_corners(
         corners.T,
         fs=spaces.sr,
@@ -187,7 +187,7 @@ def simulate_spaces(
     "The responses of rooms of another kind, made once and stored."
     from joblib import Parallel, delayed
 
-    version = {'spaces': 1, 'pyroomacoustics': _room_library().__version__}
+    version = {'spaces': 2, 'pyroomacoustics': _room_library().__version__}
     settings = json.dumps(asdict(spaces) | version, sort_keys=True)
     key = hashlib.sha256(settings.encode()).hexdigest()[:12]
     path = Path(cache or cache_dir() / 'rooms') / f'spaces-{key}.npz'
