@@ -291,11 +291,11 @@ def fit_distance(
 ):  # Uncompiled `keras.Model` with two outputs: log distance, and log of its deviation
     "Train a network for a fixed number of epochs: no epoch is selected."
     import keras
-    from soundtag.fitting import deterministic, warmup_cosine
+    from soundtag.fitting import deterministic, seed_layers, warmup_cosine
 
     bands, _, channels = X.shape[1:]
     with deterministic(recipe.seed):
-        model = distance_cnn((bands, None, channels), 4)
+        model = seed_layers(distance_cnn((bands, None, channels), 4), recipe.seed)
         bare = distance_cnn((bands, None, channels), 2)
         steps = recipe.epochs * -(-len(X) // recipe.batch_size)
         rate = warmup_cosine(recipe.learning_rate, steps)
