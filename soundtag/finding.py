@@ -28,6 +28,7 @@ def split_words(
     words: list[str],  # What stands before options, IN among it or not
     like: list[str],  # What follows --like, the same
     unlike: list[str],  # What follows --unlike, the same
+    answers: str | None = None,  # What --answers says, which is enough to search by
 ) -> tuple[list[str], list[str], list[str]]:  # Examples, counterexamples, archive
     "What IN stands before is the archive; raises CallError for anything else."
     count = sum(part.count('IN') for part in (words, like, unlike))
@@ -44,7 +45,7 @@ def split_words(
     words, like, unlike = [part[:at] if part is named else part for part in parts]
     if not archive:
         raise CallError('EXAMPLE… IN ARCHIVE: no archive; name a folder or files after IN')
-    if not (words or like or unlike):
+    if not (words or like or unlike or answers):
         raise CallError('EXAMPLE… IN ARCHIVE: no example; name a sound before IN')
     for word in (*words, *like, *unlike, *archive):
         if not os.path.exists(word):
@@ -60,11 +61,13 @@ def shown_path(
     return path if relative.startswith('..') else relative
 
 def window_line(
-    row: 'pd.Series',  # file, start, end, similarity
+    row: object,  # file, start, end, and similarity or probability
 ) -> str:
     "One window for people."
     times = f'{row.start:.1f} – {row.end:.1f} s'
-    return f'{row.similarity:.2f}  {printable(shown_path(row.file))}  {times}'
+    value = getattr(row, 'probability', None)
+    words = f'{row.similarity:.2f}' if value is None else f'{value:4.0%}'
+    return f'{words}  {printable(shown_path(row.file))}  {times}'
 
 def write_windows(
     found: 'pd.DataFrame',  # What `search` gave
@@ -76,24 +79,34 @@ def write_windows(
     if not out:
         print(*[window_line(row) for row in found.itertuples()], sep='\n')
         return
-    table = found.assign(similarity=found.similarity.round(4))
-    write_file(out, table.round({'start': 2, 'end': 2}).to_csv(index=False))
+    table = found.round({'start': 2, 'end': 2, 'similarity': 4, 'probability': 4})
+    write_file(out, table.to_csv(index=False))
     print(f'{out}: {len(found)} windows')
 
 def do_search(
     args: argparse.Namespace,  # Parsed words
 ) -> int:  # Exit code
     "Find what sounds like some examples."
-    like, unlike, archive = split_words(args.words, args.like, args.unlike)
-    if args.out:
-        check_place(args.out, '--out')
+    like, unlike, archive = split_words(args.words, args.like, args.unlike, args.answers)
+    for option in ('out', 'page'):
+        if getattr(args, option):
+            check_place(getattr(args, option), f'--{option}')
+    if args.answers and not os.path.isfile(args.answers):
+        raise CallError(f'--answers {args.answers}: there is no such file; check the path')
     from soundtag.neighbours import SearchIndex
     from soundtag.search import search
 
     index = SearchIndex.open(archive)
     print(f'soundtag: {len(index):,} windows searched', file=sys.stderr)
-    found = search(like, index, unlike=unlike, top=args.top)
+    doubtful = None if args.order is None else args.order == 'doubt'
+    options = {'unlike': unlike, 'answers': args.answers, 'doubtful': doubtful}
+    found = search(like, index, top=args.top, **options)
     write_windows(found, args.out)
+    if args.page:
+        from soundtag.answerpage import write_page
+
+        words = {'label': args.label, 'answers': args.answers}
+        print(f'page: {write_page(args.page, found, archive, **words)}')
     for reason in index.skipped.reason:
         print(f'soundtag: {printable(str(reason))}', file=sys.stderr)
     return int(len(index.skipped) > 0)
@@ -111,6 +124,8 @@ def add_search(
         'soundtag search bark1.wav bark2.wav IN nights',
         'soundtag search barks IN nights --unlike howls      more like barks than howls',
         'soundtag search bark.wav IN nights --top 50 --out found.csv',
+        'soundtag search bark.wav IN nights --page barks.html    listen, answer, save answers.csv',
+        'soundtag search bark.wav IN nights --answers answers.csv --page next.html',
     )
     command.usage = 'soundtag search EXAMPLE… IN ARCHIVE… [options]'
     command.add_argument(
@@ -137,7 +152,30 @@ def add_search(
         help='windows to answer with (default: %(default)s)',
     )
     command.add_argument(
-        '--out', metavar='FILE', help='a .csv for the answers (default: the screen)'
+        '--out', metavar='FILE', help='a .csv for the windows (default: the screen)'
+    )
+    command.add_argument(
+        '--page',
+        metavar='FILE',
+        help='write a page, .html, to listen to the windows and to answer; it saves answers.csv',
+    )
+    command.add_argument(
+        '--label',
+        metavar='NAME',
+        default='',
+        help='what is looked for; a yes on the page then corrects a clip to NAME, for soundtag train'
+        ' DATA --corrections',
+    )
+    command.add_argument(
+        '--answers',
+        metavar='FILE',
+        help='what somebody heard, saved by the page: learn from it, and ask for the windows that'
+        ' are least sure',
+    )
+    command.add_argument(
+        '--order',
+        choices=['best', 'doubt'],
+        help='which windows: the best, or the least sure (default: doubt with --answers, else best)',
     )
     command.set_defaults(can_resume=True)
     add_reading_options(command)

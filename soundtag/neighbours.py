@@ -373,6 +373,25 @@ class SearchIndex:
         times = {'start': offset + start, 'end': offset + end}
         return pd.DataFrame({'file': table.path.to_numpy(), **times})
 
+    @cached_property
+    def sections(self) -> dict[str, np.ndarray]:
+        "Numbers of the sections of each file."
+        paths = self.store.clips.table.path.to_numpy()
+        return pd.Series(range(len(paths))).groupby(paths).apply(np.asarray).to_dict()
+
+    def window_at(
+        self,
+        file: str,  # Path, as in `places`
+        start: float,  # In s
+    ) -> int | None:  # Number of a window; None: there is no such file
+        "The window of a file that begins nearest to a time."
+        if file not in self.sections:
+            return None
+        ends = self.ends[self.sections[file]]
+        frames = self.store.frames[self.sections[file]]
+        windows = np.concatenate([np.arange(b - n, b) for b, n in zip(ends, frames)])
+        return int(windows[np.abs(self.places(windows).start - start).argmin()])
+
     def scores(
         self,
         weights: np.ndarray,  # What each number of a vector counts, shape (d,)

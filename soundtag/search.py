@@ -12,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from .embed import below
 from .formats import AudioError
 from .neighbours import LOUD, SearchIndex
 from .pretrained import SR
+from .sections import seconds_from
 from .stream import audio_blocks, is_path
+from .tables import DataError, column_key, read_csv, shorten
 
 # %% ../nbs/09i_search.ipynb #07ecf107
 UNLIKE = 0.5  # What counterexamples count, beside 1 for examples
@@ -104,21 +107,125 @@ def ranked_blocks(
         a = b
         size *= 10
 
-# %% ../nbs/09i_search.ipynb #23d59120
+# %% ../nbs/09i_search.ipynb #5b51d463
+WORDS = {'yes': True, 'y': True, '1': True, 'true': True} | {
+    'no': False,
+    'n': False,
+    '0': False,
+    'false': False,
+}  # What an answer may be
+
+def read_answers(
+    path: str | os.PathLike,  # A table with fname, start and answer
+    index: SearchIndex,  # The archive it is about
+) -> dict[int, bool]:  # Number of a window → whether it is what is looked for
+    "What somebody heard; raises DataError."
+    raw = read_csv(path)
+    theirs = {column_key(name): name for name in raw.columns}
+    missing = [name for name in ('fname', 'start', 'answer') if name not in theirs]
+    if missing:
+        raise DataError(
+            f'{path}: has the columns {shorten(raw.columns, 8)}, and none called {missing[0]}; '
+            'save the answers from the page of a search'
+        )
+    answers = {}
+    columns = (raw[theirs[name]] for name in ('fname', 'start', 'answer'))
+    for name, start, answer in zip(*columns):
+        if not answer.strip():
+            continue
+        if answer.strip().lower() not in WORDS:
+            raise DataError(f'{path}: {answer} is no answer; write yes, no or nothing')
+        window = find_window(name.strip(), start, index)
+        if window is None:
+            raise DataError(
+                f'{path}: {name} at {start} s is not in this archive; name the same archive'
+            )
+        answers[window] = WORDS[answer.strip().lower()]
+    return answers
+
+def find_window(
+    name: str,  # Of a file: whole, or its last parts where these are enough
+    start: str,  # In s
+    index: SearchIndex,  # An archive
+) -> int | None:  # Number of a window
+    "The window that a row of a table means."
+    seconds = seconds_from(start)
+    path = os.path.abspath(name)
+    if path not in index.sections:
+        ending = '/' + name.replace(os.sep, '/')
+        fits = [
+            file for file in index.sections if file.replace(os.sep, '/').endswith(ending)
+        ]
+        path = fits[0] if len(fits) == 1 else None
+    return None if seconds is None or path is None else index.window_at(path, seconds)
+
+BACKGROUND = 100  # Windows drawn by lot that count as something else
+PENALTY = 10.0  # Inverse of the regularisation, scikit-learn's C
+
+def learn(
+    like: np.ndarray,  # Vectors of what is looked for, shape (m, d)
+    unlike: np.ndarray,  # Vectors of what is not, shape (n, d)
+    background: np.ndarray,  # Vectors drawn by lot, shape (b, d)
+) -> tuple[np.ndarray, float]:  # Weights (d,) and bias: above 0 is probably looked for
+    "Logistic regression; both sides count the same, the background one answer in all."
+    from sklearn.linear_model import LogisticRegression
+
+    X = np.concatenate([like, unlike, background])
+    y = np.arange(len(X)) < len(like)
+    known = len(like) + len(unlike)
+    sides = [len(like), len(unlike)] if len(unlike) else [len(like)]
+    weights = [np.full(n, known / len(sides) / n) for n in sides]
+    weights.append(np.full(len(background), 1 / len(background)))
+    model = LogisticRegression(C=PENALTY, max_iter=1000)
+    model.fit(X, y, sample_weight=np.concatenate(weights))
+    return model.coef_[0], float(model.intercept_[0])
+
+def refined_scores(
+    index: SearchIndex,  # An archive
+    known: tuple[np.ndarray, np.ndarray],  # Vectors of examples and of counterexamples
+    heard: dict[int, bool],  # Number of a window → whether it is what is looked for
+) -> np.ndarray:  # Of each window, shape (windows,): log odds
+    "What a classifier that has learned from the answers says of every window."
+    windows = np.array(list(heard), int)
+    right = np.array(list(heard.values()), bool)
+    vectors = index.vectors[windows].astype('float32')
+    like = np.concatenate([known[0], vectors[right]])
+    if not len(like):
+        raise AudioError(
+            'nothing to search for; give an example, or one answer that is yes'
+        )
+    unlike = np.concatenate([known[1], vectors[~right]])
+    weights, bias = learn(like, unlike, background_vectors(index))
+    return index.scores(weights) + np.float32(bias)
+
+def background_vectors(
+    index: SearchIndex,  # An archive
+) -> np.ndarray:  # Float32, shape (at most 100, d)
+    "Windows by lot, the same for the same archive."
+    number = min(BACKGROUND, len(index))
+    drawn = np.random.default_rng(0).choice(len(index), number, replace=False)
+    return index.vectors[np.sort(drawn)].astype('float32')
+
+# %% ../nbs/09i_search.ipynb #d7a86229
 def search(
     like: Sounds,  # Examples: a file, a folder, an array (n,) or (channels, n), or a list of these
     archive: SearchIndex | str | os.PathLike | Sequence[str | os.PathLike],  # Where to look
     *,
     unlike: Sounds = (),  # Counterexamples, as `like`
+    answers: str | os.PathLike | None = None,  # A table of what somebody heard: fname, start, answer
+    doubtful: bool | None = None,  # Ask for the least sure, not the best; None: where there are answers
     top: int = 10,  # Windows to answer with
     sr: float | None = None,  # Rate of arrays in Hz; files state their own
     cache: str | os.PathLike | None = None,  # Folder of the feature store; None: the user's cache
     progress: bool = True,  # Show a bar while computing
-) -> pd.DataFrame:  # file, start, end in s, similarity from -1 to 1; the nearest first
+) -> (
+    pd.DataFrame
+):  # file, start, end in s, and similarity, -1 to 1, or with answers probability
     """The windows of an archive that are most like some examples.
 
-    Of windows that overlap, the nearest; none of the files that are examples. To ask often, open
-    a `SearchIndex` once and give it as `archive`. Raises AudioError, WeightsError.
+    Of windows that overlap, the nearest; none of the files that are examples, and nothing that
+    was answered. To ask often, open a `SearchIndex` once and give it as `archive`. Raises
+    AudioError, DataError, WeightsError.
 
     >>> search([], 'nights')
     Traceback (most recent call last):
@@ -127,16 +234,23 @@ def search(
     """
     like = listed(like)
     unlike = listed(unlike)
-    if not like and not unlike:
+    if not like and not unlike and answers is None:
         raise AudioError('nothing to search for; give an example')
     index = archive
     if not isinstance(archive, SearchIndex):
         index = SearchIndex.open(archive, cache=cache, progress=progress)
     vectors = example_vectors([*like, *unlike], index, sr)
-    weights = question(vectors[: len(like)], vectors[len(like) :])
+    known = vectors[: len(like)], vectors[len(like) :]
     hidden = [
         (os.path.abspath(one), 0.0, np.inf) for one in [*like, *unlike] if is_path(one)
     ]
-    scores = index.scores(weights)
-    found = pick_windows(index, scores, top, hidden)
-    return index.places(found).assign(similarity=scores[found])
+    if answers is None:
+        scores = index.scores(question(*known))
+        found = pick_windows(index, -np.abs(scores) if doubtful else scores, top, hidden)
+        return index.places(found).assign(similarity=scores[found])
+    heard = read_answers(answers, index)
+    scores = refined_scores(index, known, heard)
+    hidden += index.places(list(heard)).itertuples(index=False, name=None)
+    priority = scores if doubtful is False else -np.abs(scores)
+    found = pick_windows(index, priority, top, hidden)
+    return index.places(found).assign(probability=expit(scores[found]))

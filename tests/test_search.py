@@ -5,16 +5,18 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import soundtag
 from soundtag.audio import wav_bytes
 from soundtag.cli import main
+from soundtag.corrections import correct_clips
 from soundtag.dataset import mini
 from soundtag.files import write_file
 from soundtag.neighbours import SearchIndex
 from soundtag.pretrained import WeightsError, download_weights
-from soundtag.search import pick_windows, search
+from soundtag.search import pick_windows, read_answers, search
 
 LABELS = 'Applause', 'Cello', 'Hi-hat'
 
@@ -35,7 +37,7 @@ def sounds(tmp_path_factory, weights):
     for label in LABELS:
         for i in np.flatnonzero(clips.table.label == label)[:4]:
             y, _ = clips.load(i, sr=16000)
-            write_file(folder / f'nights/{label}-{i}.wav', wav_bytes(y, sr=16000))
+            write_file(folder / f'nights/{label}/{i}.wav', wav_bytes(y, sr=16000))
     return folder
 
 
@@ -61,7 +63,7 @@ def command(*words):
 
 
 def test_examples_find_their_kind(here):
-    first, second, *others = sorted(Path('nights').glob('Cello*'))
+    first, second, *others = sorted(Path('nights').glob('Cello/*'))
     found = search([first, second], 'nights', top=12, progress=False)
     assert not set(found.file) & {str(p.absolute()) for p in (first, second)}
     assert {Path(f).name for f in found.file[: len(others)]} == {p.name for p in others}
@@ -105,13 +107,67 @@ def test_an_index_grows_and_forgets(here, tmp_path):
 
 
 def test_search_by_command(here, tmp_path):
-    examples = sorted(Path('nights').glob('Cello*'))[:2]
+    examples = sorted(Path('nights').glob('Cello/*'))[:2]
     code, out, err = command(*examples, 'IN', 'nights', '--top', 3)
     assert code == 0 and len(out.splitlines()) == 3 and 'windows searched' in err
     assert 'nights/Cello' in out.splitlines()[0] and ' s' in out
     table = tmp_path / 'found.csv'
-    code, out, err = command(*examples, '--out', table, '--unlike', 'nights/../nights', 'IN', 'nights')
+    words = *examples, '--out', table, '--unlike', 'nights/../nights', 'IN', 'nights'
+    code, out, err = command(*words)
     assert code == 0 and table.read_text() == 'file,start,end,similarity\n'  # all are examples
+
+
+def test_answers_from_the_page_lead_the_next_search(here, tmp_path, chromium):
+    examples = sorted(Path('nights').glob('Cello/*'))[:1]
+    page = tmp_path / 'page.html'
+    asked = [*examples, 'IN', 'nights', '--page', page, '--label', 'Cello']
+    code, out, _ = command(*asked, '--top', 6)
+    assert code == 0 and f'page: {page}' in out
+    tab = chromium().new_page()
+    tab.goto(page.as_uri())
+    names = tab.evaluate('[...document.querySelectorAll(".cards li")].map(li => li.dataset.fname)')
+    assert len(names) == 6 and all(name.startswith(LABELS) for name in names)
+    for i, name in enumerate(names[:5]):
+        tab.check(f'#window-{i} input[value={"yes" if name.startswith("Cello") else "no"}]')
+    tab.fill('#window-4 input[type=text]', 'a "cat", or so')
+    with tab.expect_download() as download:
+        tab.click('#save')
+    answers = tmp_path / 'answers.csv'
+    answers.write_bytes(Path(download.value.path()).read_bytes())
+    rows = pd.read_csv(answers, keep_default_na=False)
+    assert list(rows) == ['fname', 'start', 'end', 'answer', 'correction'] and len(rows) == 5
+    assert rows.correction.tolist()[-1] == 'a "cat", or so'
+    assert set(rows.correction[:4]) <= {'Cello', ''}
+    code, out, _ = command(*asked, '--answers', answers)  # the page again, with what is kept
+    assert code == 0 and '%  nights/' in out.splitlines()[0]
+    tab.goto(page.as_uri())
+    with tab.expect_download() as download:
+        tab.click('#save')
+    assert Path(download.value.path()).read_bytes() == answers.read_bytes()
+    index = SearchIndex.open('nights', progress=False)
+    heard = read_answers(answers, index)
+    assert len(heard) == 5 and sum(heard.values()) == (rows.answer == 'yes').sum()
+    best = search(examples, index, answers=answers, doubtful=False, top=99)
+    places = set(index.places(list(heard)).itertuples(index=False, name=None))
+    assert not places & set(best.itertuples(index=False, name=None))
+    clips = soundtag.load_clips('nights')  # the same table corrects a data set
+    rows[:4].to_csv(answers, index=False)
+    assert 'Cello' in correct_clips(clips, answers).labels
+
+
+@pytest.mark.parametrize(
+    'text, wants',
+    [
+        ('fname,start\na.wav,3\n', 'none called answer'),
+        ('fname,start,answer\nCello-5.wav,0,perhaps\n', 'perhaps is no answer'),
+        ('fname,start,answer\nother.wav,0,yes\n', 'other.wav at 0 s is not in this archive'),
+        ('fname,start,answer\n,,no\n', 'is not in this archive'),
+    ],
+)
+def test_answers_that_say_nothing_are_refused(here, tmp_path, text, wants):
+    (tmp_path / 'answers.csv').write_text(text)
+    code, _, err = command('IN', 'nights', '--answers', tmp_path / 'answers.csv')
+    assert code == 2 and wants in err
 
 
 @pytest.mark.parametrize(
