@@ -3,6 +3,9 @@
 import errno
 import json
 import os
+import random
+import sys
+import threading
 import time
 from dataclasses import replace
 from itertools import combinations
@@ -655,6 +658,37 @@ def test_watching_does_not_change_what_is_learned(tmp_path):
     assert losses[0].loss.equals(losses[1].loss) and not losses[0].val_loss.equals(
         losses[1].val_loss
     )
+
+
+def test_no_other_thread_changes_a_training(tmp_path):
+    "Keras draws the seeds of layers from Python's global dice, and Dask's threads throw them, too."
+    X = np.random.default_rng(0).normal(size=(24, 20, 17, 1)).astype('float32')
+    data = TrainingData(still(X), np.eye(2, dtype='float32')[np.arange(24) % 2])
+    over = threading.Event()
+
+    def throw():
+        while not over.is_set():
+            random.random()
+            np.random.rand()
+
+    def learned(name):
+        (tmp_path / name).mkdir()
+        task = FoldTask(data, TINY, np.arange(16), np.arange(16, 24), 3, tmp_path / name)
+        return np.concatenate([np.ravel(w) for w in fit_fold(task).get_weights()])
+
+    with at_once():
+        alone = learned('alone')
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)  # or the thread might not come to its turn while it builds
+        thread = threading.Thread(target=throw)
+        thread.start()
+        try:
+            disturbed = learned('disturbed')
+        finally:
+            over.set()
+            thread.join()
+            sys.setswitchinterval(interval)
+    np.testing.assert_array_equal(disturbed, alone)
 
 
 # ── what earlier versions wrote ──────────────────────────────────────────────

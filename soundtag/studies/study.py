@@ -306,7 +306,7 @@ STUDIES = {
         'attacks.benchmark_attacks', 'what happens when all that comes in is broken', 'none'
     ),
     'distance': Entry(
-        'distance.benchmark_distance',
+        'order.benchmark_distance',
         'the distance model, examined and made',
         'all',
         model=True,
