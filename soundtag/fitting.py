@@ -7,6 +7,7 @@ __all__ = ['fit_fold']
 
 # %% ../nbs/06d_fitting.ipynb #a4d1f0a4
 import math
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -125,6 +126,43 @@ def deterministic(
         tf.config.optimizer.set_experimental_options({'disable_meta_optimizer': before})
         logger.setLevel(level)
 
+# %% ../nbs/06d_fitting.ipynb #1e9fe988
+UNUSED_SEEDS = {
+    'pooled_cnn': (4, 2)
+}  # After 4 layers, 2 of the post's that it makes and leaves out
+
+def is_random(
+    part: object,  # An attribute of a layer
+) -> bool:
+    "Whether it is what a layer draws random numbers by."
+    is_initializer = isinstance(part, keras.initializers.Initializer)
+    return (
+        is_initializer
+        and hasattr(part, 'seed')
+        or isinstance(part, keras.random.SeedGenerator)
+    )
+
+def seed_layers(
+    network: keras.Model,  # Not trained yet; its random weights are drawn anew
+    seed: int,  # Of the training
+) -> keras.Model:  # `network`
+    "Give each layer with something random in it a seed of its own."
+    draw = random.Random(seed)
+    parts = [(layer, *item) for layer in network.layers for item in vars(layer).items()]
+    parts = [part for part in parts if is_random(part[-1])]
+    after, unused = UNUSED_SEEDS.get(network.name, (0, 0))
+    seeds = [draw.randint(1, 10**9) for _ in range(len(parts) + unused)]
+    del seeds[after : after + unused]
+    for (layer, name, part), own_seed in zip(parts, seeds):
+        if isinstance(part, keras.random.SeedGenerator):
+            part.state.assign([own_seed, 0])
+            continue
+        initializer = type(part).from_config(part.get_config() | {'seed': own_seed})
+        setattr(layer, name, initializer)
+        weight = getattr(layer, name.removesuffix('_initializer'))
+        weight.assign(initializer(weight.shape, dtype=weight.dtype))
+    return network
+
 # %% ../nbs/06d_fitting.ipynb #9e64f0aa
 @contextmanager
 def mixed_precision(
@@ -187,6 +225,7 @@ def build_model(
     if recipe.extra_windows:
         frames = None  # windows of several lengths
     network = NETWORKS[recipe.network](task.n_labels, input_shape=(bands, frames, channels))
+    seed_layers(network, task.seed)
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
     right = keras.metrics.CategoricalAccuracy('accuracy')
     if task.data.multilabel:

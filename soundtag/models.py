@@ -425,3 +425,10 @@ def check_metadata(
         require(thresholds.keys() == set(labels), 'thresholds: not of all labels')
         in_range = all(is_between(t, 0, 1) for t in thresholds.values())
         require(in_range, 'thresholds: not numbers from 0 to 1')
+    known = metadata.get('known')
+    if known is not None:
+        slope, offset = known
+        require(is_between(slope, 0, 100), 'known: its slope is no number from 0 to 100')
+        require(
+            is_between(offset, -100, 100), 'known: its offset is no number from -100 to 100'
+        )

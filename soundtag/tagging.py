@@ -7,6 +7,7 @@ __all__ = ['Calibration', 'Tagger', 'load_tagger', 'tag_files', 'ModelError']
 
 # %% ../nbs/09_tagging.ipynb #c3988cc8
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -50,12 +51,13 @@ class Calibration:
     """What held-out sounds have taught about a tagger's probabilities (chapter 09c).
 
     >>> Calibration(temperature=1.5, unknown=0.4)
-    Calibration(temperature=1.5, unknown=0.4, thresholds=None)
+    Calibration(temperature=1.5, unknown=0.4, thresholds=None, known=None)
     """
 
     temperature: float = 1.0  # Probabilities to the power of one over it are as often right as they say
     unknown: float = 0.0  # Where no label is as probable as that, the sound is called unknown
     thresholds: dict[str, float] | None = None  # Of a timeline (chapter 09b): label → least
+    known: tuple[float, float] | None = None  # Slope and offset of `known_probability`; None: 1
 
 # %% ../nbs/09_tagging.ipynb #85b65956
 def temperature_scale(
@@ -71,6 +73,20 @@ def temperature_scale(
     """
     q = np.maximum(np.asarray(p, float), 1e-12) ** (1 / temperature)
     return q / q.sum(-1, keepdims=True)
+
+def known_probability(
+    highest: float,  # Probability of the best label
+    line: tuple[float, float],  # Slope and offset of the log odds, one over the other
+) -> float:
+    """How probably a sound is of any of the labels, by how sure a tagger is of the best of them.
+
+    >>> round(known_probability(0.9, (0.5, -0.5)), 3)
+    0.645
+    """
+    slope, offset = line
+    highest = min(max(highest, 1e-4), 1 - 1e-4)
+    log_odds = math.log(highest / (1 - highest))
+    return 1 / (1 + math.exp(-slope * log_odds - offset))
 
 # %% ../nbs/09_tagging.ipynb #7ab2c5cb
 QUIET_DB = -37.5  # A sound that never rises above it is made louder, dB re full scale
@@ -258,13 +274,17 @@ class Tagger(TaggerView):
     def _rank(self, p, top):
         "The most probable labels, with 'unknown' before them where it is."
         order = np.argsort(-p.round(6), kind='stable')
-        best = [(self.labels[i], float(p[i])) for i in order]
         if top is None and self.multilabel:
+            best = [(self.labels[i], float(p[i])) for i in order]
             answers = [(label, q) for label, q in best if q >= self.thresholds[label]]
             return answers or [('unknown', 1 - best[0][1])]
         top = top or 3
-        best = best[:top]
         unknown = float(self.unknown(p[None])[0])
+        if self.calibration.known and self.threshold is None:
+            p = p * known_probability(float(p.max()), self.calibration.known)
+            rest = float(1 - p.sum())
+            unknown = rest if rest >= 0.5 else 0.0
+        best = [(self.labels[i], float(p[i])) for i in order[:top]]
         return [('unknown', unknown), *best][: max(2, top)] if unknown else best
 
 # %% ../nbs/09_tagging.ipynb #ecb77408
@@ -548,6 +568,8 @@ def make_tagger(
         fields['rejects'] = metadata.get('rejects', False)
         fields['independent'] = metadata.get('multilabel', False)
         found = {name: metadata[name] for name in ('temperature', 'unknown', 'thresholds')}
+        if metadata.get('known') is not None:
+            found['known'] = tuple(metadata['known'])
         size = seconds_to_samples(fields['seconds'], sr=fields['sr'])
         kind = fields['rejects'], fields['independent']
         predict = CheckedAnswers(path, predict, len(fields['labels']), *kind)
