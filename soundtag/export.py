@@ -227,7 +227,7 @@ STEPS = [
     f'leave out windows whose loudest 20 ms are below {SILENCE_DB:g} dB, or more than trim_db below'
     ' those of the loudest window; none left: silence',
     'take the mean over the windows',
-    'where known is not null: multiply them by 1 / (1 + exp(-a x - b)), with a and b its two numbers'
+    'where known is not null: multiply them by 1 / (1 + exp(-a x - b)), with its numbers a and b'
     ' and x the log odds of the highest, log(p / (1 - p))',
     'with rejects or known, and half or more lacking to 1, or, without known, no label as probable'
     ' as `unknown`: unknown',

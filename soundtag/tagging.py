@@ -35,7 +35,6 @@ from soundtag.models import (
 from .normalization import trim_and_fill
 from .sessions import CheckedAnswers, PortableModel, open_session
 from .stream import SILENCE_DB, as_path, audio_blocks, is_content, is_path, windows
-
 from .views import TaggerView, Tags
 
 _all_ = ['ModelError']
