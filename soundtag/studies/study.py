@@ -277,6 +277,11 @@ STUDIES = {
     'suspects': Entry(
         'suspects.benchmark_suspects', 'what the list of suspects finds of wrong labels'
     ),
+    'mixtures': Entry(
+        'mixtures.benchmark_mixtures',
+        'two clips at once: models of one label and of several',
+        'all',
+    ),
     'budget': Entry('budget.benchmark_budget', 'five networks after one to eight minutes'),
     'pretrained': Entry(
         'pretrained.benchmark_pretrained', 'what each layer of YAMNet knows', 'all'
