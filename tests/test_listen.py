@@ -249,28 +249,31 @@ SCRIPT = '''async ([sounds, metadata]) => { const t = await import(new URL("list
 
 
 @pytest.mark.parametrize(
-    'fill, trim_db, temperature, unknown, known, rejects',
+    'fill, trim_db, temperature, unknown, known, rejects, thresholds',
     [
-        ('pad', None, 1.0, 0.0, None, False),
-        ('repeat', 60, 1.7, 0.4, None, False),
-        ('repeat', 20, 0.6, 0.9, None, False),
-        ('pad', 40, 2.5, 0.34, None, False),
-        ('repeat', 60, 1.7, 0.4, (0.5, -0.6), False),
-        ('repeat', 60, 1.0, 0.0, None, True),
-        ('pad', 40, 0.7, 0.4, None, True),
+        ('pad', None, 1.0, 0.0, None, False, None),
+        ('repeat', 60, 1.7, 0.4, None, False, None),
+        ('repeat', 20, 0.6, 0.9, None, False, None),
+        ('pad', 40, 2.5, 0.34, None, False, None),
+        ('repeat', 60, 1.7, 0.4, (0.5, -0.6), False, None),
+        ('repeat', 60, 1.0, 0.0, None, True, None),
+        ('pad', 40, 0.7, 0.4, None, True, None),
+        ('repeat', 60, 1.0, 0.0, None, False, {'a': 0.333, 'b': 0.334, 'c': 0.34}),
     ],
 )
 def test_what_surrounds_the_model_is_the_same(
-    tab, fill, trim_db, temperature, unknown, known, rejects
+    tab, fill, trim_db, temperature, unknown, known, rejects, thresholds
 ):
     def answer(X):
         e = np.stack([np.square(X[:, k::3], dtype=float).sum(1) for k in range(3)], 1) + 1e-3
         p = e / e.sum(1, keepdims=True)
         return p[:, :2] if rejects else p
 
-    calibration = Calibration(temperature, unknown, known=known)
+    calibration = Calibration(temperature, unknown, thresholds, known=known)
     labels = ['a', 'b', 'c'][: 3 - rejects]
-    other = Tagger(answer, labels, 8000, 0.3, fill, trim_db, calibration, rejects=rejects)
+    hears = 8000, 0.3, fill, trim_db
+    several = thresholds is not None  # a yes or no for each label
+    other = Tagger(answer, labels, *hears, calibration, independent=several, rejects=rejects)
     rng = np.random.default_rng(1)
     sounds = []
     for n in (1, 159, 160, 161, 2399, 2400, 2401, 3600, 3601, 9000, 24000):

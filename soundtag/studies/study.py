@@ -301,7 +301,7 @@ STUDIES = {
         'merged',
         model=True,
     ),
-    'page': Entry('bundled.benchmark_page', 'the page that listens against Python', 'path'),
+    'page': Entry('page.benchmark_page', 'the page that listens against Python', 'path'),
     'attacks': Entry(
         'attacks.benchmark_attacks', 'what happens when all that comes in is broken', 'none'
     ),
