@@ -333,8 +333,8 @@ def add_tag(
         '--top',
         metavar='N',
         type=integer_from(1),
-        default=3,
-        help='labels for each file (default: %(default)s)',
+        help='labels for each file (default: 3; of a model of several labels a clip, all that reach'
+        ' their thresholds)',
     )
     command.add_argument(
         '--format',
