@@ -31,11 +31,11 @@ _HOMES = {
     'prepare_data': 'store',
     'train_folds': 'training',
 }
-_CALLABLE = 'download', 'embed', 'explain', 'export', 'timeline'  # Functions whose module has their name
+_CALLABLE = 'download', 'embed', 'explain', 'export', 'search', 'teach', 'timeline'  # Functions whose module has their name
 __all__ = sorted([*_HOMES, *_CALLABLE, 'tag'])
 
 
-def tag(audio, sr=None, *, model=None, top=None):
+def tag(audio, sr=None, *, model=None, top=3):
     """Name a sound: the most probable labels with their probabilities, best first.
 
     `audio` is a sound file, a list of them, or samples of shape (n,) or (channels, n) at `sr` Hz;

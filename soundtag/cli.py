@@ -62,7 +62,7 @@ from soundtag.console import (
 from .demo import add_demo
 from .distances import add_distance, load_estimator
 from .front import silence_tensorflow
-from .finding import add_search
+from .finding import add_search, add_teach
 from .microphone import add_listen
 
 if TYPE_CHECKING:
@@ -421,7 +421,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--version', action='version', version=version)
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     tagging = add_tag, add_listen, add_distance, add_search, add_demo
-    learning = add_data, add_train, add_report, add_export, add_embed
+    learning = add_data, add_train, add_teach, add_report, add_export, add_embed
     for add in (*tagging, *learning):
         add(commands)
     return parser

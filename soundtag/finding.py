@@ -16,12 +16,16 @@ from soundtag.console import (
     CallError,
     add_reading_options,
     check_place,
+    check_run,
     integer_from,
     printable,
 )
+from .front import silence_tensorflow
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from soundtag.teach import Taught
 
 # %% ../nbs/10h_finding.ipynb #3f05219d
 def split_words(
@@ -163,8 +167,8 @@ def add_search(
         '--label',
         metavar='NAME',
         default='',
-        help='what is looked for; a yes on the page then corrects a clip to NAME, for soundtag train'
-        ' DATA --corrections',
+        help='what is looked for; a yes on the page then corrects a clip to NAME, for soundtag'
+        ' train DATA --corrections',
     )
     command.add_argument(
         '--answers',
@@ -175,7 +179,67 @@ def add_search(
     command.add_argument(
         '--order',
         choices=['best', 'doubt'],
-        help='which windows: the best, or the least sure (default: doubt with --answers, else best)',
+        help='which windows: the best, or the least sure (default: doubt with --answers, else'
+        ' best)',
+    )
+    command.set_defaults(can_resume=True)
+    add_reading_options(command)
+
+# %% ../nbs/10h_finding.ipynb #4c58e12a
+def taught_lines(
+    taught: 'Taught',  # What `teach` gave
+) -> list[str]:
+    "What a new label cost, and how well it is known, for people."
+    label = printable(taught.label)
+    return [
+        f'{label}: {taught.recalled} of {taught.clips} clips named so by models that have not'
+        ' heard them',
+        f'the other labels: {taught.before:.1%} right before, {taught.after:.1%} after; clips of'
+        f' theirs called {label}: {taught.taken}',
+    ]
+
+def do_teach(
+    args: argparse.Namespace,  # Parsed words
+) -> int:  # Exit code
+    "Add a label to a run."
+    check_run(args.run)
+    if args.out:
+        check_place(args.out, '--out', folder=True)
+    with silence_tensorflow():
+        from soundtag.results import load_run
+        from soundtag.teach import teach
+    from soundtag.report import write_report
+
+    taught = teach(args.run, args.label, args.clips, out=args.out)
+    print(*taught_lines(taught), sep='\n')
+    print(f'report: {write_report(load_run(taught.out))}')
+    print(f'run: {taught.out}, in {taught.seconds:.0f} s; {args.run} is as it was')
+    return 0
+
+def add_teach(
+    commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave
+) -> None:
+    "Declare `soundtag teach`."
+    command = add_command(
+        commands,
+        'teach',
+        do_teach,
+        'Add a label to a trained run, from a few clips; writes a new run.',
+        'soundtag teach runs/mine owl owl1.wav owl2.wav owl3.wav owl4.wav owl5.wav',
+        'soundtag teach runs/mine owl owls --out runs/with-owl    a folder of them',
+    )
+    command.add_argument(
+        'run', metavar='RUN', help='folder of a run by --recipe pretrained'
+    )
+    command.add_argument('label', metavar='LABEL', help='the new label')
+    command.add_argument(
+        'clips',
+        metavar='CLIP',
+        nargs='+',
+        help='its sounds, files or folders; five make a start',
+    )
+    command.add_argument(
+        '--out', metavar='NEW', help='folder of the new run (default: RUN-LABEL)'
     )
     command.set_defaults(can_resume=True)
     add_reading_options(command)

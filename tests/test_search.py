@@ -1,7 +1,10 @@
-"Search by example: what is an answer, how the index grows, and the command's words."
+"Search by example, its answers, and a label more: what is found, what is kept, and the commands' words."
 
 import io
+import json
+import shutil
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +15,14 @@ import soundtag
 from soundtag.audio import wav_bytes
 from soundtag.cli import main
 from soundtag.corrections import correct_clips
-from soundtag.dataset import mini
+from soundtag.dataset import load_clips, mini
 from soundtag.files import write_file
 from soundtag.neighbours import SearchIndex
-from soundtag.pretrained import WeightsError, download_weights
+from soundtag.pretrained import Embedding, WeightsError, download_weights
+from soundtag.recipe import RECIPES, Recipe
+from soundtag.results import load_run, run_clips
 from soundtag.search import pick_windows, read_answers, search
+from soundtag.training import train_folds
 
 LABELS = 'Applause', 'Cello', 'Hi-hat'
 
@@ -191,3 +197,71 @@ def test_an_example_of_silence_is_refused(here, tmp_path):
     write_file(tmp_path / 'still.wav', wav_bytes(np.zeros(16000) + 1e-5, sr=16000))
     code, _, err = command(tmp_path / 'still.wav', 'IN', 'nights')
     assert code == 2 and 'still.wav: is silence' in err
+
+
+# A label more
+
+
+@pytest.fixture(scope='module')
+def run(sounds, weights):
+    "A run of two labels of the folder above; the third is to be taught."
+    for label in LABELS[:2]:
+        for path in sorted((sounds / 'nights' / label).iterdir()):
+            write_file(sounds / f'known/{label}/{path.name}', path.read_bytes())
+    features = Embedding(hop=0.48, shortest=5.0)
+    recipe = replace(RECIPES['pretrained'], features=features)
+    options = {'cache': sounds / 'cache/features', 'progress': False}
+    return train_folds(load_clips(sounds / 'known'), recipe, 2, sounds / 'runs/two', **options)
+
+
+def test_teach_by_command(here, run, capsys):
+    before = {p: p.read_bytes() for p in run.rglob('*') if p.is_file()}
+    assert main(['teach', 'runs/two', 'Hi hat', 'nights/Hi-hat']) == 0
+    out = capsys.readouterr().out
+    assert before == {p: p.read_bytes() for p in run.rglob('*') if p.is_file()}
+    new = load_run('runs/two-Hi_hat')
+    clips = run_clips(new)
+    assert new.labels == ['Applause', 'Cello', 'Hi hat'] and len(new.folds) == 12
+    recalled = (new.oof.argmax(1) == 2)[(clips.table.label[new.folds.index] == 'Hi hat')].sum()
+    assert f'Hi hat: {recalled} of 4 clips named so' in out and 'runs/two-Hi_hat/report.html' in out
+    old = load_run(run)
+    share = (old.oof.argmax(1) == [old.labels.index(Path(n).parts[-2]) for n in old.folds.index]).mean()
+    assert f'{share:.1%} right before' in out
+    tags = soundtag.tag(next(Path('nights/Hi-hat').iterdir()), model='runs/two-Hi_hat')
+    assert tags[0][0] == 'Hi hat'
+    new_fold = {Path(name).name: fold for name, fold in new.folds.items()}
+    assert all(new_fold[Path(name).name] == fold for name, fold in old.folds.items())
+
+
+@pytest.mark.parametrize(
+    'words, wants',
+    [
+        (['Cello', 'nights/Hi-hat'], 'has the label Cello already'),
+        (['owl', 'owl.wav'], 'owl.wav: there is no such file'),
+        (['owl', 'ONE'], '1 clip given, and 2 are the least'),
+        ([' ', 'nights/Hi-hat'], 'LABEL: is empty'),
+        (['owl', 'nights/Hi-hat', '--out', 'runs/two'], 'runs/two: holds another run'),
+    ],
+)
+def test_teach_says_what_is_wrong(here, run, capsys, words, wants):
+    one = str(next(Path('nights/Hi-hat').iterdir()))
+    assert main(['teach', 'runs/two', *(one if w == 'ONE' else w for w in words)]) == 2
+    out, err = capsys.readouterr()
+    assert not out and wants in err and len(err.splitlines()) == 1
+    assert not Path('runs/two.csv').exists()
+
+
+def test_a_list_of_somebody_else_is_not_written_over(here, run, capsys):
+    write_file('runs/mine.csv', 'fname,label')
+    words = ['teach', 'runs/two', 'owl', 'nights/Hi-hat', '--out', 'runs/mine']
+    assert main(words) == 2 and Path('runs/mine.csv').read_text() == 'fname,label'
+    assert 'runs/mine.csv: is there already' in capsys.readouterr().err
+
+
+def test_only_runs_by_pretrained_are_taught(here, run, capsys, tmp_path):
+    shutil.copytree(run, tmp_path / 'other')
+    config = json.loads((run / 'config.json').read_text())
+    config['recipe'] = Recipe('post').settings
+    (tmp_path / 'other/config.json').write_text(json.dumps(config))
+    assert main(['teach', str(tmp_path / 'other'), 'owl', 'nights/Hi-hat']) == 2
+    assert 'recipe post, and only runs by pretrained' in capsys.readouterr().err

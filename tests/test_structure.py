@@ -86,6 +86,8 @@ PUBLIC = {
     'classifier': 'SoundClassifier',
     'neighbours': 'SearchIndex',
     'search': 'search',
+    'answerpage': '',
+    'teach': 'teach',
     'finding': '',
     'rooms': 'ImpulseResponses Room RoomDistribution read_responses simulate_dataset simulate_recording simulate_rooms',
     'distance': 'DistanceEstimator DistanceRecipe train_distance',
