@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 if TYPE_CHECKING:
-    from dask.distributed import Client, Future
+    from dask.distributed import Client, Future, LocalCluster
 
 # %% ../nbs/00c_workers.ipynb #7bb53fdd
 def cluster_client() -> 'Client | None':  # None: the work stays on this machine
@@ -244,14 +244,33 @@ def check_workers(
                     f'{here[name]}; install the same versions on all machines'
                 )
 
+def start_local(
+    stack: ExitStack,  # Closes what is opened here
+) -> 'LocalCluster':  # Of one worker a core
+    "A cluster on this machine, which replaces workers that die while they start, too."
+    from dask import config
+    from dask.distributed import LocalCluster
+    from joblib import cpu_count
+
+    stack.enter_context(config.set({'logging.distributed': 'critical'}))  # of the workers
+    local = LocalCluster(
+        n_workers=cpu_count(),
+        threads_per_worker=1,
+        memory_limit=None,  # a training may have what there is
+        dashboard_address=':0',
+        silence_logs=logging.CRITICAL,
+    )
+    stack.enter_context(local)
+    local.adapt(minimum=cpu_count(), maximum=cpu_count())
+    return local
+
 def connect(
     address: str,  # 'local', or that of a scheduler
     stack: ExitStack,  # Closes what is opened here
 ) -> 'Client':  # Raises ClusterError
     "A client of a cluster."
     try:
-        from dask import config
-        from dask.distributed import Client, LocalCluster
+        from dask.distributed import Client
     except ImportError:
         raise ClusterError(
             f'--cluster {address}: takes dask.distributed, which is not installed; '
@@ -259,20 +278,7 @@ def connect(
         ) from None
     options = {}
     if address == 'local':
-        from joblib import cpu_count
-
-        stack.enter_context(
-            config.set({'logging.distributed': 'critical'})
-        )  # of the workers
-        address = stack.enter_context(
-            LocalCluster(
-                n_workers=cpu_count(),
-                threads_per_worker=1,
-                memory_limit=None,  # a training may have what there is
-                dashboard_address=':0',
-                silence_logs=logging.CRITICAL,
-            )
-        )
+        address = start_local(stack)
         options = {'set_as_default': True}
     try:
         return stack.enter_context(Client(address, timeout=10, **options))
