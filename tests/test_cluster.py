@@ -15,19 +15,22 @@ import pytest
 
 pytest.importorskip('distributed')
 
+from test_pretrained import WEIGHTS, write_h5
+
 import soundtag.store
 from soundtag.audio import wav_bytes
 from soundtag.cluster import answer_paths, tag_archive
 from soundtag.console import CallError
 from soundtag.dataset import load_clips
-from soundtag.files import read_json, write_file
+from soundtag.files import write_file
 from soundtag.locks import fold_lock, folds_left
 from soundtag.mfcc import LogMel
-from soundtag.recipe import RunError
+from soundtag.pretrained import Embedding
+from soundtag.recipe import LinearRecipe, RunError
 from soundtag.store import StoreError, compute_clip, prepare_data
 from soundtag.tagging import Tagger, tag_files
 from soundtag.training import train_folds
-from soundtag.workers import ClusterError, WorkerDied, cluster, in_parallel
+from soundtag.workers import ClusterError, cluster, in_parallel
 
 ROOT = Path(__file__).resolve().parent.parent
 FEATURES = LogMel(sr=8000, n_mels=32, n_fft=256, hop_length=100)
@@ -123,41 +126,75 @@ def test_a_clip_that_kills_workers_is_named(clips, tmp_path, on_cluster, monkeyp
     assert len(prepare(clips, tmp_path)) == 24  # and the workers go on
 
 
-def train(clips, out, **options):
-    return train_folds(
-        clips, 'post', 2, out, epochs=1, cache=out.parent / 'cache', progress=False, **options
-    )
+@pytest.fixture(scope='module')
+def ears(tmp_path_factory):
+    "The recipe pretrained, with a network of random weights."
+    weights = str(write_h5(tmp_path_factory.mktemp('ears') / 'yamnet.h5', WEIGHTS))
+    features = Embedding(hop=0.96, shortest=1.1, copies=0, weights=weights)
+    return LinearRecipe(name='ears', features=features)
 
 
-def train_elsewhere(folder, out, k):
+def train(clips, out, recipe='post', **options):
+    options |= {'cache': out.parent / 'cache', 'progress': False}
+    return train_folds(clips, recipe, 2, out, **options)
+
+
+ELSEWHERE = """
+import sys
+from soundtag.dataset import load_clips
+from soundtag.pretrained import Embedding
+from soundtag.recipe import LinearRecipe
+from soundtag.training import train_folds
+folder, weights, out, cache, k = sys.argv[1:]
+features = Embedding(hop=0.96, shortest=1.1, copies=0, weights=weights)
+recipe = LinearRecipe(name='ears', features=features)
+train_folds(load_clips(folder), recipe, 2, out, fold=int(k), cache=cache, progress=False)
+"""
+
+
+def train_elsewhere(clips, recipe, out, k):
     "In a process of its own, which is returned."
-    code = (
-        'from soundtag.dataset import load_clips; from soundtag.training import train_folds; '
-        f'train_folds(load_clips({str(folder)!r}), "post", 2, {str(out)!r}, epochs=1, fold={k}, '
-        f'cache={str(out.parent / "cache")!r}, progress=False)'
-    )
-    env = os.environ | {'PYTHONPATH': str(ROOT), 'TF_CPP_MIN_LOG_LEVEL': '3'}
-    return subprocess.Popen([sys.executable, '-c', code], env=env, stderr=subprocess.PIPE)
+    words = clips.root, recipe.features.weights, out, out.parent / 'cache', k
+    command = [sys.executable, '-c', ELSEWHERE, *map(str, words)]
+    env = os.environ | {'PYTHONPATH': str(ROOT)}
+    return subprocess.Popen(command, env=env, stderr=subprocess.PIPE)
 
 
-def test_folds_on_workers_and_in_processes_give_the_run_of_one_command(
-    clips, tmp_path, on_cluster
+def test_folds_on_workers_and_in_two_processes_give_the_run_of_one_command(
+    clips, ears, tmp_path, on_cluster
 ):
     from joblib import parallel_config
 
-    others = [train_elsewhere(clips.root, tmp_path / 'shared', k) for k in (1, 0)]
-    train(clips, tmp_path / 'cluster')
+    others = [train_elsewhere(clips, ears, tmp_path / 'shared', k) for k in (1, 0)]
+    train(clips, tmp_path / 'cluster', ears)
     for process in others:
         assert process.wait(300) == 0, process.stderr.read().decode()
     with parallel_config('threading'):
-        train(clips, tmp_path / 'whole')
+        train(clips, tmp_path / 'whole', ears)
     expected = files(tmp_path / 'whole')
     assert 'predictions/oof.npy' in expected
     assert files(tmp_path / 'cluster') == expected
     assert files(tmp_path / 'shared') == expected
     assert not list(tmp_path.glob('.*'))  # no lock is left
     with pytest.raises(RunError, match='fold=2: there is no such fold; give one of 0, 1'):
-        train(clips, tmp_path / 'shared', fold=2)
+        train(clips, tmp_path / 'shared', ears, fold=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('recipe', ['post', 'strong'])
+def test_networks_on_workers_are_those_of_one_process(clips, tmp_path, on_cluster, recipe):
+    from joblib import parallel_config
+
+    train(clips, tmp_path / 'cluster', recipe, epochs=2)
+    with parallel_config('threading'):
+        train(clips, tmp_path / 'whole', recipe, epochs=2)
+        for k in (1, 0):
+            train(clips, tmp_path / 'shared', recipe, epochs=2, fold=k)
+        train(clips, tmp_path / 'jobs', recipe, epochs=2, jobs=2)
+    expected = files(tmp_path / 'whole')
+    assert 'predictions/oof.npy' in expected
+    for name in ('cluster', 'shared', 'jobs'):
+        assert files(tmp_path / name) == expected
 
 
 def test_a_whole_run_waits_for_no_fold(clips, tmp_path):
