@@ -299,6 +299,7 @@ def ratio_coverage(heard, spreads):
 
 # %% ../../nbs/29d_order.ipynb #6e49f7b0
 TAUGHT = {'two': (1, 3), 'five': (0.5, 1, 2, 3, 5)}  # m
+EDGES = (ASKED[0], 1, 2, 4, ASKED[1])  # m, of the distances that errors are told for
 
 def _points(part, metres):
     "Rows nearest to some distances, as points of a calibration."
@@ -337,7 +338,8 @@ def score_calibrated(heard, spreads, metres, *, same_sound=False):
                     (row.distance_m, np.exp(log_d), off <= Z80, mean, np.exp(row.log_d))
                 )
     d, told, covered, mean, plain = np.array(rows).T
-    off = pd.Series(np.abs(told - d)).groupby(pd.cut(d, (*ASKED[:1], 1, 2, 4, *ASKED[1:])))
+    told_of = pd.DataFrame({'distance_m': d, 'told_m': told})
+    by_distance = told_of.groupby(pd.cut(d, EDGES), observed=True)
     return {
         'answers': len(d),
         'mae': float(np.abs(told - d).mean()),
@@ -349,10 +351,11 @@ def score_calibrated(heard, spreads, metres, *, same_sound=False):
         'by_distance': [
             {
                 'distance_m': [b.left, b.right],
-                'mae': float(part.mean()),
                 'answers': len(part),
+                'mae': float(np.abs(part.told_m - part.distance_m).mean()),
+                'median_told_m': float(part.told_m.median()),
             }
-            for b, part in off
+            for b, part in by_distance
         ],
     }
 
