@@ -30,6 +30,7 @@ from .files import file_lock, write_file, write_npy
 from .layouts import read_folders, read_table
 from .linear import fit_history, label_names, predict_embeddings
 from .metrics import geometric_mean, top3_csv
+from .multilabel import fit_thresholds, learn_multilabel, multilabel_history
 from soundtag.recipe import (
     RECIPES,
     FoldTask,
@@ -119,6 +120,7 @@ def run_config(
         'data': clips.summary | clips.places,
         'folds': {'number': int(folds), 'kind': kind},
         **({'negatives': list(clips.negatives)} if clips.negatives else {}),
+        **({'multilabel': True} if clips.multilabel else {}),
         **(
             {'corrections': list(map(list, clips.corrections))} if clips.corrections else {}
         ),
@@ -254,7 +256,7 @@ def assign_folds(
     if seed < 0:
         raise RunError(f'seed={seed}: give 0 or more')
     train = clips.train.table
-    labels = train.label.unique()
+    labels = clips.train.label_pairs.unique()
     if len(labels) < 2:
         noun = 'label' if len(labels) == 1 else 'labels'
         raise DataError(
@@ -274,7 +276,7 @@ class RunData:
     skipped: pd.DataFrame  # The others: fname, path, reason
     duplicates: pd.DataFrame  # Clips that repeat others (chapter 03a); in `clips` one group
     X: ClipWindows  # Features of `clips`, shape (clips, n_coef, frames, 1), on disk
-    targets: np.ndarray  # One-hot labels, shape (clips, labels)
+    targets: np.ndarray  # Labels, 0 or 1, shape (clips, labels)
     train: np.ndarray  # Rows of the training clips
     test: np.ndarray  # Rows of the test clips
 
@@ -282,6 +284,11 @@ class RunData:
     def negative(self) -> np.ndarray:
         "Whether each label stands for what is none of the others, bool, shape (labels,)."
         return np.isin(self.clips.labels, self.clips.negatives)
+
+    @property
+    def multilabel(self) -> bool:
+        "Whether each label is a yes or no of its own."
+        return self.clips.multilabel
 
     @property
     def unverified(self) -> np.ndarray:
@@ -302,15 +309,31 @@ def clip_windows(
         store = trim_frames(store, recipe.trim_db)
     return ClipWindows(store, recipe.frames, fill=recipe.fill)
 
+def check_options(
+    clips: Clips,  # What is to be learned from
+    recipe: Recipe | LinearRecipe,  # How
+) -> None:
+    "Raise RunError for what a recipe can't do where clips have several labels."
+    plain = RECIPES['pretrained']
+    if not clips.multilabel or not isinstance(recipe, LinearRecipe):
+        return
+    for option, name in (('--means', 'means'), ('--unknown', 'unknown_share')):
+        if getattr(recipe, name) != getattr(plain, name):
+            raise RunError(
+                f'{option}: has no use where clips have several labels, each a yes or no of its '
+                'own; leave it out'
+            )
+
 def check_left(
     clips: Clips,  # What was to be learned from
     store: FeatureStore,  # Features of those that could be read
 ) -> None:
     "Raise RunError for a label that no readable training clip is left of."
-    lost = set(clips.train.table.label) - set(store.clips.train.table.label)
+    pairs = clips.train.label_pairs
+    lost = set(pairs) - set(store.clips.train.label_pairs)
     if lost:
         label = min(lost)
-        first = store.skipped.fname.map(clips.table.label).eq(label).to_numpy().argmax()
+        first = store.skipped.fname.isin(pairs.index[pairs == label]).to_numpy().argmax()
         raise RunError(
             f'{clips.root}: no clip of {shorten(sorted(lost))} can be used; the first of {label}: '
             f'{store.skipped.reason.iloc[first]}'
@@ -348,7 +371,7 @@ def load_run_data(
         skipped=pd.concat([clips.skipped, store.skipped], ignore_index=True),
         duplicates=duplicates,
         X=clip_windows(store, recipe),
-        targets=np.eye(len(clips.labels))[store.clips.y],
+        targets=store.clips.targets,
         train=np.flatnonzero(is_train),
         test=np.flatnonzero(~is_train),
     )
@@ -477,17 +500,23 @@ def run_linear_fold(
     "The same where there is no network to train."
     start = time.perf_counter()
     data = task.data
-    y = data.targets.argmax(1)
     held_out = ~np.isin(data.train, task.train)
     rows = data.train[held_out]
-    model, choices, familiarity = learn_fold(data, task.train, rows, task.recipe, task.seed)
+    if data.multilabel:
+        model, choices = learn_multilabel(data, task.train, task.seed)
+    else:
+        model, choices, familiar = learn_fold(
+            data, task.train, rows, task.recipe, task.seed
+        )
+        write_npy(out / f'predictions/familiarity_{k}.npy', familiar)
     write_seconds(out / f'seconds_{k}.json', time.perf_counter() - start)
     p_train = predict_embeddings(model, data.X, data.train)
     p_test = predict_embeddings(model, data.X, data.test)
     write_file(out / f'best_{k}.npz', model.save)
-    write_npy(out / f'predictions/familiarity_{k}.npy', familiarity)
-    history = fit_history(p_train, y[data.train], held_out, choices)
-    write_file(out / f'history_{k}.csv', history)
+    history = multilabel_history if data.multilabel else fit_history
+    y = data.targets if data.multilabel else data.targets.argmax(1)
+    text = history(p_train, y[data.train], held_out, choices)
+    write_file(out / f'history_{k}.csv', text)
     write_predictions(k, data.clips, p_train, p_test, out)
 
 # %% ../nbs/07_training.ipynb #34b81d5a
@@ -500,14 +529,15 @@ def fold_line(
     "How a finished fold went."
     data = task.data
     p = np.load(out / f'predictions/train_predictions_{k}.npy')
-    correct = p.argmax(1) == data.targets[data.train].argmax(1)
+    correct = data.targets[data.train, p.argmax(1)] > 0
     taught = np.isin(data.train, task.train)
     held_out = np.asarray(fold) == k
     history = pd.read_csv(out / f'history_{k}.csv')
     losses = history.val_loss
     how = f'{len(losses)} epochs'
     if isinstance(task.recipe, LinearRecipe):
-        how = f'shrinkage {history.shrinkage[0]:g}'
+        name = 'penalty' if data.multilabel else 'shrinkage'
+        how = f'{name} {history[name][0]:g}'
     elif task.recipe.picks_epoch:
         how = f'best epoch {losses.argmin() + 1} of {len(losses)}'
     return (
@@ -533,8 +563,14 @@ def combine_folds(
         parts = [(np.flatnonzero(fold == k), np.load(path)) for k, path in tables.items()]
         rows, table = (np.concatenate(side) for side in zip(*parts))
         write_npy(folder / 'familiarity.npy', table[np.argsort(rows)])
-    csv = top3_csv(clips.test.table.index, geometric_mean(test), clips.labels)
+    together = geometric_mean(test, clips.multilabel)
+    csv = top3_csv(clips.test.table.index, together, clips.labels)
     write_file(folder / 'predictions.csv', csv)
+    if clips.multilabel:
+        targets = clips.subset(list(fold.index)).targets
+        thresholds = fit_thresholds(targets, out_of_fold).tolist()
+        text = json.dumps(dict(zip(clips.labels, thresholds)), indent=1)
+        write_file(out / 'thresholds.json', text)
 
 # %% ../nbs/07_training.ipynb #e31be33f
 def run_folds(
@@ -591,6 +627,7 @@ def train_folds(
     """
     recipe = get_recipe(recipe, epochs)
     out = Path(out)
+    check_options(clips, recipe)
     number = assign_folds(clips, folds, kind, recipe.epoch_from, seed).nunique()
     config = run_config(clips, recipe, number, kind, seed)
     with run_lock(out), explain_full_disk(out):
@@ -605,6 +642,6 @@ def train_folds(
         }
         run_folds(tasks, fold, out, progress)
         combine_folds(out, fold, data.clips)
-        if isinstance(recipe, LinearRecipe):
+        if isinstance(recipe, LinearRecipe) and not data.multilabel:
             write_rejector(data, recipe, seed, out)
     return out
