@@ -17,6 +17,7 @@ import shutil
 import struct
 import tarfile
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import listening
@@ -264,16 +265,30 @@ def first_image(nb):
                 return keep(base64.b64decode(o['data']['image/png']), 'png')
 
 
+@contextmanager
+def own_docstrings(symbol):
+    "A context in which a symbol's docstrings are as their author wrote them: the page has a table of the parameters."
+    members = vars(symbol).values() if isinstance(symbol, type) else ()
+    functions = [symbol, *filter(inspect.isfunction, members)]
+    complete = [function.__doc__ for function in functions]
+    for function, text in zip(functions, complete):
+        function.__doc__ = without_parameters(text or '') or None
+    try:
+        yield
+    finally:
+        for function, text in zip(functions, complete):
+            function.__doc__ = text
+
+
 def reference(module):
     "Markdown of all that a module exports: signature, what goes in, what comes out."
     mod = importlib.import_module(f'soundtag.{module}')
     parts = ['## Reference', f'What `soundtag.{module}` exports.']
     for symbol in api.own(mod):
-        for documented in (symbol, *(vars(symbol).values() if isinstance(symbol, type) else ())):
-            if inspect.isfunction(documented) or documented is symbol:    # the page has a table of them
-                documented.__doc__ = without_parameters(documented.__doc__ or '') or None
         back = re.search(r'^ *\)(?: -> .*)?:? *# (.*)$', inspect.getsource(inspect.unwrap(symbol)), re.M)
-        parts.append(api.entry(symbol, 3) + (f'\n\nGives: {back[1]}' if back and not isinstance(symbol, type) else ''))
+        with own_docstrings(symbol):
+            entry = api.entry(symbol, 3)
+        parts.append(entry + (f'\n\nGives: {back[1]}' if back and not isinstance(symbol, type) else ''))
     return '\n\n'.join(parts)
 
 

@@ -31,7 +31,7 @@ _HOMES = {
     'prepare_data': 'store',
     'train_folds': 'training',
 }
-_CALLABLE = 'download', 'embed', 'explain', 'export', 'timeline'  # Functions whose module has their name
+_CALLABLE = 'download', 'embed', 'explain', 'export', 'search', 'teach', 'timeline'  # Functions whose module has their name
 __all__ = sorted([*_HOMES, *_CALLABLE, 'tag'])
 
 

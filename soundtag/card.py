@@ -21,10 +21,13 @@ def _results(metrics):
     scores = metrics['metrics']
     n = len(metrics['folds']['clips'])
     name = f'{n}-fold cross-validation'
-    values = {
-        'accuracy': ('accuracy', scores['accuracy']['mean']),
-        'map_at_3': ('MAP@3', scores['map3']['mean']),
-    }
+    kinds = {'accuracy': ('accuracy', 'accuracy'), 'map_at_3': ('MAP@3', 'map3')}
+    if metrics.get('multilabel'):
+        kinds = {
+            'lwlrap': ('lwlrap', 'lwlrap'),
+            'mean_average_precision': ('mean average precision', 'map'),
+        }
+    values = {kind: (label, scores[key]['mean']) for kind, (label, key) in kinds.items()}
     return [
         {'type': kind, 'name': f'{label}, {name}', 'value': round(value, 4)}
         for kind, (label, value) in values.items()
@@ -48,7 +51,7 @@ def card_head(
         'pipeline_tag': 'audio-classification',
         'tags': ['audio', 'sound', 'soundtag', metrics['recipe']['name']],
         'datasets': [data],
-        'metrics': ['accuracy'],
+        'metrics': ['lwlrap' if metrics.get('multilabel') else 'accuracy'],
         'model-index': [{'name': name, 'results': [result]}],
     }
     lines = [
@@ -84,17 +87,24 @@ def _scores_part(metrics):
     rows += [
         [names.get(name, name), scores] for name, scores in metrics['baselines'].items()
     ]
+    head = ['', 'accuracy', 'MAP@3']
     table = [
         [name, format_percent(s['accuracy']), f"{s['map3']['mean']:.3f}"]
         for name, s in rows
     ]
+    if metrics.get('multilabel'):
+        head = ['', 'lwlrap', 'mAP']
+        table = [
+            [name, *(f"{s[key]['mean']:.3f}" for key in ('lwlrap', 'map'))]
+            for name, s in rows
+        ]
     n = len(metrics['folds']['clips'])
     text = (
         f'Each training clip was named by a model that had not learned from it ({n} folds, '
         'mean ± standard deviation over the folds). The file joins the models of all folds, '
         'so no clip is left that it could be scored on.'
     )
-    return f"{text}\n\n{markdown_table(['', 'accuracy', 'MAP@3'], table)}"
+    return f"{text}\n\n{markdown_table(head, table)}"
 
 def _label_part(metrics):
     "How good it is for each label."
@@ -109,11 +119,13 @@ def _label_part(metrics):
 def _limit_lines(config, metrics):
     "What the model must not be trusted with."
     weak = [r['label'] for r in metrics['labels'] if (r.get('recall') or 1) < 0.6]
+    many = 'answers for one sound at a time,'
+    if metrics.get('multilabel'):
+        many = 'was examined on clips that have at least one of its labels,'
     lines = [
         'It knows the labels above and no other sound. The scores hold for recordings like its '
         'training clips; other microphones, rooms and distances cost accuracy.',
-        'It answers for one sound at a time, and is not meant for decisions about people, or '
-        'where a wrong name does harm.',
+        f'It {many} and is not meant for decisions about people, or where a wrong name does harm.',
     ]
     found = metrics.get('rejection')
     if found:
@@ -169,7 +181,8 @@ def _made_part(config, metrics):
     "How it was made."
     versions = ', '.join(f'{name} {v}' for name, v in metrics['versions'].items())
     recipe = metrics['recipe']
-    text = f"Recipe `{recipe['name']}`, seed {config['seed']}. {' '.join(recipe_words(recipe))}"
+    words = ' '.join(recipe_words(recipe, metrics.get('multilabel', False)))
+    text = f"Recipe `{recipe['name']}`, seed {config['seed']}. {words}"
     if recipe.get('classifier') == 'linear':
         text += ' The file holds weights of YAMNet (Google, Apache-2.0).'
     return f'{text}\n\nVersions: {versions}.'
@@ -183,8 +196,9 @@ def model_card(
 ) -> str:  # Markdown with a head of YAML
     "What goes with a model."
     name = Path(file).stem
+    which = 'none, one or several of' if metrics.get('multilabel') else 'one of'
     parts = {
-        None: f'Names one of {len(labels)} kinds of sound, from a recording. '
+        None: f'Names {which} {len(labels)} kinds of sound, from a recording. '
         f"{cell_text(metrics['what'])}, by [soundtag](https://github.com/soundtag/soundtag).",
         'How good it is': _scores_part(metrics),
         'Label by label': _label_part(metrics),

@@ -19,6 +19,7 @@ from .augmentation import ClipWindows
 from .embed import store_sounds
 from .formats import AudioError
 from .linear import fit_classifier, predict_embeddings, project_sounds
+from .multilabel import fit_multilabel
 from .recipe import RECIPES
 from .stream import is_path
 from .tables import DataError
@@ -45,9 +46,10 @@ def as_list(
 class SoundClassifier(ClassifierMixin, BaseEstimator):
     """Names sounds by labels it has learned: the recipe `pretrained` as a scikit-learn estimator.
 
-    `X` is a list of paths, or of arrays of samples at `sr` Hz. `fit` sets `classes_` and
-    `classifier_`. Raises WeightsError where YAMNet's weights can't be had, AudioError for what is
-    no sound, DataError for labels that can't be learned.
+    `X` is a list of paths, or of arrays of samples at `sr` Hz; `y` the label of each, or of several
+    0 and 1, as `MultiLabelBinarizer` gives. `fit` sets `classes_` and `classifier_`. Raises
+    WeightsError where YAMNet's weights can't be had, AudioError for what is no sound, DataError for
+    labels that can't be learned.
 
     >>> model = SoundClassifier(names_share=0.0)
     >>> model.get_params()['names_share'], model.set_params(copies=1).copies
@@ -90,16 +92,17 @@ class SoundClassifier(ClassifierMixin, BaseEstimator):
     def fit(
         self,
         X: Sequence,  # Paths or arrays, one a sound
-        y: Sequence,  # The label of each
+        y: Sequence,  # The label of each; of several 0 or 1, shape (sounds, labels)
         groups: Sequence | None = None,  # Recording of each; None: each its own
     ) -> 'SoundClassifier':  # Itself
         "Learn what tells the labels apart."
         X = as_list(X)
+        if len(y) != len(X):
+            raise DataError(f'{len(X)} sounds and {len(y)} labels; give a label a sound')
+        if np.ndim(y) == 2:
+            return self._fit_several(X, np.asarray(y), groups)
+        self.thresholds_ = None
         self.classes_, labels = np.unique(np.asarray(y), return_inverse=True)
-        if len(labels) != len(X):
-            raise DataError(
-                f'{len(X)} sounds and {len(labels)} labels; give a label a sound'
-            )
         if len(self.classes_) < 2:
             raise DataError(
                 f'only one class, {self.classes_[0]!r}; give sounds of two or more'
@@ -118,6 +121,28 @@ class SoundClassifier(ClassifierMixin, BaseEstimator):
         self.classifier_, self.choices_ = fit_classifier(sounds, groups=groups, **options)
         return self
 
+    def _fit_several(self, X, targets, groups):
+        "Learn labels of which a sound has none, one or several."
+        constant = np.flatnonzero(targets.min(0) == targets.max(0))
+        if not np.isin(targets, (0, 1)).all() or len(constant):
+            what = (
+                f'its column {constant[0]} never changes'
+                if len(constant)
+                else 'it holds others'
+            )
+            raise DataError(f'y of several labels takes 0 and 1 in each column, and {what}')
+        groups = np.arange(len(X)) if groups is None else np.asarray(groups)
+        self.classifier_, self.choices_ = fit_multilabel(
+            self._store(X, self.copies),
+            np.arange(len(X)),
+            targets,
+            groups=groups,
+            seed=self.random_state,
+        )
+        self.classes_ = np.arange(targets.shape[1])
+        self.thresholds_ = self.choices_.thresholds
+        return self
+
     def predict_proba(
         self,
         X: Sequence,  # Paths or arrays, one a sound
@@ -130,9 +155,13 @@ class SoundClassifier(ClassifierMixin, BaseEstimator):
     def predict(
         self,
         X: Sequence,  # Paths or arrays, one a sound
-    ) -> np.ndarray:  # Shape (sounds,), of `classes_`
-        "The most probable label of each sound."
+    ) -> (
+        np.ndarray
+    ):  # Shape (sounds,), of `classes_`; of several 0 or 1, shape (sounds, labels)
+        "The most probable label of each sound, or of several those that reach their thresholds."
         p = self.predict_proba(X)
+        if self.thresholds_ is not None:
+            return (p >= self.thresholds_).astype(int)
         return self.classes_[p.argmax(1)]
 
     def __sklearn_tags__(self) -> 'Tags':
@@ -142,4 +171,5 @@ class SoundClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.one_d_array = True
         tags.input_tags.string = True
         tags.non_deterministic = False
+        tags.classifier_tags.multi_label = True
         return tags

@@ -63,6 +63,7 @@ from soundtag.console import (
 from .demo import add_demo
 from .distances import add_distance, load_estimator
 from .front import silence_tensorflow
+from .finding import add_search, add_teach
 from .microphone import add_listen
 
 if TYPE_CHECKING:
@@ -339,8 +340,8 @@ def add_tag(
         '--top',
         metavar='N',
         type=integer_from(1),
-        default=3,
-        help='labels for each file (default: %(default)s)',
+        help='labels for each file (default: 3; of a model of several labels a clip, all that reach'
+        ' their thresholds)',
     )
     command.add_argument(
         '--format',
@@ -427,8 +428,8 @@ def build_parser() -> argparse.ArgumentParser:
     version = f'soundtag {soundtag.__version__}'
     parser.add_argument('--version', action='version', version=version)
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    tagging = add_tag, add_listen, add_distance, add_demo
-    learning = add_data, add_train, add_report, add_export, add_embed
+    tagging = add_tag, add_listen, add_distance, add_search, add_demo
+    learning = add_data, add_train, add_teach, add_report, add_export, add_embed
     for add in (*tagging, *learning):
         add(commands)
     return parser

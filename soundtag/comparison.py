@@ -36,6 +36,11 @@ def pair_answers(
     pd.DataFrame
 ):  # Index fname; label, group, fold, guess_a, guess_b, a and b: whether right
     "The clips of both runs, and what each says of them; RunError where they share none."
+    if any(part.multilabel for part in clips):
+        raise RunError(
+            f'{b.out}: runs with several labels a clip are not compared clip by clip; '
+            'set the scores in their metrics.json side by side'
+        )
     of_a = _answers(a, clips[0])
     of_b = _answers(b, clips[1])
     shared = of_a.index.intersection(of_b.index, sort=False)

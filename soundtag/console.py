@@ -341,6 +341,9 @@ def score_table(
     data = metrics['data']
     name = 'mini, synthetic clips' if data['name'] == 'mini' else printable(data['name'])
     columns = dict(MEASURES)
+    if metrics.get('multilabel'):
+        del columns['MAP@3']
+        columns |= {'lwlrap': ('lwlrap', '.3f'), 'mAP': ('map', '.3f')}
     if metrics['recipe'].get('classifier') == 'linear':
         del columns['while training']  # it has no epochs, and the two would be the same
     lines = [f"{name}: {data['labels']} labels", _table_row('', *columns)]
@@ -362,6 +365,12 @@ def score_table(
         lines.append(
             f"unknown: {rejection['unknown_called_unknown']:.0%} of the clips of a label that is "
             f"left out are called unknown, {rejection['known_called_unknown']:.0%} of the others"
+        )
+    answers = metrics.get('answers')
+    if answers:
+        lines.append(
+            f"answers by thresholds of the other folds: {answers['recall']:.0%} of the labels are "
+            f"found, {answers['precision']:.0%} of the answers are right (F1 {answers['f1']:.3f})"
         )
     return '\n'.join(lines)
 

@@ -14,14 +14,17 @@ from difflib import get_close_matches
 import pandas as pd
 
 from .dataset import Clips
+from .stratify import explode_labels
 from soundtag.tables import (
     COLUMN_ALIASES,
     DataError,
     column_key,
+    join_labels,
     label_key,
     plural,
     read_csv,
     shorten,
+    split_labels,
 )
 
 # %% ../nbs/02b_corrections.ipynb #a8cbcb73
@@ -72,6 +75,9 @@ def corrected_label(
     "What a correction means; raises DataError for what is no label."
     if not correction or correction in clips.labels:
         return correction
+    if clips.multilabel and len(split_labels(correction)) > 1:
+        parts = split_labels(correction)
+        return join_labels(corrected_label(part, clips, source) for part in parts)
     by_key = {label_key(label): label for label in clips.labels}
     if label_key(correction) in by_key:
         return by_key[label_key(correction)]
@@ -143,7 +149,7 @@ def correct_clips(
     table = table[table.index.map(settled.get) != REMOVE[0]]
     if not len(table):
         raise DataError(f'{source}: takes every clip out; leave some')
-    labels = sorted(table.label.unique())
+    labels = sorted(set(explode_labels(table.label, clips.multilabel)))
     gone = sorted(set(clips.labels) - set(labels))
     return replace(
         clips,

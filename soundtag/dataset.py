@@ -33,6 +33,7 @@ from .views import ClipsView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+from .stratify import deal_rows, describe_labels, explode_labels, label_targets
 from .tables import find_negatives
 
 # %% ../nbs/02_dataset.ipynb #b4ca3312
@@ -90,6 +91,7 @@ class Clips(ClipsView):
     skipped: pd.DataFrame = field(default_factory=no_clips)  # Left out: fname, path, reason
     negatives: tuple[str, ...] = ()  # Labels that stand for what is none of the others
     corrections: tuple[tuple[str, str], ...] = ()  # fname, label or 'remove' (chapter 02b)
+    multilabel: bool = False  # Clips have several labels, in `label` with commas between them
 
     def __len__(self) -> int:
         return len(self.table)
@@ -124,7 +126,21 @@ class Clips(ClipsView):
     @property
     def y(self) -> np.ndarray:
         "The label of each clip as a position in `labels`, int, shape (clips,)."
+        if self.multilabel:
+            raise DataError(
+                f'{self.name}: its clips have several labels; ask for targets, not y'
+            )
         return self.table.label.map(self.label_idx).to_numpy(int)
+
+    @property
+    def targets(self) -> np.ndarray:
+        "Which labels each clip has, 0 or 1, shape (clips, labels)."
+        return label_targets(self.table.label, self.labels, self.multilabel)
+
+    @property
+    def label_pairs(self) -> pd.Series:
+        "fname → label; a clip with several labels comes several times."
+        return explode_labels(self.table.label, self.multilabel)
 
     @property
     def paths(self) -> list[Path]:
@@ -201,19 +217,6 @@ def fingerprint(
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 # %% ../nbs/02_dataset.ipynb #b8028cea
-def describe_labels(
-    table: pd.DataFrame,  # Table of a data set
-    most: int = 60,  # Labels to name; of more, the most frequent and the rarest
-) -> str:  # 'bark 12, meow 9'
-    "Clips per label, most first."
-    counts = (
-        table.label.value_counts().sort_index().sort_values(ascending=False, kind='stable')
-    )
-    words = [f'{label} {n:,}' for label, n in counts.items()]
-    if len(words) > most:
-        words = [*words[: most - 10], f'… {len(words) - most:,} more …', *words[-10:]]
-    return ', '.join(words)
-
 def describe_folds(
     clips: 'Clips',  # A data set
 ) -> str:
@@ -245,7 +248,7 @@ def describe(
         f'{clips.name}: {plural(len(clips), "clip")}, {plural(len(clips.labels), "label")}, '
         f'read as {clips.layout}'
     ]
-    lines += [describe_labels(clips.table), describe_folds(clips), *clips.notes]
+    lines += [describe_labels(clips.label_pairs), describe_folds(clips), *clips.notes]
     if clips.negatives:
         verb = 'stand' if len(clips.negatives) > 1 else 'stands'
         lines.append(
@@ -332,13 +335,15 @@ def check_usable(
     table: pd.DataFrame,  # With the column seconds, NaN for what can't be read
     labels: pd.Series,  # All that should be there
     root: Path,  # The folder that paths start from
+    multilabel: bool = False,  # Whether clips have several labels
 ) -> None:
     "Raise DataError for labels none of whose clips can be read."
-    usable = set(table.label[table.seconds.notna()])
-    useless = sorted(set(labels) - usable)
+    pairs = explode_labels(table.label, multilabel)
+    usable = set(explode_labels(table.label[table.seconds.notna()], multilabel))
+    useless = sorted(set(explode_labels(labels, multilabel)) - usable)
     if not useless:
         return
-    paths = table.path[table.label == useless[0]]
+    paths = table.path[pairs.index[pairs == useless[0]]]
     reason = 'all sections lie outside their files'
     if len(paths):
         try:
@@ -359,27 +364,29 @@ def listed_clips(
 ) -> Clips:  # Their lengths read from the files
     "The clips of a listing, or one clear error why they can't be used."
     table = listing.table
+    several = listing.multilabel
     root = Path(listing.root)
     there = np.array([(root / p).is_file() for p in table.path], bool)
     if not there.all():
         check_missing(listing, there, allow_missing)
     lengths = file_lengths(root, table.path[there])
     table, cut = cut_to_files(table[there], lengths)
-    check_usable(table, listing.table[there].label, root)
+    check_usable(table, listing.table[there].label, root, several)
     skipped = listing.skipped + missing_clips(listing.table[~there]) + cut
     notes = list(listing.notes)
-    lost = sorted(set(listing.table.label) - set(table.label))
+    labels = sorted(set(explode_labels(table.label, several)))
+    lost = sorted(set(explode_labels(listing.table.label, several)) - set(labels))
     if lost:
         notes.append(f'labels without a clip that is there: {shorten(lost, 8)}')
     if listing.lists:
         notes += unlisted(root, table.path, everywhere=listing.whole)
-    labels = sorted(table.label.unique())
     return Clips(
         table,
         labels,
         root,
         listing.name,
-        negatives=find_negatives(labels, negatives),
+        negatives=find_negatives(labels, negatives, several),
+        multilabel=several,
         layout=listing.layout,
         source=listing.source,
         audio=audio and Path(audio),
@@ -473,14 +480,18 @@ def mini(
 
 # %% ../nbs/02_dataset.ipynb #177e1fbf
 def count_labels(
-    table: pd.DataFrame,  # Table of a data set
+    clips: Clips | pd.DataFrame,  # A data set, or the table of one with one label a clip
 ) -> pd.DataFrame:  # Indexed by label: train, verified (of train), test; most first
     """Clips per label, and how many training clips were verified.
 
     >>> from soundtag.dataset import count_labels, mini
-    >>> count_labels(mini().table).columns.tolist()
+    >>> count_labels(mini()).columns.tolist()
     ['train', 'verified', 'test']
     """
+    table = clips.table if isinstance(clips, Clips) else clips
+    if isinstance(clips, Clips) and clips.multilabel:
+        pairs = clips.label_pairs
+        table = table.loc[pairs.index].assign(label=pairs.to_numpy())
     train = table[table.split == 'train']
     test = table[table.split == 'test']
     counts = {
@@ -504,7 +515,7 @@ def plot_distribution(
     import matplotlib.pyplot as plt
 
     if isinstance(counts, Clips):
-        counts = count_labels(counts.table)
+        counts = count_labels(counts)
     ax = ax or plt.subplots(figsize=(7, 0.6 + 0.16 * len(counts)))[1]
     counts = counts[::-1]
     unverified = counts.train - counts.verified
@@ -529,11 +540,12 @@ def check_folds(
 ) -> None:
     "Raise DataError when a label would be missing from training while its fold is held out."
     table = clips.table
-    folds_per_label = fold_of.groupby(table.label).nunique()
+    pairs = clips.label_pairs
+    folds_per_label = fold_of[pairs.index].groupby(pairs.to_numpy()).nunique()
     alone = sorted(folds_per_label.index[folds_per_label < 2])
     if not alone:
         return
-    rows = table[table.label == alone[0]]
+    rows = table.loc[pairs.index[pairs == alone[0]]]
     others = f', and {shorten(alone[1:])}' if alone[1:] else ''
     raise DataError(
         f'{clips.name}: the label {alone[0]} (training clips: {len(rows)}, '
@@ -578,19 +590,6 @@ def official_folds(
         )
     return clips.table.fold.astype(int)
 
-def make_splitter(
-    kind: str,  # grouped, stratified or unshuffled
-    folds: int,  # How many
-    seed: int,  # Of the shuffle
-) -> object:  # One of scikit-learn's, with `split(X, y, groups)`
-    "Who deals the clips."
-    from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
-
-    if kind == 'unshuffled':
-        return KFold(folds)
-    splitter = StratifiedGroupKFold if kind == 'grouped' else StratifiedKFold
-    return splitter(folds, shuffle=True, random_state=seed)
-
 def deal_folds(
     clips: Clips,  # The training clips
     folds: int,  # How many
@@ -598,14 +597,13 @@ def deal_folds(
     kind: str,  # grouped, stratified, or unshuffled: in the order of the list
     seed: int,  # Of the shuffle
 ) -> pd.Series:  # fname → fold, 0 … folds - 1
-    "Each training clip's fold, as scikit-learn deals them."
+    "Each training clip's fold, as scikit-learn deals them, or `stratify` where labels are several."
     rows = clips.table if kind == 'unshuffled' else clips.table.sort_index()
     fold_of = pd.Series(-1, index=rows.index, name='fold')
+    targets = clips.subset(rows.index).targets if clips.multilabel else None
     with warnings.catch_warnings(action='ignore'):  # what they warn of, check_folds refuses
         try:
-            parts = make_splitter(kind, folds, seed).split(rows, rows.label, rows.group)
-            for i, (_, held) in enumerate(parts):
-                fold_of.iloc[held] = i
+            fold_of[:] = deal_rows(rows, targets, folds, kind=kind, seed=seed)
         except ValueError as e:
             raise DataError(
                 f'{clips.name}: {len(rows)} training clips can\'t be dealt into {folds} folds '
@@ -671,5 +669,11 @@ def merge(
         raise DataError(
             f'{name}: names in several of its parts ({shorten(twice)}); rename the files'
         )
-    labels = sorted(table.label.unique())
-    return Clips(table, labels, root, name, negatives=find_negatives(labels))
+    several = any(clips.multilabel for clips in parts)
+    if several and any(',' in ''.join(c.labels) for c in parts if not c.multilabel):
+        raise DataError(
+            f'{name}: a comma in a label, and clips with several; rename the label'
+        )
+    labels = sorted(set(explode_labels(table.label, several)))
+    negatives = find_negatives(labels, multilabel=several)
+    return Clips(table, labels, root, name, negatives=negatives, multilabel=several)

@@ -378,7 +378,7 @@ def interval_covers(
 # %% ../nbs/10a_distance.ipynb #98a8ace9
 NEAR = 1.0  # Where the middle begins, in m
 FAR = 3.0  # Where it ends
-UNSURE = 0.95  # Deviation of the logarithm from which on nothing is said; 1.02 knows nothing
+UNSURE = 0.9  # Deviation of the logarithm from which on nothing is said; 1.02 knows nothing
 SHORTEST = 0.25  # Seconds of sound that say something
 
 @dataclass(frozen=True)
@@ -655,6 +655,8 @@ def write_distance_model(
     model,  # What `fit_distance` gives
     recipe: DistanceRecipe,  # What it was trained with
     path: str | os.PathLike,  # File to write, ending in .onnx or .keras
+    *,
+    spreads: dict | None = None,  # How far its answers stray, for chapter 10ab
     **metadata,  # What else the file shall tell, such as its licence
 ) -> Path:  # `path`
     "Write a network as one file that takes raw audio, once it is found to answer the same."
@@ -664,7 +666,8 @@ def write_distance_model(
         raise ModelError(
             f'{path}: a distance model is written as .onnx or .keras; change the name'
         )
-    about = {'distance': {'sr': recipe.features.sr, 'seconds': recipe.seconds}} | metadata
+    about = {'sr': recipe.features.sr, 'seconds': recipe.seconds, 'spreads': spreads or {}}
+    about = {'distance': about} | metadata
 
     def write_and_check(part):
         writers[path.suffix](end_to_end_distance(model, recipe), part, json.dumps(about))

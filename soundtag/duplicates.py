@@ -341,6 +341,9 @@ def describe_duplicates(
     if crossing:
         lines[0] += f'; {plural(crossing, "pair")} of training and test clip among them'
     wrong = duplicates[duplicates.label != duplicates.of_label]
+    if clips.multilabel:
+        pairs = zip(wrong.label.str.split(','), wrong.of_label.str.split(','))
+        wrong = wrong[[not set(a) & set(b) for a, b in pairs]]
     if len(wrong):
         examples = shorten(
             [f'{r.Index} is {r.label}, {r.of} is {r.of_label}' for r in wrong.itertuples()]

@@ -122,7 +122,7 @@ def ears_model(
     summary = [ops.mean(noticed, axis=1), ops.max(noticed, axis=1)]
     E = ops.concatenate(summary, axis=1)
     z = dense_layer(E, classifier.weights, classifier.bias, 'labels')
-    p = ops.softmax(z)
+    p = ops.sigmoid(z) if classifier.multilabel else ops.softmax(z)
     if rejector:
         p = p * (1 - unknown_tensor(E, rejector))
     return keras.Model(audio, p, name='soundtag')
@@ -203,6 +203,10 @@ def ensemble_model(
     p = [model(x) for model in models]
     if len(p) == 1:
         return keras.Model(audio, p[0], name='soundtag')
+    if tagger.multilabel:
+        odds = [q / ops.maximum(1 - q, 1e-12) for q in p]
+        mean_log = sum(ops.log(ops.maximum(q, 1e-12)) for q in odds) / len(p)
+        return keras.Model(audio, ops.sigmoid(mean_log), name='soundtag')
     mean_log = sum(ops.log(ops.maximum(q, 1e-12)) for q in p) / len(p)
     return keras.Model(audio, ops.softmax(mean_log), name='soundtag')
 
@@ -223,8 +227,15 @@ STEPS = [
     f'leave out windows whose loudest 20 ms are below {SILENCE_DB:g} dB, or more than trim_db below'
     ' those of the loudest window; none left: silence',
     'take the mean over the windows',
-    'with rejects, and half or more lacking to 1, or no label as probable as `unknown`: unknown',
+    'where known is not null: multiply them by 1 / (1 + exp(-a x - b)), with its numbers a and b'
+    ' and x the log odds of the highest, log(p / (1 - p))',
+    'with rejects or known, and half or more lacking to 1, or, without known, no label as probable'
+    ' as `unknown`: unknown',
 ]
+
+LAST_STEP = (
+    'each label whose mean reaches its number in thresholds is an answer; none: unknown'
+)
 
 def metadata_json(
     tagger: Tagger,  # Whose fields are written
@@ -234,7 +245,7 @@ def metadata_json(
     entries = {
         'input': {'name': 'audio', 'type': 'float32', 'axes': ['batch', 'samples']},
         'output': {'name': 'probabilities', 'type': 'float32', 'axes': ['batch', 'labels']},
-        'steps': STEPS,
+        'steps': [*STEPS[:-1], LAST_STEP] if tagger.multilabel else STEPS,
         'labels': tagger.labels,
         'sr': tagger.sr,
         'seconds': tagger.seconds,
@@ -244,6 +255,8 @@ def metadata_json(
         'temperature': tagger.calibration.temperature,
         'unknown': tagger.calibration.unknown,
         'thresholds': tagger.calibration.thresholds,
+        'known': tagger.calibration.known,
+        **({'multilabel': True} if tagger.multilabel else {}),
     }
     return json.dumps(entries | metadata)
 
@@ -376,7 +389,7 @@ def export(
     out: str | PathLike,  # File to write, ending in .onnx, .tflite or .keras
     *,
     half: bool = False,  # ONNX with kernels of 2 bytes instead of 4
-    calibration: Calibration = Calibration(),  # Found on held-out sounds (chapter 09c)
+    calibration: Calibration | None = None,  # Found on held-out sounds (09c); None: the run's own
     trust: bool = False,  # The run is one's own, and its networks may be of any kind
     **metadata: object,  # What else the file shall tell, such as its licence
 ) -> tuple[Path, float]:  # `out`; the largest difference of a probability that was found
@@ -397,7 +410,9 @@ def export(
     if half and out.suffix != '.onnx':
         raise ModelError(f'{out}: half=True is for .onnx')
     options = {'half': True} if half else {}
-    tagger = replace(read_run(run, trust=trust), calibration=calibration)
+    tagger = read_run(run, trust=trust)
+    if calibration is not None:
+        tagger = replace(tagger, calibration=calibration)
     difference = np.inf
 
     def write_checked(part):

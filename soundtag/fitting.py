@@ -207,6 +207,15 @@ def make_optimizer(
         return keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
     return keras.optimizers.Adam(rate)
 
+@keras.saving.register_keras_serializable(package='soundtag')
+def first_guess_right(
+    targets: keras.KerasTensor,  # Shape (batch, labels)
+    p: keras.KerasTensor,  # Probabilities, the same shape
+) -> keras.KerasTensor:  # Shape (batch,)
+    "Whether the most probable label is a true one."
+    best = keras.ops.expand_dims(keras.ops.argmax(p, axis=-1), -1)
+    return keras.ops.take_along_axis(targets, best, axis=-1)[:, 0] >= 0.5
+
 def build_model(
     task: FoldTask,  # Mean and deviation are those of its training clips
 ) -> keras.Model:  # Compiled, on raw features
@@ -217,12 +226,18 @@ def build_model(
         frames = None  # windows of several lengths
     network = NETWORKS[recipe.network](task.n_labels, input_shape=(bands, frames, channels))
     seed_layers(network, task.seed)
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
+    right = keras.metrics.CategoricalAccuracy('accuracy')
+    if task.data.multilabel:
+        network.layers[-1].activation = keras.activations.sigmoid  # in place of softmax
+        # the same share of each target spread over all labels
+        smoothing = 2 * recipe.label_smoothing / task.n_labels
+        loss = keras.losses.BinaryCrossentropy(label_smoothing=smoothing)
+        right = keras.metrics.MeanMetricWrapper(first_guess_right, 'accuracy')
     stats = feature_stats(task.data.X, task.train, axis=recipe.standardize)
     model = standardized(network, *stats)
     model.compile(
-        make_optimizer(recipe, task.steps_per_epoch * task.epochs),
-        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy('accuracy')],
+        make_optimizer(recipe, task.steps_per_epoch * task.epochs), loss, metrics=[right]
     )
     # what has all its variables is traced once, not twice
     model.optimizer.build(model.trainable_variables)
@@ -399,18 +414,18 @@ def train_network(
 
 # %% ../nbs/06d_fitting.ipynb #45ec7126
 def trusted_rows(
-    targets: np.ndarray,  # One-hot labels, shape (clips, labels)
+    targets: np.ndarray,  # Labels, 0 or 1, shape (clips, labels)
     unverified: np.ndarray,  # Rows whose labels nobody has checked
     p: np.ndarray,  # Probabilities a network gives these, shape (rows, labels)
 ) -> np.ndarray:  # Those of `unverified` whose label may be right
     "Rows whose label the network confirms. At most half the rows of a label are dropped."
-    labels = targets[unverified].argmax(1)
+    labels = targets[unverified]
     doubted = []
-    for k in np.unique(labels):
-        rows = np.flatnonzero(labels == k)
+    for k in np.flatnonzero(labels.any(0)):
+        rows = np.flatnonzero(labels[:, k])
         order = rows[np.argsort(p[rows, k], kind='stable')]
         least_probable = order[: len(rows) // 2]
-        wrong = p[least_probable].argmax(1) != k
+        wrong = labels[least_probable, p[least_probable].argmax(1)] == 0
         doubted.extend(unverified[least_probable[wrong]])
     return np.setdiff1d(unverified, doubted)
 

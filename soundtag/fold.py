@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/06k_fold.ipynb #31d9292a
+import json
 import os
 import shutil
 import time
@@ -20,6 +21,7 @@ from .dataset import Clips
 from .files import write_file, write_npy
 from .linear import fit_history, predict_embeddings
 from .metrics import geometric_mean, top3_csv
+from .multilabel import fit_thresholds, learn_multilabel, multilabel_history
 from .recipe import FoldTask, LinearRecipe, TrainingData
 from .rejection import learn_fold, learn_rejection
 from .runs import is_done, write_seconds
@@ -106,17 +108,23 @@ def run_linear_fold(
     "The same where there is no network to train."
     start = time.perf_counter()
     data = task.data
-    y = data.targets.argmax(1)
     held_out = ~np.isin(data.train, task.train)
     rows = data.train[held_out]
-    model, choices, familiarity = learn_fold(data, task.train, rows, task.recipe, task.seed)
+    if data.multilabel:
+        model, choices = learn_multilabel(data, task.train, task.seed)
+    else:
+        model, choices, familiar = learn_fold(
+            data, task.train, rows, task.recipe, task.seed
+        )
+        write_npy(out / f'predictions/familiarity_{k}.npy', familiar)
     write_seconds(out / f'seconds_{k}.json', time.perf_counter() - start)
     p_train = predict_embeddings(model, data.X, data.train)
     p_test = predict_embeddings(model, data.X, data.test)
     write_file(out / f'best_{k}.npz', model.save)
-    write_npy(out / f'predictions/familiarity_{k}.npy', familiarity)
-    history = fit_history(p_train, y[data.train], held_out, choices)
-    write_file(out / f'history_{k}.csv', history)
+    history = multilabel_history if data.multilabel else fit_history
+    y = data.targets if data.multilabel else data.targets.argmax(1)
+    text = history(p_train, y[data.train], held_out, choices)
+    write_file(out / f'history_{k}.csv', text)
     write_predictions(k, data.clips, p_train, p_test, out)
 
 # %% ../nbs/06k_fold.ipynb #200782af
@@ -129,14 +137,15 @@ def fold_line(
     "How a finished fold went."
     data = task.data
     p = np.load(out / f'predictions/train_predictions_{k}.npy')
-    correct = p.argmax(1) == data.targets[data.train].argmax(1)
+    correct = data.targets[data.train, p.argmax(1)] > 0
     taught = np.isin(data.train, task.train)
     held_out = np.asarray(fold) == k
     history = pd.read_csv(out / f'history_{k}.csv')
     losses = history.val_loss
     how = f'{len(losses)} epochs'
     if isinstance(task.recipe, LinearRecipe):
-        how = f'shrinkage {history.shrinkage[0]:g}'
+        name = 'penalty' if data.multilabel else 'shrinkage'
+        how = f'{name} {history[name][0]:g}'
     elif task.recipe.picks_epoch:
         how = f'best epoch {losses.argmin() + 1} of {len(losses)}'
     return (
@@ -162,5 +171,11 @@ def combine_folds(
         parts = [(np.flatnonzero(fold == k), np.load(path)) for k, path in tables.items()]
         rows, table = (np.concatenate(side) for side in zip(*parts))
         write_npy(folder / 'familiarity.npy', table[np.argsort(rows)])
-    csv = top3_csv(clips.test.table.index, geometric_mean(test), clips.labels)
+    together = geometric_mean(test, clips.multilabel)
+    csv = top3_csv(clips.test.table.index, together, clips.labels)
     write_file(folder / 'predictions.csv', csv)
+    if clips.multilabel:
+        targets = clips.subset(list(fold.index)).targets
+        thresholds = fit_thresholds(targets, out_of_fold).tolist()
+        text = json.dumps(dict(zip(clips.labels, thresholds)), indent=1)
+        write_file(out / 'thresholds.json', text)

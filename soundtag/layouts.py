@@ -36,7 +36,7 @@ from soundtag.lists import (
     tracks_below,
     use_splits,
 )
-from .tables import DataError, check_one_label, plural, read_csv, read_text, shorten
+from .tables import DataError, plural, read_csv, read_label_cells, read_text, shorten
 
 # %% ../nbs/01g_layouts.ipynb #904d8943
 def leftovers(
@@ -343,11 +343,13 @@ def read_fsd(
 
 # %% ../nbs/01g_layouts.ipynb #9947f486
 def _pick_known(source, **columns):
-    "A published list under our names: text, with one label a clip."
+    "A published list under our names: text, with one label a clip or several."
     raw = read_csv(source)
     raw = raw.rename(columns={'labels': 'label', 'freesound_id': 'group'})
     raw = raw[[c for c in ('fname', 'label', 'group', 'license', 'split') if c in raw]]
-    raw['label'] = check_one_label(raw, source=source, several=True)
+    raw['label'], multilabel = read_label_cells(raw.label, several=True)
+    if multilabel:
+        raw['multilabel'] = True
     return raw.assign(**columns)
 
 def read_fsd2019(

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import log_softmax, softmax
+from scipy.special import expit, log_softmax, softmax
 
 from .tables import DataError, shorten
 from .pretrained import CLASSES, POOLED, audioset_labels
@@ -296,7 +296,7 @@ def fit_names(
 # %% ../nbs/06e_linear.ipynb #db3a824f
 @dataclass(frozen=True, eq=False)
 class LinearClassifier:
-    """One layer on an embedding: a weight for each number and label, and a softmax.
+    """One layer on an embedding: a weight for each number and label, and a softmax or sigmoids.
 
     >>> model = LinearClassifier(np.eye(2, dtype='float32'), np.zeros(2, 'float32'))
     >>> model.predict(np.array([[0.0, 0.0], [3.0, 0.0]])).argmax(1).tolist()
@@ -305,16 +305,18 @@ class LinearClassifier:
 
     weights: np.ndarray  # Float32, shape (numbers, labels)
     bias: np.ndarray  # Float32, shape (labels,)
+    multilabel: bool = False  # Each label has a sigmoid of its own, in place of the softmax
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         "Embeddings (..., numbers) to probabilities (..., labels), float32."
         z = np.asarray(X, 'float32') @ self.weights + self.bias
-        return softmax(z, axis=-1)
+        return expit(z) if self.multilabel else softmax(z, axis=-1)
 
     def save(self, path: str | os.PathLike) -> None:
-        "Write it as an .npz file of two arrays."
+        "Write it as an .npz file of two arrays, and a mark where each label has a sigmoid."
+        mark = {'multilabel': np.array(True)} if self.multilabel else {}
         with open(path, 'wb') as f:
-            np.savez(f, weights=self.weights, bias=self.bias)
+            np.savez(f, weights=self.weights, bias=self.bias, **mark)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> 'LinearClassifier':
@@ -323,6 +325,7 @@ class LinearClassifier:
             with np.load(path, allow_pickle=False) as arrays:
                 weights = arrays['weights']
                 bias = arrays['bias']
+                multilabel = 'multilabel' in arrays
         except (OSError, KeyError, EOFError, zipfile.BadZipFile) as e:
             raise ValueError(f'is no linear classifier or a damaged one ({e})') from None
         fits = weights.ndim == 2 and bias.shape == weights.shape[1:]
@@ -330,13 +333,13 @@ class LinearClassifier:
             raise ValueError(f'holds arrays of {weights.shape} and {bias.shape}')
         if not (np.isfinite(weights).all() and np.isfinite(bias).all()):
             raise ValueError('holds something else than numbers')
-        return cls(weights, bias)
+        return cls(weights, bias, multilabel)
 
     @classmethod
     def mean(cls, models: Sequence['LinearClassifier']) -> 'LinearClassifier':
         "One whose probabilities are the geometric mean of those of several."
         weights = np.mean([m.weights for m in models], axis=0)
-        return cls(weights, np.mean([m.bias for m in models], axis=0))
+        return cls(weights, np.mean([m.bias for m in models], axis=0), models[0].multilabel)
 
 # %% ../nbs/06e_linear.ipynb #ba73fa4b
 @dataclass(frozen=True)

@@ -25,11 +25,11 @@ from soundtag.sections import (
 )
 from soundtag.tables import (
     COLUMN_ALIASES,
-    ONE_LABEL,
     SUFFIXES,
     DataError,
     column_key,
     is_empty,
+    label_columns,
     make_table,
     merge_spellings,
     plural,
@@ -385,13 +385,23 @@ class Listing:
     skipped: list[tuple] = field(default_factory=list)  # Left out: fname, path, reason
     lists: list[Path] = field(default_factory=list)  # The lists it was read from
     whole: bool = False  # Whether a folder was given, and no list
+    multilabel: bool = False  # Whether clips have several labels, with commas between them
 
     @classmethod
     def of(cls, raw: pd.DataFrame, **about) -> 'Listing':
         "A listing of what a reader found, each label in one spelling."
-        labels, notes = merge_spellings(raw.label)
+        multilabel = 'multilabel' in raw and raw.multilabel.eq(True).any()
+        labels, notes = merge_spellings(raw.label, multilabel)
         table = make_table(raw.assign(label=labels), source=about['source'])
-        return cls(table, notes=about.pop('notes', []) + notes, **about)
+        notes = about.pop('notes', []) + notes
+        if multilabel:
+            several = table.label[table.label.str.contains(',')]
+            first = f'{several.index[0]}: {several.iloc[0]}'
+            notes.append(
+                f'{len(several):,} of {len(table):,} clips have several labels ({first}): each '
+                'label is learned as a yes or no of its own (multi-label)'
+            )
+        return cls(table, notes=notes, multilabel=multilabel, **about)
 
 def parse_columns(
     raw: pd.DataFrame,  # Text, as picked
@@ -411,7 +421,10 @@ def parse_columns(
     if 'others' in raw:
         count = raw.pop('others').str.contains(r'\w').sum()
         notes += (
-            [f'further labels of {count:,} clips are passed over: {ONE_LABEL}']
+            [
+                f"secondary labels of {count:,} clips are passed over; to learn them, write all "
+                "labels of a clip into one column, labels"
+            ]
             if count
             else []
         )
@@ -511,12 +524,15 @@ def is_list(
 ) -> bool:
     "Whether a table names files and labels."
     try:
-        names = {column_key(name) for name in read_csv(path)}
+        raw = read_csv(path)
     except DataError:
         return False
+    names = {column_key(name) for name in raw}
     if KALEIDOSCOPE <= names:
         return True
-    return all(names & set(COLUMN_ALIASES[column]) for column in ('fname', 'label'))
+    if not names & set(COLUMN_ALIASES['fname']):
+        return False
+    return bool(names & set(COLUMN_ALIASES['label'])) or label_columns(raw) is not None
 
 def is_section_list(
     path: Path,  # A text file

@@ -37,9 +37,11 @@ class Spreads:
     0.5
     """
 
-    offset: float = 0.0  # Mean log distance in m, less `gain` times the number to compare
-    gain: float = 1.0  # What a difference of these numbers stands for
-    center: float = 0.5  # Mean of the numbers
+    compared: float = 1.0  # What a difference of the numbers to compare stands for
+    ratio: float = 0.7  # Of a ratio, against the stated deviations of both
+    offset: float = 0.0  # Mean log distance in m, less `gain` times the one stated
+    gain: float = 1.0  # What a difference of stated ones stands for
+    center: float = 0.5  # Mean of the stated ones
     room: float = 0.5  # Of rooms about the offset
     slope: float = 0.2  # Of rooms about the gain
     sound: float = 0.4  # Of sounds within a room
@@ -50,7 +52,8 @@ class Spreads:
 class Heard:
     "What a model makes of a recording."
 
-    relative: float  # A logarithm, to be compared
+    log_d: float  # Logarithm of the distance in m, as stated
+    relative: float  # The same, to be compared within one sound and room
     deviation: float  # As stated for the logarithm of the distance
     decay: (
         float | None
@@ -61,7 +64,7 @@ class Heard:
         "From the columns of `combine_windows`; a model that tells two compares its distances."
         log_d, log_sd, *more = answer
         relative, decay = map(float, more) if more else (float(log_d), None)
-        return cls(relative, math.exp(log_sd), decay)
+        return cls(float(log_d), relative, math.exp(log_sd), decay)
 
 def spreads_of(estimator: DistanceEstimator) -> Spreads:
     "What is known of a model's answers."
@@ -91,8 +94,8 @@ def _ratio(name, nearest, other, spreads):
     "How many times as far a recording is, with limits; the nearest itself is once as far."
     if other is nearest:
         return name, 1.0, 1.0, 1.0
-    log_ratio = spreads.gain * (other.relative - nearest.relative)
-    sd = spreads.rest * math.hypot(nearest.deviation, other.deviation)
+    log_ratio = spreads.compared * (other.relative - nearest.relative)
+    sd = spreads.ratio * math.hypot(nearest.deviation, other.deviation)
     return name, *(float(np.exp(log_ratio + z * sd)) for z in (0, -Z80, Z80))
 
 # %% ../nbs/10ab_metres.ipynb #62bfe81e
@@ -126,19 +129,19 @@ def _shared(spreads, a, b):
     return spreads.room**2 + spreads.slope**2 * product
 
 def predict_calibrated(
-    points: list[dict],  # Of the calibration: metres, relative, deviation
+    points: list[dict],  # Of the calibration: metres, log_d, deviation
     heard: Heard,  # A recording in the same room
     spreads: Spreads,
 ) -> tuple[float, float]:  # Logarithm of the distance in m, and its deviation
     "What points of known distance in a room say about another recording there."
-    r = np.array([p['relative'] for p in points])
-    strays = np.log([p['metres'] for p in points]) - spreads.offset - spreads.gain * r
+    stated = np.array([p['log_d'] for p in points])
+    strays = np.log([p['metres'] for p in points]) - spreads.offset - spreads.gain * stated
     own = spreads.rest * np.array([p['deviation'] for p in points])
-    K = _shared(spreads, r, r) + spreads.sound**2 + np.diag(own**2)
-    k = _shared(spreads, r, heard.relative)
+    K = _shared(spreads, stated, stated) + spreads.sound**2 + np.diag(own**2)
+    k = _shared(spreads, stated, heard.log_d)
     weights = np.linalg.solve(K, k)
-    mean = spreads.offset + spreads.gain * heard.relative + weights @ strays
-    variance = _shared(spreads, heard.relative, heard.relative) - weights @ k
+    mean = spreads.offset + spreads.gain * heard.log_d + weights @ strays
+    variance = _shared(spreads, heard.log_d, heard.log_d) - weights @ k
     variance += spreads.sound**2 + (spreads.rest * heard.deviation) ** 2
     return float(mean), float(np.sqrt(variance))
 
@@ -149,7 +152,7 @@ def error_left_out(points: list[dict], spreads: Spreads) -> float:
     errors = []
     for i, point in enumerate(points):
         others = [*points[:i], *points[i + 1 :]]
-        heard = Heard(point['relative'], point['deviation'], point['decay'])
+        heard = Heard(*(point[n] for n in ('log_d', 'relative', 'deviation', 'decay')))
         mean, _ = predict_calibrated(others, heard, spreads)
         errors.append(abs(math.exp(mean) - point['metres']))
     return float(np.mean(errors))
@@ -182,7 +185,7 @@ class CalibratedEstimator(DistanceEstimator):
     2
     """
 
-    points: tuple[dict, ...] = ()  # name, metres, relative, deviation, decay of each recording
+    points: tuple[dict, ...] = ()  # name, metres, and what was heard, of each recording
 
     @classmethod
     def fit(
@@ -312,6 +315,7 @@ def _fingerprint(model):
 POINT_RULES = {
     'name': Text(),
     'metres': Number(0.1, 100),
+    'log_d': Number(-100, 100),
     'relative': Number(-100, 100),
     'deviation': Number(0, 100),
     'decay': Number(-100, 100, optional=True),
@@ -339,22 +343,26 @@ CARD = """# {name}: a microphone that knows its room
 Made by `soundtag distance calibrate`. Distances in metres hold in the room, and for the \
 microphone, of these recordings:
 
-| recording | metres | as heard | stated deviation |
+| recording | metres | stated by itself | stated deviation (log) |
 |---|---|---|---|
 {rows}
 
-Between {near:g} and {far:g} m it is at its best. Beyond, in another room, or where furniture, \
-doors or the microphone have changed, calibrate again. {other}
+Between {near:g} and {far:g} m it is at its best; what is farther than 3 m is often told too \
+near. In another room, or where furniture, doors or the microphone have changed, calibrate again. \
+{other}
 """
 
 def _card(name, points):
     "What a calibration was made of."
     rows = '\n'.join(
-        f"| {p['name']} | {p['metres']:g} | {p['relative']:.2f} | {p['deviation']:.2f} |"
+        f"| {p['name']} | {p['metres']:g} | {math.exp(p['log_d']):.2g} | {p['deviation']:.2f} |"
         for p in points
     )
     metres = [p['metres'] for p in points]
     other = 'The model does not notice another room by itself.'
     if points[0]['decay'] is not None:
-        other = 'A recording that dies away otherwise than these gets no metres.'
+        other = (
+            'A recording that dies away quite otherwise than these gets no metres; most other rooms'
+            ' are not noticed.'
+        )
     return CARD.format(name=name, rows=rows, near=min(metres), far=max(metres), other=other)

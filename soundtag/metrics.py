@@ -14,18 +14,23 @@ from sklearn.metrics import average_precision_score, label_ranking_average_preci
 
 # %% ../nbs/06b_metrics.ipynb #e957c3ac
 def check_scores(
-    y: ArrayLike,  # Index of the true label, shape (clips,)
+    y: ArrayLike,  # Index of the true label, shape (clips,); of several 0 or 1, (clips, labels)
     probabilities: ArrayLike,  # Shape (clips, labels)
 ) -> tuple[np.ndarray, np.ndarray]:  # Both as arrays
     "Refuse what cannot be scored: no clips, shapes or labels that do not fit, NaN."
     y = np.asarray(y, int)
     p = np.asarray(probabilities, float)
+    several = y.ndim == 2
     if p.ndim != 2 or len(y) != len(p) or not len(y):
         raise ValueError(
             'one row of probabilities a clip is needed, and a clip at least; '
             f'got shape {p.shape} for {len(y)} clips'
         )
-    if y.min() < 0 or y.max() >= p.shape[1]:
+    if several and (y.shape != p.shape or not np.isin(y, (0, 1)).all()):
+        raise ValueError(
+            f'of several labels a 0 or 1 for each is needed, shape {p.shape}; got shape {y.shape}'
+        )
+    if not several and (y.min() < 0 or y.max() >= p.shape[1]):
         raise ValueError(
             f'label indices run from {y.min()} to {y.max()}, but there are {p.shape[1]} columns; '
             'give the label list of the run'
@@ -39,21 +44,31 @@ def check_scores(
     return y, p
 
 # %% ../nbs/06b_metrics.ipynb #742422eb
-def true_label_rank(
-    y: ArrayLike,  # Index of the true label, shape (clips,)
+def hits_by_rank(
+    y: ArrayLike,  # Index of the true label, shape (clips,); of several 0 or 1, (clips, labels)
     probabilities: ArrayLike,  # Shape (clips, labels)
-) -> np.ndarray:  # Shape (clips,), 1 is first
-    "At which place the true label stands when a clip's labels are sorted by probability."
+) -> np.ndarray:  # Bool, shape (clips, labels), the most probable label first
+    "Whether each label is a true one, when a clip's labels are sorted by probability."
     y, p = check_scores(y, probabilities)
     order = np.argsort(-p, axis=1, kind='stable')
-    return (order == y[:, None]).argmax(axis=1) + 1
+    if y.ndim == 2:
+        return np.take_along_axis(y, order, axis=1) > 0
+    return order == y[:, None]
+
+def true_label_rank(
+    y: ArrayLike,  # Index of the true label, shape (clips,); of several 0 or 1, (clips, labels)
+    probabilities: ArrayLike,  # Shape (clips, labels)
+) -> np.ndarray:  # Shape (clips,), 1 is first
+    "At which place the true label stands, of several the first; behind all where there is none."
+    hits = hits_by_rank(y, probabilities)
+    return np.where(hits.any(axis=1), hits.argmax(axis=1), hits.shape[1]) + 1
 
 # %% ../nbs/06b_metrics.ipynb #91913c6b
 def accuracy(
-    y: ArrayLike,  # Index of the true label, shape (clips,)
+    y: ArrayLike,  # Index of the true label, shape (clips,); of several 0 or 1, (clips, labels)
     probabilities: ArrayLike,  # Shape (clips, labels)
 ) -> float:  # Between 0 and 1
-    """Share of clips whose most probable label is the true one.
+    """Share of clips whose most probable label is a true one.
 
     >>> accuracy([0, 1], [[0.7, 0.2, 0.1], [0.6, 0.3, 0.1]])
     0.5
@@ -61,10 +76,10 @@ def accuracy(
     return float((true_label_rank(y, probabilities) == 1).mean())
 
 def top3_accuracy(
-    y: ArrayLike,  # Index of the true label, shape (clips,)
+    y: ArrayLike,  # Index of the true label, shape (clips,); of several 0 or 1, (clips, labels)
     probabilities: ArrayLike,  # Shape (clips, labels)
 ) -> float:  # Between 0 and 1
-    """Share of clips whose true label is among the three most probable.
+    """Share of clips with a true label among the three most probable.
 
     >>> top3_accuracy([0, 3], [[0.7, 0.1, 0.1, 0.1], [0.4, 0.3, 0.2, 0.1]])
     0.5
@@ -73,19 +88,23 @@ def top3_accuracy(
 
 # %% ../nbs/06b_metrics.ipynb #a1d86002
 def map_at_3(
-    y: ArrayLike,  # Index of the true label, shape (clips,)
+    y: ArrayLike,  # Index of the true label, shape (clips,); of several 0 or 1, (clips, labels)
     probabilities: ArrayLike,  # Shape (clips, labels)
 ) -> float:  # Between 0 and 1
     """Mean average precision at 3: rank 1, 2 or 3 of the true label earns 1, 1/2 or 1/3.
 
+    Of several true labels each earns the precision down to its place, and the clip their mean.
+
     >>> map_at_3([0, 1], [[0.7, 0.2, 0.1], [0.6, 0.3, 0.1]])
     0.75
     """
-    rank = true_label_rank(y, probabilities)
-    return float(np.where(rank <= 3, 1 / rank, 0).mean())
+    hits = hits_by_rank(y, probabilities)
+    first = hits[:, :3]
+    earned = first * np.cumsum(first, axis=1) / np.arange(1, 1 + first.shape[1])
+    return float((earned.sum(axis=1) / np.clip(hits.sum(axis=1), 1, 3)).mean())
 
 def lwlrap(
-    y: ArrayLike,  # Index of the true label, shape (clips,)
+    y: ArrayLike,  # Index of the true label, shape (clips,); of several 0 or 1, (clips, labels)
     probabilities: ArrayLike,  # Shape (clips, labels)
 ) -> float:  # Between 0 and 1
     """Label-weighted label-ranking average precision (Fonseca et al., 2019).
@@ -95,9 +114,16 @@ def lwlrap(
 
     >>> lwlrap([0, 3], [[0.7, 0.1, 0.1, 0.1], [0.4, 0.3, 0.2, 0.1]])
     0.625
+    >>> lwlrap([[1, 1, 0], [0, 0, 1]], [[0.9, 0.2, 0.3], [0.1, 0.2, 0.8]])  # 1, 2/3 and 1
+    0.888...
     """
     y, p = check_scores(y, probabilities)
-    return float(label_ranking_average_precision_score(np.eye(p.shape[1])[y], p))
+    if y.ndim == 1:
+        return float(label_ranking_average_precision_score(np.eye(p.shape[1])[y], p))
+    number = y.sum(axis=1)
+    if not number.any():
+        raise ValueError('no clip has a label, so there is nothing to rank')
+    return float(label_ranking_average_precision_score(y, p, sample_weight=number))
 
 # %% ../nbs/06b_metrics.ipynb #9be9bdc6
 MEASURES = {
@@ -109,7 +135,7 @@ MEASURES = {
 
 # %% ../nbs/06b_metrics.ipynb #8467ad93
 def average_precision(
-    y: ArrayLike,  # Index of the true label, shape (clips,)
+    y: ArrayLike,  # Index of the true label, shape (clips,); of several 0 or 1, (clips, labels)
     probabilities: ArrayLike,  # Shape (clips, labels)
 ) -> np.ndarray:  # Shape (labels,); NaN for a label without a clip
     """Average precision of each label: how purely its own clips head the list by its probability.
@@ -118,11 +144,27 @@ def average_precision(
     [0.83, 0.5]
     """
     y, p = check_scores(y, probabilities)
-    is_label = np.eye(p.shape[1])[y]
+    is_label = y if y.ndim == 2 else np.eye(p.shape[1])[y]
     ap = np.full(p.shape[1], np.nan)
-    for j in np.unique(y):
+    for j in np.flatnonzero(is_label.any(axis=0)):
         ap[j] = average_precision_score(is_label[:, j], p[:, j])
     return ap
+
+# %% ../nbs/06b_metrics.ipynb #eb683564
+def mean_average_precision(
+    y: ArrayLike,  # Index of the true label, shape (clips,); of several 0 or 1, (clips, labels)
+    probabilities: ArrayLike,  # Shape (clips, labels)
+) -> float:  # Between 0 and 1
+    "Mean over the labels that have a clip."
+    return float(np.nanmean(average_precision(y, probabilities)))
+
+MULTILABEL_MEASURES = MEASURES | {'map': mean_average_precision}
+
+def measures_for(
+    y: np.ndarray,  # Shape (clips,), or of several labels (clips, labels)
+) -> dict:  # Name → function
+    "What is measured."
+    return MULTILABEL_MEASURES if np.ndim(y) == 2 else MEASURES
 
 # %% ../nbs/06b_metrics.ipynb #f318d95b
 def mean_std(
@@ -152,15 +194,22 @@ def format_percent(
 # %% ../nbs/06b_metrics.ipynb #06cc91cc
 def geometric_mean(
     probabilities: Sequence[ArrayLike],  # An array (clips, labels) per network
-) -> np.ndarray:  # Shape (clips, labels), rows add up to 1
+    multilabel: bool = False,  # Each label is a yes or no of its own
+) -> np.ndarray:  # Shape (clips, labels), rows add up to 1 but for `multilabel`
     """An ensemble's answer: the k-th root of the product of its networks' probabilities, rescaled.
+
+    With `multilabel` each label and its contrary are rescaled to 1, in place of all labels.
 
     >>> geometric_mean([[[0.8, 0.2]], [[0.2, 0.8]]]).tolist()
     [[0.5, 0.5]]
     """
     from scipy.stats import gmean
 
-    p = gmean(np.maximum(np.asarray(probabilities, float), 1e-12), axis=0)
+    p = np.asarray(probabilities, float)
+    if multilabel:
+        yes, no = (gmean(np.maximum(q, 1e-12), axis=0) for q in (p, 1 - p))
+        return yes / (yes + no)
+    p = gmean(np.maximum(p, 1e-12), axis=0)
     return p / p.sum(axis=-1, keepdims=True)
 
 # %% ../nbs/06b_metrics.ipynb #af041b0b
@@ -169,26 +218,28 @@ def _share(part, whole):
     return float(part / whole) if whole else None
 
 def label_table(
-    y: np.ndarray,  # Label index, shape (clips,)
+    y: np.ndarray,  # Label index, shape (clips,); of several 0 or 1, (clips, labels)
     probabilities: np.ndarray,  # Out-of-fold probabilities (clips, labels)
     labels: list[str],  # Label names
+    named: np.ndarray | None = None,  # Which labels are answered, bool, same shape; None: the first
 ) -> list[dict]:  # A dict a label: label, n, ap, recall, answers, precision, confidence
     "Scores of each label, all folds together; None where there is nothing to score."
     y, p = check_scores(y, probabilities)
-    guess = p.argmax(axis=1)
-    confidence = p.max(axis=1)
+    columns = np.arange(p.shape[1])
+    is_label = y > 0 if y.ndim == 2 else y[:, None] == columns
+    if named is None:
+        named = p.argmax(axis=1)[:, None] == columns
     rows = []
     for j, (label, ap) in enumerate(zip(labels, average_precision(y, p))):
-        named = guess == j
-        n = int((y == j).sum())
-        answers = int(named.sum())
-        correct = (named & (y == j)).sum()
+        n = int(is_label[:, j].sum())
+        answers = int(named[:, j].sum())
+        correct = (named[:, j] & is_label[:, j]).sum()
         scores = {
             'ap': float(ap) if n else None,
             'recall': _share(correct, n),
             'answers': answers,
             'precision': _share(correct, answers),
-            'confidence': _share(confidence[named].sum(), answers),
+            'confidence': _share(p[named[:, j], j].sum(), answers),
         }
         rows.append({'label': label, 'n': n, **scores})
     return rows

@@ -17,7 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .runs import FEATURE_RULES, check_fields, read_config, read_labels
+from soundtag.runs import (
+    FEATURE_RULES,
+    check_fields,
+    read_config,
+    read_labels,
+    read_thresholds,
+)
 
 # %% ../nbs/08b_models.ipynb #ecaee6ff
 PathName = str | PathLike  # Of a file or a folder
@@ -35,7 +41,17 @@ class ModelError(ValueError):
     """
 
 # %% ../nbs/08b_models.ipynb #c94048de
-RUN_FILES = {'config.json': read_config, 'labels.json': read_labels}
+def read_run_thresholds(
+    path: Path,  # thresholds.json of a run
+) -> dict[str, float]:  # Label → least probability
+    "The thresholds of a run's own labels."
+    return read_thresholds(path, read_labels(path.with_name('labels.json')))
+
+RUN_FILES = {
+    'config.json': read_config,
+    'labels.json': read_labels,
+    'thresholds.json': read_run_thresholds,
+}
 
 def read_run_json(
     run: PathName,  # Folder of a run
@@ -351,3 +367,128 @@ def read_metadata(
             return z.read('soundtag.json').decode()
     except Exception:  # zipfile fails in many ways
         return None
+
+# %% ../nbs/08b_models.ipynb #e1cb56b0
+LIMITS = {
+    'sr': (8000, 192_000),  # Hz
+    'seconds': (0.3, 60),
+    'temperature': (0.05, 20),
+    'unknown': (0, 1),
+}  # What the numbers in a model's metadata may be
+
+def require(
+    condition: bool,  # What has to be true
+    problem: str,  # What is wrong if it is not
+) -> None:
+    "Raise ValueError unless the condition holds."
+    if not condition:
+        raise ValueError(problem)
+
+def is_between(
+    value: object,  # What should be a number
+    low: float,  # The least it may be
+    high: float,  # The most it may be
+) -> bool:
+    "Whether a value is a number within limits."
+    return isinstance(value, (int, float)) and low <= value <= high
+
+def check_metadata(
+    metadata: dict,  # What an exported file says about itself
+) -> None:
+    "Raise ValueError where an entry can't be meant."
+    labels = metadata['labels']
+    least = 1 if metadata.get('rejects') else 2
+    require(
+        isinstance(labels, list) and least <= len(labels) <= 10_000,
+        f'labels: not {least} to 10,000',
+    )
+    require(all(isinstance(label, str) for label in labels), 'labels: not all are text')
+    for name, (low, high) in LIMITS.items():
+        problem = f'{name}: not a number from {low:g} to {high:g}'
+        require(is_between(metadata[name], low, high), problem)
+    require(metadata['fill'] in ('pad', 'repeat'), 'fill: neither pad nor repeat')
+    require(
+        isinstance(metadata.get('rejects', False), bool), 'rejects: neither true nor false'
+    )
+    multilabel = metadata.get('multilabel', False)
+    require(isinstance(multilabel, bool), 'multilabel: neither true nor false')
+    trim_db = metadata['trim_db']
+    require(
+        trim_db is None or is_between(trim_db, 1, 200),
+        'trim_db: not a number from 1 to 200',
+    )
+    thresholds = metadata['thresholds']
+    require(
+        thresholds is not None or not multilabel, 'thresholds: none, with several labels'
+    )
+    if thresholds is not None:
+        require(thresholds.keys() == set(labels), 'thresholds: not of all labels')
+        in_range = all(is_between(t, 0, 1) for t in thresholds.values())
+        require(in_range, 'thresholds: not numbers from 0 to 1')
+    known = metadata.get('known')
+    if known is not None:
+        slope, offset = known
+        require(is_between(slope, 0, 100), 'known: its slope is no number from 0 to 100')
+        require(
+            is_between(offset, -100, 100), 'known: its offset is no number from -100 to 100'
+        )
+
+# %% ../nbs/08b_models.ipynb #599fc1bb
+LIMITS = {
+    'sr': (8000, 192_000),  # Hz
+    'seconds': (0.3, 60),
+    'temperature': (0.05, 20),
+    'unknown': (0, 1),
+}  # What the numbers in a model's metadata may be
+
+def require(
+    condition: bool,  # What has to be true
+    problem: str,  # What is wrong if it is not
+) -> None:
+    "Raise ValueError unless the condition holds."
+    if not condition:
+        raise ValueError(problem)
+
+def is_between(
+    value: object,  # What should be a number
+    low: float,  # The least it may be
+    high: float,  # The most it may be
+) -> bool:
+    "Whether a value is a number within limits."
+    return isinstance(value, (int, float)) and low <= value <= high
+
+def check_metadata(
+    metadata: dict,  # What an exported file says about itself
+) -> None:
+    "Raise ValueError where an entry can't be meant."
+    labels = metadata['labels']
+    least = 1 if metadata.get('rejects') else 2
+    require(
+        isinstance(labels, list) and least <= len(labels) <= 10_000,
+        f'labels: not {least} to 10,000',
+    )
+    require(all(isinstance(label, str) for label in labels), 'labels: not all are text')
+    for name, (low, high) in LIMITS.items():
+        problem = f'{name}: not a number from {low:g} to {high:g}'
+        require(is_between(metadata[name], low, high), problem)
+    require(metadata['fill'] in ('pad', 'repeat'), 'fill: neither pad nor repeat')
+    require(
+        isinstance(metadata.get('rejects', False), bool), 'rejects: neither true nor false'
+    )
+    trim_db = metadata['trim_db']
+    require(
+        trim_db is None or is_between(trim_db, 1, 200),
+        'trim_db: not a number from 1 to 200',
+    )
+    thresholds = metadata['thresholds']
+    if thresholds is not None:
+        require(thresholds.keys() == set(labels), 'thresholds: not of all labels')
+        in_range = all(is_between(t, 0, 1) for t in thresholds.values())
+        require(in_range, 'thresholds: not numbers from 0 to 1')
+    known = metadata.get('known')
+    if known is not None:
+        slope, offset = known
+        require(is_between(slope, 0, 100), 'known: its slope is no number from 0 to 100')
+        require(
+            is_between(offset, -100, 100), 'known: its offset is no number from -100 to 100'
+        )

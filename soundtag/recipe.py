@@ -381,8 +381,11 @@ class TrainingData:
     """
 
     X: ClipWindows  # Features, shape (clips, n_coef, frames, 1)
-    targets: np.ndarray  # One-hot labels, shape (clips, labels)
+    targets: (
+        np.ndarray
+    )  # Labels, 0 or 1, shape (clips, labels); one-hot but for `multilabel`
     unverified: Sequence[int] = ()  # Rows whose labels nobody has checked
+    multilabel: bool = False  # Each label is a yes or no of its own
 
 @dataclass(frozen=True, eq=False)
 class FoldTask:
@@ -473,8 +476,10 @@ def _part_words(settings):
         return f"; {settings['seconds']:g} s of each clip, cut once"
     return ', from its beginning to its end'
 
-def _learned_words(settings):
+def _learned_words(settings, multilabel):
     "What learns, and for how long."
+    if settings.get('classifier') == LinearRecipe.classifier and multilabel:
+        return 'a logistic regression for each label'
     if settings.get('classifier') == LinearRecipe.classifier:
         share = settings.get('names_share', 0)
         names = ", joined by YAMNet's own score where a label has a name of AudioSet's"
@@ -488,15 +493,18 @@ def _learned_words(settings):
         'learning_rate': optimiser + ' at a learning rate of {:g}',
     }
     words = [form.format(settings[key]) for key, form in parts.items() if key in settings]
+    if multilabel:
+        words.append('a sigmoid for each label')
     return ', '.join(words) or 'a network'
 
 def recipe_words(
     settings: dict,  # Of a recipe, as in config.json
+    multilabel: bool = False,  # Whether clips have several labels
 ) -> list[str]:  # Sentences
     "How a model was made, in words."
     sentences = [
         f'Heard is {_heard_words(settings)}{_part_words(settings)}.',
-        f'Learned by {_learned_words(settings)}.',
+        f'Learned by {_learned_words(settings, multilabel)}.',
     ]
     augment = settings.get('augment', {})
     changes = [words for name, words in AUGMENTED.items() if augment.get(name)]

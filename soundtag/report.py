@@ -18,6 +18,7 @@ from .dataset import Clips
 from .duplicates import describe_duplicates
 from .files import write_file
 from .metrics import format_percent
+from .multilabel import multilabel_rows, multilabel_sentences
 from .pages import as_svg, clip_media, data_uri, render_page
 from .recipe import RunError, recipe_words
 from soundtag.results import (
@@ -141,6 +142,8 @@ def summary_paragraphs(
         _test_sentences,
         _rejection_sentences,
     )
+    if metrics.get('multilabel'):
+        about = _data_sentences, multilabel_sentences
     paragraphs = [sentences(metrics) for sentences in about]
     return [sentences for sentences in paragraphs if sentences]
 
@@ -197,12 +200,14 @@ def fold_rows(
         'chance': baselines['chance']['accuracy'],
         'MAP@3': m['map3'],
         'lwlrap': m['lwlrap'],
+        **({'mAP': m['map']} if 'map' in m else {}),
     }
     if metrics['test']:
         columns['test'] = metrics['test']['folds']['accuracy']
 
     def cell(name, score):
-        return f'{score:.3f}' if name in ('MAP@3', 'lwlrap') else f'{100 * score:.1f} %'
+        is_rank = name in ('MAP@3', 'lwlrap', 'mAP')
+        return f'{score:.3f}' if is_rank else f'{100 * score:.1f} %'
 
     rows = [['fold', 'clips', *columns]]
     for i, (k, n) in enumerate(metrics['folds']['clips'].items()):
@@ -222,6 +227,8 @@ def label_rows(
     metrics: dict,  # Content of metrics.json
 ) -> list[list[str]]:  # Head, a row a label, the hardest first
     "Precision, recall and calibration of each label."
+    if metrics.get('multilabel'):
+        return multilabel_rows(metrics)
     counts = np.array(metrics['confusion'])
     column = {row['label']: j for j, row in enumerate(metrics['labels'])}
     rows = [['label', 'clips', 'AP', 'recall', 'precision', 'too sure by']]
@@ -358,7 +365,9 @@ _FOLDS = '''<section><h2>Fold by fold</h2>
 "final": the final network on those clips
 {%- if metrics.test %}; "test": clips that were in no fold{% endif %}.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="Scores of each fold">
-<table><caption>Accuracy, unless said otherwise</caption>
+<table><caption>Accuracy
+{%- if 'multilabel' in metrics %} of the first guess, which is right where it is one of the labels
+{%- endif %}, unless said otherwise</caption>
 <thead><tr>{% for c in rows[0] %}<th scope="col">{{ c }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in rows[1:] %}<tr{% if loop.revindex <= 2 %} class="total"{% endif %}>
@@ -380,7 +389,12 @@ the network learns by heart.</figcaption></figure>
 # %% ../nbs/08a_report.ipynb #7979c26e
 _LABELS = '''<section><h2>Labels</h2>
 <p>AP: average precision. Recall: of the clips of a label, those named so; precision: of those
-named so, the right ones; the last column: by how many points these answers were too sure.</p>
+named so, the right ones; {% if 'multilabel' in metrics -%}
+by thresholds found on the other folds; the last column: the threshold of all folds, from which
+probability on the label is an answer.</p>
+{%- else -%}
+the last column: by how many points these answers were too sure.</p>
+{%- endif %}
 <div class="scroll" tabindex="0" role="region" aria-label="Scores of each label">
 <table><caption>Hardest first, all folds together</caption>
 <thead><tr>{% for c in label_rows[0] %}<th scope="col">{{ c }}</th>{% endfor %}</tr></thead>
@@ -393,7 +407,7 @@ named so, the right ones; the last column: by how many points these answers were
 </section>
 '''
 
-_CONFUSION = '''<section id="confusion"><h2>What is taken for what</h2>
+_CONFUSION = '''{% if confusion %}<section id="confusion"><h2>What is taken for what</h2>
 <p>Rows: the label given; columns: the network's first guess. Each number is a link to the names
 of its clips.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="Confusion matrix">
@@ -414,7 +428,7 @@ of its clips.</p>
 <li>{% if c.id %}<a href="#{{ c.id }}">{{ c.fname }}</a>{% else %}{{ c.fname }}{% endif %}</li>
 {%- endfor %}</ul>
 <p>{% if cell.rest %}and {{ cell.rest }} more · {% endif %}<a href="#confusion">close</a></p></div>
-{% endfor %}</section>
+{% endfor %}</section>{% endif %}
 '''
 
 # %% ../nbs/08a_report.ipynb #622969e2
@@ -427,7 +441,7 @@ _CARD = '''{% from 'player' import player with context %}
 {%- endmacro %}
 '''
 
-_SUSPECTS = '''{% from 'card' import card with context %}
+_SUSPECTS = '''{% from 'card' import card with context %}{% if confusion %}
 <section id="suspects"><h2>Labels that are probably wrong</h2>
 {% if doubts %}<p>{{ doubts | join(' ') }} Listen, write down what you hear (a label, or
 <code>remove</code>; nothing where you can't tell), and give the list back by
@@ -445,7 +459,7 @@ hand.</p>
 </li>{% endfor %}</ol>
 {% if rest.suspects %}<p>Without a player, to keep the page small: {{ rest.suspects }}.</p>
 {% endif %}{% else %}<p>None: no model found another label twice as probable as the one given.</p>
-{% endif %}</section>
+{% endif %}</section>{% endif %}
 '''
 
 _MISTAKES = '''{% from 'card' import card with context %}
@@ -527,10 +541,11 @@ def clip_cards(
     number = {name: i for i, name in enumerate(clips.table.index)}
     cards = []
     for row in mistakes.loc[names[:most]].itertuples():
+        truth = display_name(row.truth)
         shown = {
             'fname': row.Index,
             'id': f'clip-{len(cards)}',
-            'truth': display_name(row.truth),
+            'truth': truth.replace(',', ', ') if clips.multilabel else truth,
             'guess': display_name(row.guess),
         }
         cards.append(row._asdict() | shown | clip_media(clips, number[row.Index]))
@@ -542,6 +557,10 @@ def mistake_content(
     most: int,  # Clips with a player
 ) -> dict:  # What the templates of suspects, mistakes and confusion name
     "The clips a run got wrong, and `suspects.csv`, which is written, too."
+    if clips.multilabel:
+        cards, rest = clip_cards(run, clips, [], most)
+        rest = {'mistakes': shorten(rest, NAMED)}
+        return {'mistakes': cards, 'rest': rest, 'doubts': [], 'confusion': []}
     y = true_labels(run, clips)
     suspects = find_suspects(run.folds.index, y, run.oof, run.labels)
     path = write_file(run.out / 'suspects.csv', suspect_csv(suspects))
@@ -598,7 +617,7 @@ def write_report(
         label_rows=label_rows(metrics),
         figures=report_figures(metrics),
         skipped=run.skipped.to_dict('records'),
-        recipe_words=recipe_words(metrics['recipe']),
+        recipe_words=recipe_words(metrics['recipe'], clips.multilabel),
         run_words=run_sentences(metrics),
         corrections=clips.notes[-1] if clips.corrections else '',
         copies=copies,

@@ -19,13 +19,22 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from .audio import PALETTE
 from .dataset import Clips
 from .files import write_file
-from .metrics import MEASURES, accuracy, geometric_mean, label_table, mean_std
+from soundtag.metrics import (
+    accuracy,
+    geometric_mean,
+    hits_by_rank,
+    label_table,
+    mean_std,
+    measures_for,
+)
+from .multilabel import multilabel_scores
 from .recipe import RECIPES, RunError, current_settings
 from .rejection import rejection_scores
 from soundtag.runs import (
@@ -38,8 +47,10 @@ from soundtag.runs import (
     read_rows,
     read_run_file,
     read_seconds,
+    read_thresholds,
 )
 from .store import prepare_data
+from .stratify import label_targets
 from .tables import shorten
 from .training import find_clips, split_rows
 from .views import RunView
@@ -195,16 +206,22 @@ def fold_clips(
     "The clips of a run's folds, in the row order of its predictions."
     return clips.subset(list(run.folds.index))
 
-def _label_indices(names, labels):
-    "The column of each label name."
+def _label_indices(names, labels, multilabel=False):
+    "The column of each label name; of several a row of 0 and 1."
+    if multilabel:
+        return label_targets(names, labels, multilabel).astype(int)
     return names.map(labels.index).to_numpy(int)
 
 def true_labels(
     run: Run,  # A finished run
     clips: Clips,  # All clips of its data set
-) -> np.ndarray:  # Index of the true label of each clip that has a fold, shape (clips,)
-    "What a run's out-of-fold predictions are compared with."
-    return _label_indices(fold_clips(run, clips).table['label'], run.labels)
+) -> (
+    np.ndarray
+):  # Index of the true label, shape (clips,); of several 0 or 1, (clips, labels)
+    "What a run's out-of-fold predictions of the clips that have a fold are compared with."
+    return _label_indices(
+        fold_clips(run, clips).table['label'], run.labels, clips.multilabel
+    )
 
 # %% ../nbs/08_results.ipynb #8dd1e8a1
 def majority_baseline(
@@ -214,9 +231,9 @@ def majority_baseline(
 ) -> np.ndarray:  # Probabilities (clips, n_labels)
     "Every clip of a fold gets the label frequencies of the other folds."
     p = np.zeros((len(y), n_labels))
+    is_label = y if y.ndim == 2 else np.eye(n_labels)[y]
     for k in np.unique(fold):
-        others = y[fold != k]
-        p[fold == k] = np.bincount(others, minlength=n_labels) / len(others)
+        p[fold == k] = is_label[fold != k].mean(0)
     return p
 
 # %% ../nbs/08_results.ipynb #65158816
@@ -252,13 +269,13 @@ def linear_baseline(
     y: np.ndarray,  # Label index, shape (clips,)
     fold: np.ndarray,  # Fold of each clip, shape (clips,)
     n_labels: int,  # Number of labels
-) -> (
-    np.ndarray
-):  # Probabilities (clips, n_labels); 0 for a label the other folds do not hold
+) -> np.ndarray:  # Shape (clips, n_labels); 0 for a label not in the other folds
     "Logistic regression on standardised features, fitted on the other folds."
     p = np.zeros((len(y), n_labels))
     for k in np.unique(fold):
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+        one = LogisticRegression(max_iter=2000)
+        each = OneVsRestClassifier(one) if y.ndim == 2 else one
+        model = make_pipeline(StandardScaler(), each)
         model.fit(X[fold != k], y[fold != k])
         p[np.ix_(fold == k, model.classes_)] = model.predict_proba(X[fold == k])
     return p
@@ -287,7 +304,7 @@ def fold_scores(
     parts = [fold == k for k in np.unique(fold)]
     return {
         name: mean_std(measure(y[part], probabilities[part]) for part in parts)
-        for name, measure in MEASURES.items()
+        for name, measure in measures_for(y).items()
     }
 
 def logged_accuracy(
@@ -334,20 +351,16 @@ def scores_on_test(
 ) -> dict | None:  # 'clips', 'folds': measure → `mean_std`, 'together': measure → number
     "Each measure on the test clips, of each fold's model and of all together; None without labels."
     names = clips.table['label'].reindex(run.test_names)
-    known = names.isin(run.labels).to_numpy()
+    known = (names.notna() if clips.multilabel else names.isin(run.labels)).to_numpy(bool)
     if not known.any():
         return None
-    y = _label_indices(names[known], run.labels)
+    y = _label_indices(names[known], run.labels, clips.multilabel)
     by_fold = [p[known] for p in run.test.values()]
-    together = geometric_mean(by_fold)
-    return {
-        'clips': len(y),
-        'folds': {
-            name: mean_std(measure(y, p) for p in by_fold)
-            for name, measure in MEASURES.items()
-        },
-        'together': {name: measure(y, together) for name, measure in MEASURES.items()},
-    }
+    together = geometric_mean(by_fold, clips.multilabel)
+    measures = measures_for(y).items()
+    folds = {name: mean_std(measure(y, p) for p in by_fold) for name, measure in measures}
+    scores = {name: measure(y, together) for name, measure in measures}
+    return {'clips': len(y), 'folds': folds, 'together': scores}
 
 # %% ../nbs/08_results.ipynb #2dbd9f66
 def verified_scores(
@@ -431,6 +444,18 @@ def _rejection(run, y):
     table = _read_part(path, partial(read_familiarity, **size))
     return {'rejection': rejection_scores(table, y, negative, share)}
 
+def _label_part(run, y):
+    "The labels one by one: which is taken for which, or where clips have several, the answers."
+    if y.ndim == 1:
+        guess = run.oof.argmax(axis=1)
+        confusion = confusion_matrix(y, guess, labels=range(len(run.labels)))
+        rows = label_table(y, run.oof, run.labels)
+        return {'labels': rows, 'confusion': confusion.tolist()}
+    own = _read_part(
+        run.out / 'thresholds.json', partial(read_thresholds, labels=run.labels)
+    )
+    return multilabel_scores(y, run.oof, run.folds.to_numpy(), own)
+
 def _float_curves(run):
     "The learning curves as JSON has them."
     return {
@@ -459,21 +484,19 @@ def evaluate(
     """
     clips = run_clips(run, clips)
     y = true_labels(run, clips)
-    guess = run.oof.argmax(axis=1)
-    confusion = confusion_matrix(y, guess, labels=range(len(run.labels)))
+    correct = hits_by_rank(y, run.oof)[:, 0]
     return {
         **_provenance(run),
         'metrics': _score_table(run, y),
         'baselines': _baselines(run, clips, y, cache),
         'test': scores_on_test(run, clips),
         **_rejection(run, y),
-        'verified': verified_scores(fold_clips(run, clips).table, guess == y),
-        'labels': label_table(y, run.oof, run.labels),
+        'verified': verified_scores(fold_clips(run, clips).table, correct),
+        **_label_part(run, y),
         'licenses': fold_clips(run, clips).table.license.value_counts().to_dict(),
         'recordings': int(fold_clips(run, clips).table.group.nunique()),
         'skipped': len(run.skipped),
         'seconds': fold_seconds(run),
-        'confusion': confusion.tolist(),
         'curves': _float_curves(run),
     }
 
@@ -711,14 +734,17 @@ def worst_mistakes(
     y = true_labels(run, clips)
     guess = run.oof.argmax(axis=1)
     rows = np.arange(len(y))
+    p_truth = np.where(y > 0, run.oof, 1).min(1) if y.ndim == 2 else run.oof[rows, y]
     table = pd.DataFrame(
         {
             'truth': scored.table['label'],
             'guess': [run.labels[j] for j in guess],
-            'p_truth': run.oof[rows, y],
+            'p_truth': p_truth,
             'p_guess': run.oof[rows, guess],
             'verified': scored.table['verified'],
             'path': scored.paths,
         }
     )
-    return table[guess != y].sort_values('p_truth', kind='stable').head(n)
+    return (
+        table[~hits_by_rank(y, run.oof)[:, 0]].sort_values('p_truth', kind='stable').head(n)
+    )

@@ -187,6 +187,7 @@ CONFIG_RULES = {
     'selection': Text(1000),
     'seed': Number(0, 2**64, whole=True),
     'negatives': ListOf(Text(10_000), 100_000),
+    'multilabel': SWITCH,
     'corrections': ListOf(ListOf(Text(10_000), 2), 10_000_000),
 }
 
@@ -276,6 +277,15 @@ def read_labels(
 ) -> list[str]:  # In the column order of every prediction
     "The labels of a run."
     return check_labels(read_json_file(path))
+
+def read_thresholds(
+    path: Path,  # thresholds.json
+    labels: list[str],  # Of the run
+) -> dict[str, float]:  # Label → least probability
+    "From which probability on each label of a run with several labels a clip is an answer."
+    thresholds = read_json_file(path)
+    check_fields(thresholds, dict.fromkeys(labels, SHARE), needed=tuple(labels))
+    return {label: float(thresholds[label]) for label in labels}
 
 def read_rows(
     path: Path,  # A CSV file of a run
@@ -440,7 +450,7 @@ def is_done(
         options = {'labels': len(data.clips.labels), 'clips': len(rows)}
         name = f'predictions/{part}_predictions_{k}.npy'
         readers[name] = partial(read_probabilities, **options)
-    if (out / f'best_{k}.npz').is_file():
+    if (out / f'best_{k}.npz').is_file() and not data.clips.multilabel:
         name = f'predictions/familiarity_{k}.npy'
         readers[name] = partial(read_familiarity, labels=len(data.clips.labels))
     try:

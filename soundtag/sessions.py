@@ -501,6 +501,7 @@ class CheckedAnswers:
     predict: Predict  # The model
     labels: int  # How many probabilities there are
     rejects: bool = False  # They may sum to less than 1
+    multilabel: bool = False  # Each is a yes or no of its own
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         "What the model says of windows."
@@ -521,6 +522,8 @@ class CheckedAnswers:
             return 'no numbers'
         if p.min(initial=0) < -SLACK:
             return 'numbers below 0'
+        if self.multilabel:
+            return 'numbers above 1' if p.max(initial=0) > 1 + SLACK else ''
         sums = p.sum(1)
         if (sums > 1 + SLACK).any() or not self.rejects and (sums < 1 - SLACK).any():
             return 'shares that do not sum to 1'
@@ -534,7 +537,7 @@ def file_stamp(
     path = Path(source or '')
     files = [path]
     if path.is_dir():
-        names = 'config.json', 'labels.json', 'best_*', 'unknown.npz'
+        names = 'config.json', 'labels.json', 'best_*', 'unknown.npz', 'thresholds.json'
         files = sorted(p for name in names for p in path.glob(name))
     found = [(p.name, p.stat()) for p in files if source and p.is_file()]
     return [[name, s.st_size, s.st_mtime_ns] for name, s in found]

@@ -65,7 +65,6 @@ COLUMN_DEFAULTS = {
     'start': np.nan,
     'end': np.nan,
 }
-ONE_LABEL = 'soundtag learns one label a clip so far'
 EMPTY = {'', 'nan', 'nat', '<na>', '#n/a', 'null'}  # What programs write for no value
 
 def is_empty(
@@ -90,12 +89,13 @@ def check_names(
     twice = raw.fname[raw.fname.duplicated()].unique()
     if len(twice):
         pairs = raw[raw.fname.isin(twice)].drop_duplicates(['fname', 'label'])
-        several = (
-            f', with several labels ({ONE_LABEL})' if pairs.fname.duplicated().any() else ''
-        )
+        cure = 'list each clip once'
+        several = ''
+        if pairs.fname.duplicated().any():
+            several = ', with several labels'
+            cure += ', with all of its labels in one cell: Bark,Dog'
         raise DataError(
-            f'{source}: names that are listed more than once{several}: {shorten(twice)}; '
-            'list each clip once'
+            f'{source}: names that are listed more than once{several}: {shorten(twice)}; {cure}'
         )
 
 def make_table(
@@ -133,8 +133,14 @@ def label_key(
 
 def merge_spellings(
     labels: pd.Series,  # As written
+    multilabel: bool = False,  # Each cell is what `join_labels` gave
 ) -> tuple[pd.Series, list[str]]:  # In one spelling each, and what was changed, in words
     "The most frequent spelling of each label for all, in composed form and without outer spaces."
+    if multilabel:
+        single, notes = merge_spellings(
+            labels.reset_index(drop=True).map(split_labels).explode().fillna('')
+        )
+        return single.groupby(level=0).agg(join_labels).set_axis(labels.index), notes
     counts = labels.value_counts()
     composed = {x: unicodedata.normalize('NFC', ' '.join(x.split())) for x in counts.index}
     ranked = sorted(composed, key=lambda x: (-counts[x], x != composed[x], x))
@@ -163,27 +169,50 @@ def split_labels(
     parts = (part.strip(' \'"') for part in SEPARATORS.split(cell))
     return [part for part in parts if part]
 
-def check_one_label(
-    raw: pd.DataFrame,  # Columns fname and label
-    *,
-    source: str | os.PathLike,  # The file it comes from, for messages
+def join_labels(
+    labels: Iterable[str],  # Of a clip
+) -> str:  # 'Bark,Dog'
+    "What stands in the table for a clip with several labels."
+    return ','.join(sorted(set(labels)))
+
+def read_label_cells(
+    cells: pd.Series,  # As written, a cell a clip
     several: bool = False,  # The column's name promises several labels
-) -> pd.Series:  # The labels, without brackets and quotes where these stood around one
-    "Raise DataError where clips have several labels."
-    parts = raw.label.map(split_labels)
+) -> tuple[pd.Series, bool]:  # A cell a clip, and whether labels stand in it with commas between
+    "Which labels each clip has, be it one or several."
+    parts = cells.map(split_labels)
     many = parts.map(len) > 1
     if many.any() and not several:
-        places = pd.Series({c: split_labels(c) for c in raw.label.unique()}).explode()
+        places = pd.Series({c: split_labels(c) for c in cells.unique()}).explode()
         shared = set(places[places.duplicated(keep=False)])
         many &= parts.map(lambda names: bool(shared & set(names)))
     if many.any():
-        first = raw[many].iloc[0]
-        raise DataError(
-            f'{source}: {many.sum():,} of {len(raw):,} clips have several labels '
-            f'({first.fname}: {first.label}); {ONE_LABEL}: keep the one that matters for each, '
-            'or list only clips that have one; a name is written without , ; and |'
-        )
-    return parts.str[0].fillna('') if several else raw.label
+        return parts.map(join_labels), True
+    return (parts.str[0].fillna('') if several else cells), False
+
+# %% ../nbs/01d_tables.ipynb #2a1aa737
+NUMBERED = re.compile(r'(label|tag|class|category)_?\d+')
+FLAGS = {'0': False, '0.0': False, 'false': False, '1': True, '1.0': True, 'true': True}
+
+def label_columns(
+    raw: pd.DataFrame,  # A table as read, without a column of labels
+) -> (
+    pd.Series | None
+):  # The labels of each clip with commas between them; None: no such columns
+    "Labels from a column each, or from numbered columns."
+    numbered = [c for c in raw if NUMBERED.fullmatch(column_key(c))]
+    if numbered:
+        cells = raw[numbered].mask(raw[numbered].apply(is_empty), '')
+        return cells.apply(lambda row: join_labels(filter(None, row.str.strip())), axis=1)
+    flags = {
+        c: raw[c].str.strip().str.lower().map(FLAGS)
+        for c in raw
+        if column_key(c) not in KNOWN_COLUMNS
+    }
+    flags = pd.DataFrame({c: cells for c, cells in flags.items() if cells.notna().all()})
+    if flags.shape[1] < 2 or not flags.to_numpy(bool).any():
+        return None
+    return flags.apply(lambda row: join_labels(row.index[row.to_numpy(bool)]), axis=1)
 
 # %% ../nbs/01d_tables.ipynb #50cc0912
 NEGATIVES = ('background', 'noise', 'other', 'silence', 'unknown', 'background_noise')
@@ -191,8 +220,16 @@ NEGATIVES = ('background', 'noise', 'other', 'silence', 'unknown', 'background_n
 def find_negatives(
     labels: list[str],  # Of a data set
     negatives: Sequence[str] | None = None,  # Those the user names; None: by what they are called
+    multilabel: bool = False,  # Clips have several labels: there are no negatives then
 ) -> tuple[str, ...]:  # Raises DataError
     "The labels that stand for what is none of the others."
+    if multilabel:
+        if negatives:
+            raise DataError(
+                f'negatives={negatives[0]}: each label is a yes or no of its own where clips have '
+                'several; leave it out'
+            )
+        return ()
     if negatives is None:
         plain = {
             label: re.sub(r'[\W_]+', '_', label.lower()).strip('_') for label in labels
@@ -410,6 +447,9 @@ def pick_columns(
             picked[ours] = raw[theirs[found[0]]].str.strip()
             if ours == 'label':
                 several = found[0] in ('labels', 'tags')
+        elif ours == 'label' and label_columns(raw) is not None:
+            picked[ours] = label_columns(raw)
+            several = True
         elif ours in needed:
             what = {'fname': 'file', 'label': 'label'}[ours]
             raise DataError(
@@ -419,7 +459,9 @@ def pick_columns(
             )
     picked = pd.DataFrame(picked)
     if 'fname' in picked and 'label' in picked:
-        picked['label'] = check_one_label(picked, source=source, several=several)
+        picked['label'], multilabel = read_label_cells(picked.label, several)
+        if multilabel:
+            picked['multilabel'] = True
     return picked
 
 # %% ../nbs/01d_tables.ipynb #8db8bc08

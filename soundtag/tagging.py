@@ -7,6 +7,7 @@ __all__ = ['Calibration', 'Tagger', 'load_tagger', 'tag_files', 'ModelError']
 
 # %% ../nbs/09_tagging.ipynb #c3988cc8
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -22,11 +23,18 @@ import numpy as np
 
 from .audio import samples_to_seconds, seconds_to_samples
 from .formats import AudioError, warn
-from .models import ModelError, Predict, read_metadata, read_model, read_run_json
+from soundtag.models import (
+    ModelError,
+    Predict,
+    check_metadata,
+    read_metadata,
+    read_model,
+    read_run_json,
+    require,
+)
 from .normalization import trim_and_fill
 from .sessions import CheckedAnswers, PortableModel, open_session
 from .stream import SILENCE_DB, as_path, audio_blocks, is_content, is_path, windows
-
 from .views import TaggerView, Tags
 
 _all_ = ['ModelError']
@@ -42,12 +50,13 @@ class Calibration:
     """What held-out sounds have taught about a tagger's probabilities (chapter 09c).
 
     >>> Calibration(temperature=1.5, unknown=0.4)
-    Calibration(temperature=1.5, unknown=0.4, thresholds=None)
+    Calibration(temperature=1.5, unknown=0.4, thresholds=None, known=None)
     """
 
     temperature: float = 1.0  # Probabilities to the power of one over it are as often right as they say
     unknown: float = 0.0  # Where no label is as probable as that, the sound is called unknown
     thresholds: dict[str, float] | None = None  # Of a timeline (chapter 09b): label → least
+    known: tuple[float, float] | None = None  # Slope and offset of `known_probability`; None: 1
 
 # %% ../nbs/09_tagging.ipynb #85b65956
 def temperature_scale(
@@ -63,6 +72,20 @@ def temperature_scale(
     """
     q = np.maximum(np.asarray(p, float), 1e-12) ** (1 / temperature)
     return q / q.sum(-1, keepdims=True)
+
+def known_probability(
+    highest: float,  # Probability of the best label
+    line: tuple[float, float],  # Slope and offset of the log odds, one over the other
+) -> float:
+    """How probably a sound is of any of the labels, by how sure a tagger is of the best of them.
+
+    >>> round(known_probability(0.9, (0.5, -0.5)), 3)
+    0.645
+    """
+    slope, offset = line
+    highest = min(max(highest, 1e-4), 1 - 1e-4)
+    log_odds = math.log(highest / (1 - highest))
+    return 1 / (1 + math.exp(-slope * log_odds - offset))
 
 # %% ../nbs/09_tagging.ipynb #7ab2c5cb
 QUIET_DB = -37.5  # A sound that never rises above it is made louder, dB re full scale
@@ -198,12 +221,14 @@ class Tagger(TaggerView):
         audio: Audio | list,  # A sound file, an array (n,) or (channels, n), or a list of files
         sr: float | None = None,  # Rate of an array in Hz; a file states its own
         *,
-        top: int = 3,  # How many labels
+        top: int | None = None,  # How many labels; None: 3, or all over their thresholds
     ) -> (
         list
-    ):  # [(label, probability), …] or [('silence', 1.0)]; for a list such a list a file
+    ):  # [(label, probability), …], [('silence', 1.0)]; for a list such a list a file
         "The most probable labels, best first; in the order of `labels` where six digits agree."
-        if not isinstance(top, Integral) or isinstance(top, bool) or top < 1:
+        if top is not None and (
+            not isinstance(top, Integral) or isinstance(top, bool) or top < 1
+        ):
             raise ValueError(f'top={top!r}: give a whole number from 1 up')
         if isinstance(audio, (list, tuple)) and all(
             is_path(a) or is_content(a) for a in audio
@@ -240,11 +265,25 @@ class Tagger(TaggerView):
             return self.calibration.thresholds
         return dict.fromkeys(self.labels, self.threshold)
 
+    @property
+    def multilabel(self) -> bool:
+        "Whether all labels that reach their thresholds are the answer, be it none or several."
+        return self.independent and self.calibration.thresholds is not None
+
     def _rank(self, p, top):
         "The most probable labels, with 'unknown' before them where it is."
-        order = np.argsort(-p.round(6), kind='stable')[:top]
-        best = [(self.labels[i], float(p[i])) for i in order]
+        order = np.argsort(-p.round(6), kind='stable')
+        if top is None and self.multilabel:
+            best = [(self.labels[i], float(p[i])) for i in order]
+            answers = [(label, q) for label, q in best if q >= self.thresholds[label]]
+            return answers or [('unknown', 1 - best[0][1])]
+        top = top or 3
         unknown = float(self.unknown(p[None])[0])
+        if self.calibration.known and self.threshold is None:
+            p = p * known_probability(float(p.max()), self.calibration.known)
+            rest = float(1 - p.sum())
+            unknown = rest if rest >= 0.5 else 0.0
+        best = [(self.labels[i], float(p[i])) for i in order[:top]]
         return [('unknown', unknown), *best][: max(2, top)] if unknown else best
 
 # %% ../nbs/09_tagging.ipynb #ecb77408
@@ -346,15 +385,26 @@ def read_input(
 def keras_ensemble(
     models: list,  # A Keras model for each fold
     features: object = None,  # The feature object they were trained on; None: they take samples
+    multilabel: bool = False,  # Each label is a yes or no of its own
 ) -> Predict:  # Asks all of them
     "What an ensemble of Keras models says: their geometric mean."
     from soundtag.metrics import geometric_mean
 
     def predict(X):
         X = X if features is None else features(X)[..., None]
-        return geometric_mean([np.asarray(m.predict_on_batch(X)) for m in models])
+        answers = [np.asarray(m.predict_on_batch(X)) for m in models]
+        return geometric_mean(answers, multilabel)
 
     return predict
+
+def run_answers(
+    run: PathName,  # Folder of a run
+) -> dict:  # Fields of `Tagger`
+    "How the answers of a run with several labels a clip are to be read; nothing for others."
+    if not read_run_json(run, 'config.json').get('multilabel'):
+        return {}
+    thresholds = read_run_json(run, 'thresholds.json')
+    return {'independent': True, 'calibration': Calibration(thresholds=thresholds)}
 
 def linear_parts(
     run: PathName,  # Folder of a run by a linear recipe
@@ -401,6 +451,7 @@ def linear_tagger(
         fill='repeat',
         trim_db=60,
         rejects=rejector is not None,
+        **run_answers(run),
     )
 
 def read_rejector(
@@ -494,62 +545,12 @@ def read_run(
             f'{run}: its models do not belong to its config.json and labels.json; '
             'train the run again'
         )
-    tagger = Tagger(keras_ensemble(models, features), labels, **options)
+    options |= run_answers(run)
+    predict = keras_ensemble(models, features, options.get('independent', False))
+    tagger = Tagger(predict, labels, **options)
     return without_negatives(run, tagger)
 
 # %% ../nbs/09_tagging.ipynb #00a77bb9
-LIMITS = {
-    'sr': (8000, 192_000),  # Hz
-    'seconds': (0.3, 60),
-    'temperature': (0.05, 20),
-    'unknown': (0, 1),
-}  # What the numbers in a model's metadata may be
-
-def require(
-    condition: bool,  # What has to be true
-    problem: str,  # What is wrong if it is not
-) -> None:
-    "Raise ValueError unless the condition holds."
-    if not condition:
-        raise ValueError(problem)
-
-def is_between(
-    value: object,  # What should be a number
-    low: float,  # The least it may be
-    high: float,  # The most it may be
-) -> bool:
-    "Whether a value is a number within limits."
-    return isinstance(value, (int, float)) and low <= value <= high
-
-def check_metadata(
-    metadata: dict,  # What an exported file says about itself
-) -> None:
-    "Raise ValueError where an entry can't be meant."
-    labels = metadata['labels']
-    least = 1 if metadata.get('rejects') else 2
-    require(
-        isinstance(labels, list) and least <= len(labels) <= 10_000,
-        f'labels: not {least} to 10,000',
-    )
-    require(all(isinstance(label, str) for label in labels), 'labels: not all are text')
-    for name, (low, high) in LIMITS.items():
-        problem = f'{name}: not a number from {low:g} to {high:g}'
-        require(is_between(metadata[name], low, high), problem)
-    require(metadata['fill'] in ('pad', 'repeat'), 'fill: neither pad nor repeat')
-    require(
-        isinstance(metadata.get('rejects', False), bool), 'rejects: neither true nor false'
-    )
-    trim_db = metadata['trim_db']
-    require(
-        trim_db is None or is_between(trim_db, 1, 200),
-        'trim_db: not a number from 1 to 200',
-    )
-    thresholds = metadata['thresholds']
-    if thresholds is not None:
-        require(thresholds.keys() == set(labels), 'thresholds: not of all labels')
-        in_range = all(is_between(t, 0, 1) for t in thresholds.values())
-        require(in_range, 'thresholds: not numbers from 0 to 1')
-
 def make_tagger(
     path: PathName,  # The file, for messages
     predict: Predict,  # The model
@@ -564,9 +565,13 @@ def make_tagger(
             name: metadata[name] for name in ('labels', 'sr', 'seconds', 'fill', 'trim_db')
         }
         fields['rejects'] = metadata.get('rejects', False)
+        fields['independent'] = metadata.get('multilabel', False)
         found = {name: metadata[name] for name in ('temperature', 'unknown', 'thresholds')}
+        if metadata.get('known') is not None:
+            found['known'] = tuple(metadata['known'])
         size = seconds_to_samples(fields['seconds'], sr=fields['sr'])
-        predict = CheckedAnswers(path, predict, len(fields['labels']), fields['rejects'])
+        kind = fields['rejects'], fields['independent']
+        predict = CheckedAnswers(path, predict, len(fields['labels']), *kind)
         predict(np.zeros((1, size), 'float32'))
     except ModelError:
         raise
@@ -681,7 +686,7 @@ def tag_files(
     tagger: Tagger,  # What is asked
     files: Iterable[PathName],  # Sound files
     *,
-    top: int = 3,  # How many labels for each
+    top: int | None = None,  # How many labels for each; None: as `Tagger.tag`
 ) -> Iterator[tuple]:  # (file, what `Tagger.tag` says, or the AudioError)
     """Tag one file after the other; one that cannot be read stops nothing.
 

@@ -40,7 +40,14 @@ from soundtag.locks import (
     remove_locks,
     run_lock,
 )
-from .recipe import FoldTask, LinearRecipe, Recipe, RunError, get_recipe
+from soundtag.recipe import (
+    RECIPES,
+    FoldTask,
+    LinearRecipe,
+    Recipe,
+    RunError,
+    get_recipe,
+)
 from .runs import is_done
 from .store import FeatureStore, prepare_data, store_duplicates
 from soundtag.workers import (
@@ -119,6 +126,7 @@ def run_config(
     "All that decides the numbers of a run."
     linear = isinstance(recipe, LinearRecipe)
     return {
+        **({'multilabel': True} if clips.multilabel else {}),
         'recipe': recipe.settings,
         'selection': SELECTION['inside' if linear else recipe.epoch_from],
         'data': clips.summary | clips.places,
@@ -174,7 +182,7 @@ def assign_folds(
     if seed < 0:
         raise RunError(f'seed={seed}: give 0 or more')
     train = clips.train.table
-    labels = train.label.unique()
+    labels = clips.train.label_pairs.unique()
     if len(labels) < 2:
         noun = 'label' if len(labels) == 1 else 'labels'
         raise DataError(
@@ -194,7 +202,7 @@ class RunData:
     skipped: pd.DataFrame  # The others: fname, path, reason
     duplicates: pd.DataFrame  # Clips that repeat others (chapter 03a); in `clips` one group
     X: ClipWindows  # Features of `clips`, shape (clips, n_coef, frames, 1), on disk
-    targets: np.ndarray  # One-hot labels, shape (clips, labels)
+    targets: np.ndarray  # Labels, 0 or 1, shape (clips, labels)
     train: np.ndarray  # Rows of the training clips
     test: np.ndarray  # Rows of the test clips
 
@@ -202,6 +210,11 @@ class RunData:
     def negative(self) -> np.ndarray:
         "Whether each label stands for what is none of the others, bool, shape (labels,)."
         return np.isin(self.clips.labels, self.clips.negatives)
+
+    @property
+    def multilabel(self) -> bool:
+        "Whether each label is a yes or no of its own."
+        return self.clips.multilabel
 
     @property
     def unverified(self) -> np.ndarray:
@@ -222,15 +235,31 @@ def clip_windows(
         store = trim_frames(store, recipe.trim_db)
     return ClipWindows(store, recipe.frames, fill=recipe.fill)
 
+def check_options(
+    clips: Clips,  # What is to be learned from
+    recipe: Recipe | LinearRecipe,  # How
+) -> None:
+    "Raise RunError for what a recipe can't do where clips have several labels."
+    plain = RECIPES['pretrained']
+    if not clips.multilabel or not isinstance(recipe, LinearRecipe):
+        return
+    for option, name in (('--means', 'means'), ('--unknown', 'unknown_share')):
+        if getattr(recipe, name) != getattr(plain, name):
+            raise RunError(
+                f'{option}: has no use where clips have several labels, each a yes or no of its '
+                'own; leave it out'
+            )
+
 def check_left(
     clips: Clips,  # What was to be learned from
     store: FeatureStore,  # Features of those that could be read
 ) -> None:
     "Raise RunError for a label that no readable training clip is left of."
-    lost = set(clips.train.table.label) - set(store.clips.train.table.label)
+    pairs = clips.train.label_pairs
+    lost = set(pairs) - set(store.clips.train.label_pairs)
     if lost:
         label = min(lost)
-        first = store.skipped.fname.map(clips.table.label).eq(label).to_numpy().argmax()
+        first = store.skipped.fname.isin(pairs.index[pairs == label]).to_numpy().argmax()
         raise RunError(
             f'{clips.root}: no clip of {shorten(sorted(lost))} can be used; the first of {label}: '
             f'{store.skipped.reason.iloc[first]}'
@@ -268,7 +297,7 @@ def load_run_data(
         skipped=pd.concat([clips.skipped, store.skipped], ignore_index=True),
         duplicates=duplicates,
         X=clip_windows(store, recipe),
-        targets=np.eye(len(clips.labels))[store.clips.y],
+        targets=store.clips.targets,
         train=np.flatnonzero(is_train),
         test=np.flatnonzero(~is_train),
     )
@@ -333,7 +362,7 @@ def gather_folds(
 ) -> None:
     "Put the folds together."
     combine_folds(out, fold, data.clips)
-    if isinstance(recipe, LinearRecipe):
+    if isinstance(recipe, LinearRecipe) and not data.multilabel:
         write_rejector(data, recipe, seed, out)
     remove_locks(out)
 
@@ -592,6 +621,7 @@ def train_folds(
     soundtag.recipe.RunError: seed=-1: give 0 or more
     """
     recipe = get_recipe(recipe, epochs)
+    check_options(clips, recipe)
     plan = RunPlan(clips, recipe, folds, kind, seed, Path(out), cache)
     if fold is None:
         train_whole(plan, jobs, progress)

@@ -129,8 +129,10 @@ class ClipsView:
     def _repr_html_(self) -> str:
         "A table of counts, and players."
         splits = sorted(self.table.split.unique(), reverse=True)
-        counts = self.table.groupby(['label', 'split']).size()
-        most = self.table.label.value_counts().max() if len(self.table) else 1
+        pairs = self.label_pairs
+        splits_of = self.table.split[pairs.index].to_numpy()
+        counts = pairs.groupby([pairs.to_numpy(), splits_of]).size()
+        most = pairs.value_counts().max() if len(self.table) else 1
         rows = []
         for label in self.labels:
             numbers = [int(counts.get((label, split), 0)) for split in splits]
@@ -174,7 +176,8 @@ class RunView:
         "Scores, a row a fold."
         title = f'<p>{html.escape(repr(self))}</p>'
         scores = self._metrics
-        found = {head: scores[name] for name, head in SCORES.items() if name in scores}
+        wanted = SCORES | ({'lwlrap': 'lwlrap', 'map': 'mAP'} if 'map' in scores else {})
+        found = {head: scores[name] for name, head in wanted.items() if name in scores}
         if not found:
             return title
         rows = []

@@ -210,12 +210,19 @@ def listed(root, **options):
     return place
 
 
-def with_column(name, value, *, row=lambda label, n: [f'audio/{n}', label]):
+def one_column_each(root):
+    "Which labels a clip has, as zeros and ones."
+    head = ['fname', *LABELS, 'loud']
+    rows = [[f'audio/{n}', *(int(x == label) for x in LABELS), i % 2] for i, (label, n) in enumerate(CLIPS)]
+    return listed(root, rows=[head, *rows])
+
+
+def with_column(name, value, *, row=lambda label, n: [f'audio/{n}', label], head='label'):
     "A list with one more column."
 
     def make(root):
         rows = [[*row(label, n), value(i)] for i, (label, n) in enumerate(CLIPS)]
-        return listed(root, rows=[['fname', 'label', name], *rows])
+        return listed(root, rows=[['fname', head, name], *rows])
 
     return make
 
@@ -393,14 +400,23 @@ CASES = {
         lambda p: fsd2019(p) / 'train_noisy',
         ALL | {'clips': 10, 'verified': 0},
     ),
-    'FSDKaggle2019, several labels': (lambda p: fsd2019(p, True), 'several labels.*one label a clip'),
+    'FSDKaggle2019, several labels': (
+        lambda p: fsd2019(p, True),
+        {
+            'clips': 20,
+            'verified': 10,
+            'labels': [*LABELS[:2], 'Run', *LABELS[2:]],
+            'several': 6,
+            'say': 'curated clips count as verified, noisy ones as not',
+        },
+    ),
     'FSDKaggle2019/train_curated beside a noisy list of several labels': (
         lambda p: fsd2019(p, several=('train_noisy',)) / 'train_curated',
         ALL | {'clips': 10, 'verified': 10},
     ),
     'FSDKaggle2019/train_noisy of several labels': (
         lambda p: fsd2019(p, several=('train_noisy',)) / 'train_noisy',
-        'train_noisy.csv: .* several labels.*one label a clip',
+        {'clips': 10, 'verified': 0, 'several': 3, 'say': '3 of 10 clips have several labels'},
     ),
     'FSD50K/FSD50K.dev_audio beside an eval list of several labels': (
         lambda p: fsd50k(p, several=('eval',)) / 'FSD50K.dev_audio',
@@ -412,7 +428,10 @@ CASES = {
         ALL | {'clips': 20, 'test': 0, 'own': 4},
     ),
     'FSD50K/FSD50K.dev_audio': (lambda p: fsd50k(p) / 'FSD50K.dev_audio', ALL | {'clips': 20}),
-    'FSD50K, several labels': (lambda p: fsd50k(p, True), '20 of 20 clips have several labels'),
+    'FSD50K, several labels': (
+        lambda p: fsd50k(p, True),
+        {'clips': 30, 'test': 10, 'own': 4, 'several': 30, 'say': '30 of 30 clips have several labels'},
+    ),
     'Speech Commands': (
         speech_commands,
         {
@@ -592,13 +611,21 @@ CASES = {
     'nan for a group': (with_column('group', lambda i: 'nan' if i % 2 else f'{i // 4}'), ALL | {'groups': 23}),
     'several labels': (
         with_labels(lambda i, label: label + (',Run_and_jump' if i % 2 else '')),
-        '15 of 30 clips have several labels.*one label a clip',
+        {'clips': 30, 'several': 15, 'say': '15 of 30 clips have several labels'},
     ),
     'several labels by semicolon': (
         with_labels(lambda i, label: label + ('; Run' if i % 2 else '')),
-        'several labels.*one label a clip',
+        {'clips': 30, 'labels': [*LABELS[:2], 'Run', *LABELS[2:]], 'several': 15},
     ),
-    'a column labels': (with_labels(lambda i, label: f"['{label}', 'Music']", 'labels'), 'several labels'),
+    'a column labels': (
+        with_labels(lambda i, label: f"['{label}', 'Music']", 'labels'),
+        {'clips': 30, 'several': 30},
+    ),
+    'a column a label': (one_column_each, {'clips': 30, 'labels': [*LABELS, 'loud'], 'several': 15}),
+    'numbered columns': (
+        with_column('label 2', lambda i: 'loud' if i % 2 else '', head='label 1'),
+        {'clips': 30, 'labels': [*LABELS, 'loud'], 'several': 15},
+    ),
     'a column labels with one': (with_labels(lambda i, label: f"['{label}']", 'labels'), ALL),
     'a file twice, two labels': (
         with_names(lambda n: f'audio/{"00ab.wav" if n in ("00ab.wav", "15ab.wav") else n}'),
@@ -697,9 +724,13 @@ def check(clips, wanted):
     }
     if 'verified' in wanted:
         found['verified'] = t.verified.sum() if wanted['verified'] == 20 else found['verified']
-    for name in wanted.keys() - {'say', 'seconds'}:
+    for name in wanted.keys() - {'say', 'seconds', 'several'}:
         value = list(wanted[name]) if name == 'folds' else wanted[name]
         assert found[name] == value, name
+    assert clips.multilabel == ('several' in wanted)
+    if clips.multilabel:
+        assert (clips.targets.sum(1) > 1).sum() == wanted['several']
+        assert clips.targets.sum() == len(clips.label_pairs)
     assert wanted.get('say', '') in ' '.join(clips.describe().split())
     if 'skipped' not in wanted:
         assert not len(clips.skipped)

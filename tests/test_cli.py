@@ -24,7 +24,7 @@ from soundtag.cli import build_parser, main
 from soundtag.dataset import mini
 
 LABELS = ['Bass_drum', 'Hi-hat', 'Violin_or_fiddle']
-COMMANDS = ['data', 'demo', 'train', 'report', 'tag', 'listen', 'embed']
+COMMANDS = ['data', 'demo', 'train', 'report', 'tag', 'listen', 'embed', 'search', 'teach']
 IN_A_PROCESS = [sys.executable, '-c', 'import sys; from soundtag.cli import main; sys.exit(main())']
 
 

@@ -240,7 +240,7 @@ def test_resampling_keeps_tones_and_loses_what_is_too_high(tab, rate, target):
 SCRIPT = '''async ([sounds, metadata]) => { const t = await import(new URL("listen/tagging.js", location));
   const model = {...metadata, answer: async ys => Float32Array.from(ys.flatMap(y => {
     const e = [0, 1, 2].map(k => y.reduce((sum, v, i) => sum + (i % 3 === k ? v * v : 0), 1e-3)), sum = e.reduce((a, b) => a + b);
-    return e.map(v => v / sum) }))};
+    return e.map(v => v / sum).slice(0, metadata.labels.length) }))};
   const out = [];
   for (const y of sounds) {
     const sound = await t.hear(model, t.withoutOffset(Float32Array.from(y), model.sr));
@@ -249,21 +249,31 @@ SCRIPT = '''async ([sounds, metadata]) => { const t = await import(new URL("list
 
 
 @pytest.mark.parametrize(
-    'fill, trim_db, temperature, unknown',
+    'fill, trim_db, temperature, unknown, known, rejects, thresholds',
     [
-        ('pad', None, 1.0, 0.0),
-        ('repeat', 60, 1.7, 0.4),
-        ('repeat', 20, 0.6, 0.9),
-        ('pad', 40, 2.5, 0.34),
+        ('pad', None, 1.0, 0.0, None, False, None),
+        ('repeat', 60, 1.7, 0.4, None, False, None),
+        ('repeat', 20, 0.6, 0.9, None, False, None),
+        ('pad', 40, 2.5, 0.34, None, False, None),
+        ('repeat', 60, 1.7, 0.4, (0.5, -0.6), False, None),
+        ('repeat', 60, 1.0, 0.0, None, True, None),
+        ('pad', 40, 0.7, 0.4, None, True, None),
+        ('repeat', 60, 1.0, 0.0, None, False, {'a': 0.333, 'b': 0.334, 'c': 0.34}),
     ],
 )
-def test_what_surrounds_the_model_is_the_same(tab, fill, trim_db, temperature, unknown):
+def test_what_surrounds_the_model_is_the_same(
+    tab, fill, trim_db, temperature, unknown, known, rejects, thresholds
+):
     def answer(X):
         e = np.stack([np.square(X[:, k::3], dtype=float).sum(1) for k in range(3)], 1) + 1e-3
-        return e / e.sum(1, keepdims=True)
+        p = e / e.sum(1, keepdims=True)
+        return p[:, :2] if rejects else p
 
-    calibration = Calibration(temperature, unknown)
-    other = Tagger(answer, ['a', 'b', 'c'], 8000, 0.3, fill, trim_db, calibration)
+    calibration = Calibration(temperature, unknown, thresholds, known=known)
+    labels = ['a', 'b', 'c'][: 3 - rejects]
+    hears = 8000, 0.3, fill, trim_db
+    several = thresholds is not None  # a yes or no for each label
+    other = Tagger(answer, labels, *hears, calibration, independent=several, rejects=rejects)
     rng = np.random.default_rng(1)
     sounds = []
     for n in (1, 159, 160, 161, 2399, 2400, 2401, 3600, 3601, 9000, 24000):
@@ -279,7 +289,9 @@ def test_what_surrounds_the_model_is_the_same(tab, fill, trim_db, temperature, u
         assert (p is None) == (wanted is None)
         if p is not None:
             np.testing.assert_allclose(p, wanted, atol=1e-6)
-        assert [label for label, _ in best] == [label for label, _ in other.tag(y, 8000)]
+        tags = other.tag(y, 8000)
+        assert [label for label, _ in best] == [label for label, _ in tags]
+        np.testing.assert_allclose([q for _, q in best], [q for _, q in tags], atol=1e-6)
 
 
 def test_from_drop_to_answer_in_two_seconds(tab, clips, tagger):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import asdict
 import math
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_recordings_are_sorted_whatever_the_order_they_come_in():
 
 def test_a_wider_spread_of_answers_gives_wider_ratios():
     narrow, wide = (
-        compare_distances({'a': at(1), 'b': at(2)}, soft_is_far(spreads={'rest': s}), sr=SR)[1]
+        compare_distances({'a': at(1), 'b': at(2)}, soft_is_far(spreads={'ratio': s}), sr=SR)[1]
         for s in (0.2, 0.8)
     )
     assert wide[2] < narrow[2] < narrow[1] < narrow[3] < wide[3]
@@ -87,12 +88,11 @@ def test_intervals_of_a_calibration_hold_where_rooms_and_sounds_stray_as_stated(
 
         def heard(metres, sound):
             stray = shift + sounds[sound] + rng.normal(0, 0.25)
-            relative = (np.log(metres) - stray + s.center * (slope - 1)) / slope
-            return Heard(relative, 0.5, 0.0)
+            log_d = (np.log(metres) - stray + s.center * (slope - 1)) / slope
+            return Heard(log_d, log_d, 0.5, 0.0)
 
         points = [
-            {'metres': m, 'relative': h.relative, 'deviation': 0.5, 'decay': 0.0}
-            for m, h in ((m, heard(m, 0)) for m in (1.0, 3.0))
+            {'metres': metres} | asdict(heard(metres, 0)) for metres in (1.0, 3.0)
         ]
         truth = np.exp(rng.uniform(np.log(0.5), np.log(6)))
         mean, sd = predict_calibrated(points, heard(truth, 1), s)
@@ -119,7 +119,8 @@ def test_what_teaches_nothing_is_refused(metres, said):
 
 def test_a_calibration_is_kept_with_its_card_and_belongs_to_its_model(tmp_path):
     model = DistanceEstimator.load()
-    points = ({'name': 'a.wav', 'metres': 1.0, 'relative': 0.1, 'deviation': 0.5, 'decay': -1.0},)
+    heard = {'log_d': 0.1, 'relative': 0.1, 'deviation': 0.5, 'decay': -1.0}
+    points = ({'name': 'a.wav', 'metres': 1.0} | heard,)
     room = CalibratedEstimator(model.predict, model.sr, model.seconds, model.spreads, points * 2)
     path = room.save(tmp_path / 'kitchen.json')
     assert CalibratedEstimator.load(path).points == room.points
@@ -174,7 +175,7 @@ def test_what_was_calibrated_tells_metres_in_tag(tmp_path, capsys):
     _, log_d, log_sd, *more = rows[0]
     relative, decay = more or (log_d, None)
     points = tuple(
-        {'name': 'b', 'metres': m, 'relative': relative + r, 'deviation': 0.5, 'decay': decay}
+        {'name': 'b', 'metres': m} | asdict(Heard(log_d + r, relative + r, 0.5, decay))
         for m, r in ((1.0, -0.5), (3.0, 0.5))
     )
     room = CalibratedEstimator(model.predict, model.sr, model.seconds, model.spreads, points)

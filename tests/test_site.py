@@ -219,6 +219,7 @@ def test_the_package_reference_stands_in_the_chapters(docs):
     assert 'Gives: Mean, deviation, float32' in text.split('id="reference"', 1)[1], (
         'what comes back is told'
     )
+    assert 'Parameters:' in module.trim_silence.__doc__, 'help() is as it was'
 
 
 def test_the_feed_is_valid(docs):

@@ -280,6 +280,11 @@ STUDIES = {
     'suspects': Entry(
         'suspects.benchmark_suspects', 'what the list of suspects finds of wrong labels'
     ),
+    'mixtures': Entry(
+        'mixtures.benchmark_mixtures',
+        'two clips at once: models of one label and of several',
+        'all',
+    ),
     'budget': Entry('budget.benchmark_budget', 'five networks after one to eight minutes'),
     'pretrained': Entry(
         'pretrained.benchmark_pretrained', 'what each layer of YAMNet knows', 'all'
@@ -304,12 +309,12 @@ STUDIES = {
         'merged',
         model=True,
     ),
-    'page': Entry('bundled.benchmark_page', 'the page that listens against Python', 'path'),
+    'page': Entry('page.benchmark_page', 'the page that listens against Python', 'path'),
     'attacks': Entry(
         'attacks.benchmark_attacks', 'what happens when all that comes in is broken', 'none'
     ),
     'distance': Entry(
-        'distance.benchmark_distance',
+        'order.benchmark_distance',
         'the distance model, examined and made',
         'all',
         model=True,

@@ -137,7 +137,9 @@ function partsOf({ moments, seconds }) {
   const parts = [];
   for (const m of moments) {
     const i = m.p.indexOf(Math.max(...m.p)), least = Math.max(model.thresholds?.[model.labels[i]] ?? LIKELY, model.unknown);
-    const [label, p] = m.level < SILENCE_DB ? ["silence", 1] : m.p[i] >= least ? [model.labels[i], m.p[i]] : ["unknown", 1 - m.p[i]];
+    const rest = model.rejects ? 1 - m.p.reduce((a, b) => a + b) : 0;
+    const named = model.multilabel ? model.labels.filter((label, k) => m.p[k] >= model.thresholds[label]) : m.p[i] >= least ? [model.labels[i]] : [];
+    const [label, p] = m.level < SILENCE_DB ? ["silence", 1] : rest >= .5 ? ["unknown", rest] : named.length ? [named.join(", "), m.p[i]] : ["unknown", 1 - m.p[i]];
     const [from, to] = place(m), before = parts.at(-1);
     if (before?.label === label) { before.to = to; before.all.push(p); }
     else parts.push({ label, from: parts.length ? from : 0, to, all: [p] });

@@ -33,13 +33,17 @@ const between = (value, [low, high]) => typeof value === "number" && low <= valu
 const require = (condition, problem) => { if (!condition) throw new Error(problem); };
 
 /** Throws where an entry can't be meant. */
-function check({ labels, fill, trim_db, thresholds, ...numbers }) {
-  require(Array.isArray(labels) && labels.length >= 2 && labels.length <= 10000, "labels: not 2 to 10,000");
+function check({ labels, fill, trim_db, thresholds, known = null, rejects = false, multilabel = false, ...numbers }) {
+  const least = rejects ? 1 : 2;
+  require(Array.isArray(labels) && labels.length >= least && labels.length <= 10000, `labels: not ${least} to 10,000`);
+  require(typeof rejects === "boolean", "rejects: neither true nor false");
   require(labels.every((label) => typeof label === "string"), "labels: not all are text");
   for (const [name, [low, high]] of Object.entries(LIMITS)) require(between(numbers[name], [low, high]), `${name}: not a number from ${low} to ${high}`);
   require(fill === "pad" || fill === "repeat", "fill: neither pad nor repeat");
   require(trim_db === null || between(trim_db, [1, 200]), "trim_db: not a number from 1 to 200");
+  require(known === null || (Array.isArray(known) && known.length === 2 && between(known[0], [0, 100]) && between(known[1], [-100, 100])), "known: not a slope from 0 to 100 and an offset from -100 to 100");
   require(!thresholds || labels.every((label) => between(thresholds[label], [0, 1])), "thresholds: not of all labels, or not from 0 to 1");
+  require(!multilabel || thresholds, "thresholds: none, with several labels");
 }
 
 /** What `soundtag export` wrote into an ONNX file, under the names of today. Throws where it is no such file. */

@@ -51,10 +51,11 @@ export async function* predictBatches(model, heard, size, batch = 8) {
     const p = await model.answer(some.map(([, y]) => y));
     return some.map(([start, , level], i) => {
       const scores = Array.from(p.subarray(i * labels, (i + 1) * labels));
-      if (model.independent) return { start, level, p: scores };    // each label has a score of its own
+      if (model.independent || model.multilabel) return { start, level, p: scores };    // each label has a score of its own
+      if (model.rejects) scores.push(Math.max(0, 1 - scores.reduce((a, b) => a + b)));    // none of them
       const powered = scores.map((q) => model.temperature === 1 ? q : Math.max(q, 1e-12) ** (1 / model.temperature));
       const sum = powered.reduce((a, b) => a + b);
-      return { start, level, p: powered.map((q) => q / sum) };
+      return { start, level, p: powered.slice(0, labels).map((q) => q / sum) };
     });
   };
   let some = [];
@@ -117,10 +118,24 @@ export async function* predictPlaces(model, y, seconds, hop) {
   }
 }
 
-/** The most probable labels with their probabilities, best first, in the order of labels where six digits are the same; silence alone is [["silence", 1]], and what `hear` found too short or too quiet to judge [["unknown", 1]]. */
-export function tag(p, { labels, unknown }, { loudest, seconds }, top = 3) {
+/** How probably a sound is of any of the labels, by the probability of the best of them; as `known_probability` in Python. */
+function knownProbability(highest, [slope, offset]) {
+  const p = Math.min(Math.max(highest, 1e-4), 1 - 1e-4);
+  return 1 / (1 + Math.exp(-slope * Math.log(p / (1 - p)) - offset));
+}
+
+/** The most probable labels with their probabilities, best first, in the order of labels where six digits are the same; of a model of several labels all that reach their thresholds; silence alone is [["silence", 1]], and what `hear` found too short or too quiet to judge [["unknown", 1]]. */
+export function tag(p, { labels, unknown, known, rejects, multilabel, thresholds }, { loudest, seconds }, top = 3) {
   if (!p && seconds >= BRIEF) return [["silence", 1]];
   if (seconds < BRIEF || loudest < FAINT_DB) return [["unknown", 1]];
-  const best = p.map((q, i) => [labels[i], q]).sort((a, b) => Math.round(1e6 * b[1]) - Math.round(1e6 * a[1])).slice(0, top);
-  return best[0][1] >= unknown ? best : [["unknown", 1 - best[0][1]], ...best].slice(0, Math.max(2, top));
+  const ranked = (q) => q.map((value, i) => [labels[i], value]).sort((a, b) => Math.round(1e6 * b[1]) - Math.round(1e6 * a[1]));
+  if (multilabel) {
+    const named = ranked(p).filter(([label, q]) => q >= thresholds[label]);
+    return named.length ? named : [["unknown", 1 - ranked(p)[0][1]]];
+  }
+  if (known) p = p.map((q) => q * knownProbability(Math.max(...p), known));
+  const best = ranked(p).slice(0, top);
+  const rest = 1 - p.reduce((a, b) => a + b), lacks = (known || rejects) && rest >= .5;
+  if (!lacks && (known || best[0][1] >= unknown)) return best;
+  return [["unknown", lacks ? rest : 1 - best[0][1]], ...best].slice(0, Math.max(2, top));
 }

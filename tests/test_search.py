@@ -1,0 +1,267 @@
+"Search by example, its answers, and a label more: what is found, what is kept, and the commands' words."
+
+import io
+import json
+import shutil
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import soundtag
+from soundtag.audio import wav_bytes
+from soundtag.cli import main
+from soundtag.corrections import correct_clips
+from soundtag.dataset import load_clips, mini
+from soundtag.files import write_file
+from soundtag.neighbours import SearchIndex
+from soundtag.pretrained import Embedding, WeightsError, download_weights
+from soundtag.recipe import RECIPES, Recipe
+from soundtag.results import load_run, run_clips
+from soundtag.search import pick_windows, read_answers, search
+from soundtag.training import train_folds
+
+LABELS = 'Applause', 'Cello', 'Hi-hat'
+
+
+@pytest.fixture(scope='module')
+def weights():
+    try:
+        return download_weights()
+    except WeightsError:
+        pytest.skip('YAMNet cannot be fetched here')
+
+
+@pytest.fixture(scope='module')
+def sounds(tmp_path_factory, weights):
+    "A folder with four clips each of three labels, and a store of its own."
+    folder = tmp_path_factory.mktemp('search')
+    clips = mini()
+    for label in LABELS:
+        for i in np.flatnonzero(clips.table.label == label)[:4]:
+            y, _ = clips.load(i, sr=16000)
+            write_file(folder / f'nights/{label}/{i}.wav', wav_bytes(y, sr=16000))
+    return folder
+
+
+@pytest.fixture
+def here(sounds, weights, monkeypatch):
+    monkeypatch.chdir(sounds)
+    monkeypatch.setenv('SOUNDTAG_CACHE', str(sounds / 'cache'))
+    yamnet = sounds / 'cache/yamnet'
+    if not yamnet.exists():
+        yamnet.parent.mkdir(exist_ok=True)
+        yamnet.symlink_to(weights.parent)
+    return sounds
+
+
+def command(*words):
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main(['search', *map(str, words)])
+    return code, out.getvalue(), err.getvalue()
+
+
+# What is an answer
+
+
+def test_examples_find_their_kind(here):
+    first, second, *others = sorted(Path('nights').glob('Cello/*'))
+    found = search([first, second], 'nights', top=12, progress=False)
+    assert not set(found.file) & {str(p.absolute()) for p in (first, second)}
+    assert {Path(f).name for f in found.file[: len(others)]} == {p.name for p in others}
+    assert (np.diff(found.similarity) <= 0).all() and (found.end > found.start).all()
+    away = search([first, second], 'nights', unlike=others, top=40, progress=False)
+    assert not set(away.file) & {str(p.absolute()) for p in others}
+    samples, _ = soundtag.load_audio(first, sr=16000)
+    same = soundtag.search(samples, 'nights', sr=16000, top=1, progress=False)
+    assert same.file[0] == str(first.absolute())  # an array is no file that could be left out
+
+
+def test_windows_that_overlap_are_one_answer(here):
+    index = SearchIndex.open('nights', progress=False)
+    chosen = pick_windows(index, np.zeros(len(index)), len(index))
+    places = index.places(chosen)
+    for _, part in places.groupby('file'):
+        starts = np.sort(part.start)
+        ends = np.sort(part.end)
+        assert (starts[1:] >= ends[:-1]).all()
+    hidden = [(places.file[0], 0.0, np.inf)]
+    left = index.places(pick_windows(index, np.zeros(len(index)), len(index), hidden))
+    assert set(left.file) == set(places.file) - {places.file[0]}
+
+
+def test_an_index_grows_and_forgets(here, tmp_path):
+    y = np.random.default_rng(0).normal(0, 0.1, 16000 * 5).astype('float32')
+    write_file(tmp_path / 'n/a.wav', wav_bytes(y, sr=16000))
+    options = {'cache': tmp_path / 'cache', 'progress': False}
+    one = SearchIndex.open(tmp_path / 'n', **options)
+    write_file(tmp_path / 'n/b.wav', wav_bytes(y[::-1], sr=16000))
+    (tmp_path / 'n/c.wav').write_text('no sound')
+    two = SearchIndex.open(tmp_path / 'n', **options)
+    assert (len(one), len(two)) == (3, 6) and list(two.skipped.fname) == [str(tmp_path / 'n/c.wav')]
+    (tmp_path / 'n/c.wav').unlink()
+    (tmp_path / 'n/a.wav').unlink()
+    left = SearchIndex.open(tmp_path / 'n', **options)
+    np.testing.assert_array_equal(left.vectors, two.vectors[3:])
+
+
+# The command
+
+
+def test_search_by_command(here, tmp_path):
+    examples = sorted(Path('nights').glob('Cello/*'))[:2]
+    code, out, err = command(*examples, 'IN', 'nights', '--top', 3)
+    assert code == 0 and len(out.splitlines()) == 3 and 'windows searched' in err
+    assert 'nights/Cello' in out.splitlines()[0] and ' s' in out
+    table = tmp_path / 'found.csv'
+    words = *examples, '--out', table, '--unlike', 'nights/../nights', 'IN', 'nights'
+    code, out, err = command(*words)
+    assert code == 0 and table.read_text() == 'file,start,end,similarity\n'  # all are examples
+
+
+def test_answers_from_the_page_lead_the_next_search(here, tmp_path, chromium):
+    examples = sorted(Path('nights').glob('Cello/*'))[:1]
+    page = tmp_path / 'page.html'
+    asked = [*examples, 'IN', 'nights', '--page', page, '--label', 'Cello']
+    code, out, _ = command(*asked, '--top', 6)
+    assert code == 0 and f'page: {page}' in out
+    tab = chromium().new_page()
+    tab.goto(page.as_uri())
+    names = tab.evaluate('[...document.querySelectorAll(".cards li")].map(li => li.dataset.fname)')
+    assert len(names) == 6 and all(name.startswith(LABELS) for name in names)
+    for i, name in enumerate(names[:5]):
+        tab.check(f'#window-{i} input[value={"yes" if name.startswith("Cello") else "no"}]')
+    tab.fill('#window-4 input[type=text]', 'a "cat", or so')
+    with tab.expect_download() as download:
+        tab.click('#save')
+    answers = tmp_path / 'answers.csv'
+    answers.write_bytes(Path(download.value.path()).read_bytes())
+    rows = pd.read_csv(answers, keep_default_na=False)
+    assert list(rows) == ['fname', 'start', 'end', 'answer', 'correction'] and len(rows) == 5
+    assert rows.correction.tolist()[-1] == 'a "cat", or so'
+    assert set(rows.correction[:4]) <= {'Cello', ''}
+    code, out, _ = command(*asked, '--answers', answers)  # the page again, with what is kept
+    assert code == 0 and '%  nights/' in out.splitlines()[0]
+    tab.goto(page.as_uri())
+    with tab.expect_download() as download:
+        tab.click('#save')
+    assert Path(download.value.path()).read_bytes() == answers.read_bytes()
+    index = SearchIndex.open('nights', progress=False)
+    heard = read_answers(answers, index)
+    assert len(heard) == 5 and sum(heard.values()) == (rows.answer == 'yes').sum()
+    best = search(examples, index, answers=answers, doubtful=False, top=99)
+    places = set(index.places(list(heard)).itertuples(index=False, name=None))
+    assert not places & set(best.itertuples(index=False, name=None))
+    clips = soundtag.load_clips('nights')  # the same table corrects a data set
+    rows[:4].to_csv(answers, index=False)
+    assert 'Cello' in correct_clips(clips, answers).labels
+
+
+@pytest.mark.parametrize(
+    'text, wants',
+    [
+        ('fname,start\na.wav,3\n', 'none called answer'),
+        ('fname,start,answer\nCello-5.wav,0,perhaps\n', 'perhaps is no answer'),
+        ('fname,start,answer\nother.wav,0,yes\n', 'other.wav at 0 s is not in this archive'),
+        ('fname,start,answer\n,,no\n', 'is not in this archive'),
+    ],
+)
+def test_answers_that_say_nothing_are_refused(here, tmp_path, text, wants):
+    (tmp_path / 'answers.csv').write_text(text)
+    code, _, err = command('IN', 'nights', '--answers', tmp_path / 'answers.csv')
+    assert code == 2 and wants in err
+
+
+@pytest.mark.parametrize(
+    'words, wants',
+    [
+        ([], 'write the word IN before the archive'),
+        (['nights', 'nights'], 'write the word IN before the archive'),
+        (['nights', 'IN', 'nights', '--unlike', 'IN', 'nights'], 'write the word IN once'),
+        (['nights', 'IN'], 'no archive'),
+        (['IN', 'nights'], 'no example'),
+        (['no.wav', 'IN', 'nights'], 'no.wav: there is no such file'),
+        (['nights', 'IN', 'nights', '--out', 'nights'], '--out nights: is a folder'),
+    ],
+)
+def test_search_says_what_is_wrong(here, words, wants):
+    code, out, err = command(*words)
+    assert code == 2 and not out and wants in err and len(err.splitlines()) == 1
+
+
+def test_an_example_of_silence_is_refused(here, tmp_path):
+    write_file(tmp_path / 'still.wav', wav_bytes(np.zeros(16000) + 1e-5, sr=16000))
+    code, _, err = command(tmp_path / 'still.wav', 'IN', 'nights')
+    assert code == 2 and 'still.wav: is silence' in err
+
+
+# A label more
+
+
+@pytest.fixture(scope='module')
+def run(sounds, weights):
+    "A run of two labels of the folder above; the third is to be taught."
+    for label in LABELS[:2]:
+        for path in sorted((sounds / 'nights' / label).iterdir()):
+            write_file(sounds / f'known/{label}/{path.name}', path.read_bytes())
+    features = Embedding(hop=0.48, shortest=5.0)
+    recipe = replace(RECIPES['pretrained'], features=features)
+    options = {'cache': sounds / 'cache/features', 'progress': False}
+    return train_folds(load_clips(sounds / 'known'), recipe, 2, sounds / 'runs/two', **options)
+
+
+def test_teach_by_command(here, run, capsys):
+    before = {p: p.read_bytes() for p in run.rglob('*') if p.is_file()}
+    assert main(['teach', 'runs/two', 'Hi hat', 'nights/Hi-hat']) == 0
+    out = capsys.readouterr().out
+    assert before == {p: p.read_bytes() for p in run.rglob('*') if p.is_file()}
+    new = load_run('runs/two-Hi_hat')
+    clips = run_clips(new)
+    assert new.labels == ['Applause', 'Cello', 'Hi hat'] and len(new.folds) == 12
+    recalled = (new.oof.argmax(1) == 2)[(clips.table.label[new.folds.index] == 'Hi hat')].sum()
+    assert f'Hi hat: {recalled} of 4 clips named so' in out and 'runs/two-Hi_hat/report.html' in out
+    old = load_run(run)
+    share = (old.oof.argmax(1) == [old.labels.index(Path(n).parts[-2]) for n in old.folds.index]).mean()
+    assert f'{share:.1%} right before' in out
+    tags = soundtag.tag(next(Path('nights/Hi-hat').iterdir()), model='runs/two-Hi_hat')
+    assert tags[0][0] == 'Hi hat'
+    new_fold = {Path(name).name: fold for name, fold in new.folds.items()}
+    assert all(new_fold[Path(name).name] == fold for name, fold in old.folds.items())
+
+
+@pytest.mark.parametrize(
+    'words, wants',
+    [
+        (['Cello', 'nights/Hi-hat'], 'has the label Cello already'),
+        (['owl', 'owl.wav'], 'owl.wav: there is no such file'),
+        (['owl', 'ONE'], '1 clip given, and 2 are the least'),
+        ([' ', 'nights/Hi-hat'], 'LABEL: is empty'),
+        (['owl', 'nights/Hi-hat', '--out', 'runs/two'], 'runs/two: holds another run'),
+    ],
+)
+def test_teach_says_what_is_wrong(here, run, capsys, words, wants):
+    one = str(next(Path('nights/Hi-hat').iterdir()))
+    assert main(['teach', 'runs/two', *(one if w == 'ONE' else w for w in words)]) == 2
+    out, err = capsys.readouterr()
+    assert not out and wants in err and len(err.splitlines()) == 1
+    assert not Path('runs/two.csv').exists()
+
+
+def test_a_list_of_somebody_else_is_not_written_over(here, run, capsys):
+    write_file('runs/mine.csv', 'fname,label')
+    words = ['teach', 'runs/two', 'owl', 'nights/Hi-hat', '--out', 'runs/mine']
+    assert main(words) == 2 and Path('runs/mine.csv').read_text() == 'fname,label'
+    assert 'runs/mine.csv: is there already' in capsys.readouterr().err
+
+
+def test_only_runs_by_pretrained_are_taught(here, run, capsys, tmp_path):
+    shutil.copytree(run, tmp_path / 'other')
+    config = json.loads((run / 'config.json').read_text())
+    config['recipe'] = Recipe('post').settings
+    (tmp_path / 'other/config.json').write_text(json.dumps(config))
+    assert main(['teach', str(tmp_path / 'other'), 'owl', 'nights/Hi-hat']) == 2
+    assert 'recipe post, and only runs by pretrained' in capsys.readouterr().err
