@@ -39,7 +39,7 @@ def layer_statistics(model):  # Keras tensors by name of what they are, each (ba
         heard[f'bands {i}'] = layers.Flatten(name=f'bands_{i}')(
             ops.mean(rectified[i - 1], axis=2)
         )
-    heard['dense'] = model.get_layer('dense').output
+    heard['dense'] = model.get_layer('distance').input
     return heard
 
 def hear_all(model, X):
