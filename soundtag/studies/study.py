@@ -249,6 +249,9 @@ STUDIES = {
         'speed.benchmark_features', 'MFCC and preparation beside other libraries'
     ),
     'scale': Entry('speed.benchmark_scale', 'preparation of 10,000 clips: time and memory'),
+    'cluster': Entry(
+        'cluster.benchmark_cluster', 'work shared out to the workers of a cluster'
+    ),
     'decoders': Entry(
         'decoders.benchmark_decoders', 'which library decodes which format fastest', 'path'
     ),
