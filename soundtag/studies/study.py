@@ -277,6 +277,11 @@ STUDIES = {
     'suspects': Entry(
         'suspects.benchmark_suspects', 'what the list of suspects finds of wrong labels'
     ),
+    'search': Entry(
+        'search.benchmark_search',
+        'what a search by example finds, how fast, and what answers teach',
+        'all',
+    ),
     'budget': Entry('budget.benchmark_budget', 'five networks after one to eight minutes'),
     'pretrained': Entry(
         'pretrained.benchmark_pretrained', 'what each layer of YAMNet knows', 'all'
