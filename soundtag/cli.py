@@ -43,6 +43,7 @@ from soundtag.commands import (
 from soundtag.console import (
     CallError,
     Parser,
+    add_cluster,
     add_reading_options,
     add_trust,
     check_model,
@@ -236,6 +237,10 @@ def do_tag(
     args: argparse.Namespace,  # Parsed words
 ) -> int:  # Exit code
     "Name sounds."
+    if args.cluster:
+        from soundtag.cluster import tag_archive
+
+        return tag_archive(args)
     check_tag(args)
     tagger, estimator = _load_models(args)
     if args.timeline:
@@ -310,6 +315,8 @@ def add_tag(
         ' what happens, from when to when',
         'soundtag tag nights --timeline --format raven --out tables    '
         ' a selection table for each recording',
+        'soundtag tag archive --timeline --out heard --cluster local    '
+        ' thousands of recordings, an answer each and a table of all',
         'soundtag tag bell.wav --distance                        '
         ' how far away it is, too, in rooms',
         'soundtag tag - --model runs/mine --timeline --raw 44100    '
@@ -361,9 +368,10 @@ def add_tag(
 def add_tag_extras(
     command: argparse.ArgumentParser,  # That of `soundtag tag`
 ) -> None:
-    "Declare its options for distances and timelines."
+    "Declare its options for distances, timelines and clusters."
     add_trust(command)
     add_reading_options(command)
+    add_cluster(command)
     command.add_argument(
         '--distance',
         action='store_const',

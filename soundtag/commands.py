@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from soundtag.console import (
     UnknownSound,
+    add_cluster,
     add_reading_options,
     add_trust,
     check_export,
@@ -25,14 +26,17 @@ from soundtag.console import (
     check_run,
     default_recipe,
     integer_from,
+    jobs_from,
     printable,
     printable_lines,
+    say,
     score_table,
     share_of,
     sound_files,
     with_options,
 )
 from soundtag.front import silence_tensorflow
+from soundtag.workers import cluster
 
 if TYPE_CHECKING:
     from soundtag.dataset import Clips
@@ -153,17 +157,26 @@ def do_train(
     with silence_tensorflow():
         from soundtag.results import load_run, write_metrics
     from soundtag.report import write_report
-    from soundtag.training import train_folds
+    from soundtag.locks import folds_left
+    from soundtag.training import count_jobs, train_folds
 
-    out = train_folds(
-        clips,
-        with_options(recipe, args.means, args.unknown),
-        args.folds,
-        args.out
-        or f"runs/{clips.name}-{recipe}{'-corrected' if clips.corrections else ''}",
-        args.seed,
-        epochs=args.epochs,
-    )
+    with cluster(args.cluster, say):
+        out = train_folds(
+            clips,
+            with_options(recipe, args.means, args.unknown),
+            args.folds,
+            args.out
+            or f"runs/{clips.name}-{recipe}{'-corrected' if clips.corrections else ''}",
+            args.seed,
+            epochs=args.epochs,
+            fold=args.fold,
+            jobs=args.jobs or count_jobs(),
+        )
+    left = folds_left(out)
+    if left:
+        names = ', '.join(map(str, left))
+        print(f'fold {args.fold} is done; left: {names}; the last one writes the report')
+        return 0
     run = load_run(out)
     metrics = write_metrics(run, clips)
     print(score_table(metrics))
@@ -218,6 +231,8 @@ def add_train(
         'soundtag train data/fsdkaggle2018 --allow-missing   '
         ' a killed run goes on with the same line',
         'soundtag train sounds --corrections list.csv    with what somebody heard',
+        'soundtag train sounds --out runs/mine --fold 3   '
+        ' this fold alone; whoever trains the last one puts the run together',
         'soundtag train rooms.csv --task distance            '
         ' file,distance_m,room: how far away it is',
     )
@@ -250,6 +265,22 @@ def add_train(
         metavar='RUN',
         help='folder of the run (default: runs/DATA-RECIPE, with -corrected for corrected data)',
     )
+    command.add_argument(
+        '--fold',
+        metavar='K',
+        type=integer_from(0),
+        help='train this fold alone, from 0 on; other processes or machines train the others, in'
+        ' any order, and the last one writes the report',
+    )
+    command.add_argument(
+        '--jobs',
+        metavar='N',
+        type=jobs_from,
+        default=1,
+        help='folds at a time, each in a process of its own; auto for as many as there are cores'
+        ' and memory for (default: %(default)s)',
+    )
+    add_cluster(command)
     command.add_argument(
         '--epochs',
         metavar='N',
@@ -451,7 +482,8 @@ def do_embed(
                 f'soundtag: {printable(str(file))}: {printable(file.reason)}',
                 file=sys.stderr,
             )
-        found = embed([file for file in files if file not in strange])
+        with cluster(args.cluster, say):
+            found = embed([file for file in files if file not in strange])
     if not len(found):
         raise AudioError('none of the sounds can be read; give others')
     print(f'{found.save(args.out)}: {len(found)} sounds, {found.X.shape[1]:,} numbers each')
@@ -478,5 +510,6 @@ def add_embed(
     command.add_argument(
         'out', metavar='OUT', help='file to write, ending in .npz or .parquet'
     )
+    add_cluster(command)
     command.set_defaults(can_resume=True)
     add_reading_options(command)

@@ -161,6 +161,29 @@ def add_trust(
         help='open a model of any kind, without a trial; for models that you made yourself',
     )
 
+def add_cluster(
+    command: argparse.ArgumentParser,  # A command's parser
+) -> None:
+    "Declare --cluster."
+    command.add_argument(
+        '--cluster',
+        metavar='ADDRESS',
+        help='let the workers of a Dask cluster do the work, with the same numbers: the address of'
+        ' its scheduler, or local for one worker a core (takes soundtag[cluster])',
+    )
+
+def jobs_from(
+    text: str,  # A word of the command line
+) -> int:  # 1 or more; 0: as many as fit; raises ArgumentTypeError for anything else
+    "A type for argparse: how many at a time."
+    return 0 if text == 'auto' else integer_from(1)(text)
+
+def say(
+    line: str,  # About how it goes
+) -> None:
+    "Tell whoever waits."
+    print(f'soundtag: {printable(line)}', file=sys.stderr)
+
 @contextmanager
 def reading(
     args: argparse.Namespace,  # Parsed words

@@ -347,8 +347,9 @@ microphone, of these recordings:
 |---|---|---|---|
 {rows}
 
-Between {near:g} and {far:g} m it is at its best. Beyond, in another room, or where furniture, \
-doors or the microphone have changed, calibrate again. {other}
+Between {near:g} and {far:g} m it is at its best; what is farther than 3 m is often told too \
+near. In another room, or where furniture, doors or the microphone have changed, calibrate again. \
+{other}
 """
 
 def _card(name, points):

@@ -488,9 +488,42 @@ def align_direct_sound(
     first = int(np.argmax(np.abs(h) > 0.1 * np.abs(h).max()))
     return np.pad(h, (LEAD, 0))[first:].astype('float32')
 
+def _sofa_places(data):
+    "Places in m, shape (1 or responses, 3), of a data set in a SOFA file."
+    places = np.asarray(data, 'float64')
+    if 'spherical' not in str(data.attrs.get('Type')):
+        return places
+    azimuth, elevation = np.radians(places[:, :2]).T
+    across = np.cos(elevation)
+    turned = across * np.cos(azimuth), across * np.sin(azimuth), np.sin(elevation)
+    return places[:, 2:] * np.stack(turned, axis=1)
+
+def _read_sofa(path, sr):
+    "Pairs for `ImpulseResponses.of`: what the first receiver of a SOFA file heard."
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            samples = np.asarray(file['Data.IR'], 'float32')
+            rate = float(file['Data.SamplingRate'][0])
+            ends = [_sofa_places(file[f'{end}Position']) for end in ('Source', 'Listener')]
+        first = samples.reshape(len(samples), -1, samples.shape[-1])[:, 0]
+        distances = np.linalg.norm(np.subtract(*ends), axis=1)
+        distances = np.broadcast_to(distances, len(first))
+    except (OSError, KeyError, ValueError, TypeError):
+        raise DataError(
+            f'{path}: is no SOFA file of responses; take a SingleRoomSRIR'
+        ) from None
+    rows = pd.DataFrame({'file': f'{path.name}, response ', 'distance_m': distances})
+    rows['file'] += rows.index.astype(str)
+    _check_table(rows, path)
+    for h, metres in zip(first, distances):
+        h = align_direct_sound(resample(h, orig_sr=rate, target_sr=sr))
+        yield h, {'room': path.stem, 'distance_m': float(metres)} | _describe(h, sr)
+
 # %% ../nbs/10_rooms.ipynb #de237f1d
 def read_responses(
-    path: str | os.PathLike,  # A folder of impulse responses with a CSV, or that CSV
+    path: str | os.PathLike,  # A SOFA file; a folder of impulse responses with a CSV; or that CSV
     *,
     sr: float = 16000,  # Wanted sampling rate in Hz
     allow_missing: bool = False,  # Go on with the files that can be read
@@ -508,6 +541,8 @@ def read_responses(
     >>> float(read_responses('list.csv').table.distance_m[0])
     2.0
     """
+    if Path(path).suffix.lower() == '.sofa':
+        return ImpulseResponses.of(list(_read_sofa(Path(path), sr)), sr)
     table, folder = distance_table(path)
     pairs = []
     failed = []

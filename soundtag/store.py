@@ -15,9 +15,9 @@ import sys
 import time
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from io import RawIOBase
 from pathlib import Path
@@ -35,6 +35,7 @@ from .formats import warn
 from .mfcc import STFT
 from .sections import section_name
 from .tables import plural, shorten
+from .workers import WorkerDied, in_parallel
 
 # %% ../nbs/04a_store.ipynb #c7b4a2f4
 class StoreError(OSError):
@@ -102,6 +103,13 @@ def compute_clip(
 # %% ../nbs/04a_store.ipynb #9fe57e09
 PROCESSES_FROM = 1000  # Clips to compute, from which on the start of worker processes pays
 
+def compute_batch(
+    compute: Callable,  # `compute_clip` with its settings
+    batch: list[tuple],  # Some tasks of `compute_clips`
+) -> list[tuple | str]:  # Their results
+    "A few clips one after the other, in a worker."
+    return [compute(*task) for task in batch]
+
 def compute_clips(
     tasks: list[tuple],  # Sound file, known content hash or None, and of sections start and end
     *,
@@ -109,23 +117,31 @@ def compute_clips(
     progress: bool,  # Show a bar with rate and time left
     **settings,  # For `compute_clip`
 ) -> Iterator[tuple | str]:  # Its results, in order
-    "Clips in parallel, eight a task, by joblib and whatever backend its `parallel_config` names."
-    from joblib import Parallel, delayed
+    "Clips in parallel, eight a task, here or on the cluster that joblib's `parallel_config` names."
     from tqdm import tqdm
 
-    def compute_batch(batch):
-        return [compute_clip(*task, **settings) for task in batch]
-
+    call = partial(compute_batch, partial(compute_clip, **settings))
     batches = [tasks[a : a + 8] for a in range(0, len(tasks), 8)]
-    parallel = Parallel(
-        n_jobs=-1 if n_jobs is None else n_jobs,
-        return_as='generator',
-        prefer='threads' if len(tasks) < PROCESSES_FROM else 'processes',
-    )
+    prefer = 'threads' if len(tasks) < PROCESSES_FROM else 'processes'
     with tqdm(total=len(tasks), unit='clip', disable=not progress) as bar:
-        for results in parallel(delayed(compute_batch)(b) for b in batches):
-            yield from results
-            bar.update(len(results))
+        try:
+            for results in in_parallel(call, batches, n_jobs=n_jobs, prefer=prefer):
+                yield from results
+                bar.update(len(results))
+        except WorkerDied as died:
+            raise WorkerDied(find_killer(call, died.item), died.deaths) from None
+
+def find_killer(
+    call: Callable,  # From a batch to its results
+    batch: list[tuple] | None,  # What workers died of
+) -> str | None:  # The sound file among them
+    "The clip that kills workers: each of its batch is tried alone."
+    for task in batch or []:
+        try:
+            list(in_parallel(call, [[task]]))
+        except WorkerDied:
+            return task[0]
+    return None
 
 # %% ../nbs/04a_store.ipynb #919233e2
 def write_all(
@@ -420,7 +436,12 @@ def _locked_writer(
             closing(StoreWriter(folder, row_bytes, names)) as writer,
         ):
             yield writer
-    except BrokenProcessPool:
+    except WorkerDied as died:
+        if died.item:
+            raise StoreError(
+                f'{died.item}: {died.deaths} workers died of it, most likely for want of memory; '
+                f'{note}: take it out, or go on with larger workers'
+            ) from None
         raise StoreError(
             f'a worker process was killed, most likely for want of memory; {note}: '
             'go on with fewer workers, n_jobs=1'

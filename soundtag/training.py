@@ -6,18 +6,19 @@
 __all__ = ['split_rows', 'train_folds']
 
 # %% ../nbs/07_training.ipynb #94598d14
-import errno
 import json
 import os
 import platform
 import shutil
-import time
+import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -26,26 +27,36 @@ from .augmentation import ClipWindows, trim_frames
 from .corrections import correct_clips
 from .dataset import Clips, DataError, listed_clips, make_folds, shorten
 from .duplicates import join_groups, report_duplicates
-from .files import file_lock, write_file, write_npy
+from .files import write_file
+from .fold import combine_folds, fold_line, run_fold, write_rejector
 from .layouts import read_folders, read_table
-from .linear import fit_history, label_names, predict_embeddings
-from .metrics import geometric_mean, top3_csv
-from .multilabel import fit_thresholds, learn_multilabel, multilabel_history
+from .linear import label_names
+from soundtag.locks import (
+    check_folder,
+    check_folds_free,
+    explain_full_disk,
+    fold_lock,
+    folds_left,
+    remove_locks,
+    run_lock,
+)
 from soundtag.recipe import (
     RECIPES,
     FoldTask,
     LinearRecipe,
     Recipe,
     RunError,
-    current_record,
     get_recipe,
 )
-from .rejection import learn_fold, learn_rejection
-from .runs import is_done, read_config, write_seconds
+from .runs import is_done
 from .store import FeatureStore, prepare_data, store_duplicates
-
-if TYPE_CHECKING:
-    import keras
+from soundtag.workers import (
+    WorkerDied,
+    cluster_client,
+    in_parallel,
+    thread_counts,
+    use_threads,
+)
 
 # %% ../nbs/07_training.ipynb #4d7d8cfa
 def split_rows(
@@ -115,12 +126,12 @@ def run_config(
     "All that decides the numbers of a run."
     linear = isinstance(recipe, LinearRecipe)
     return {
+        **({'multilabel': True} if clips.multilabel else {}),
         'recipe': recipe.settings,
         'selection': SELECTION['inside' if linear else recipe.epoch_from],
         'data': clips.summary | clips.places,
         'folds': {'number': int(folds), 'kind': kind},
         **({'negatives': list(clips.negatives)} if clips.negatives else {}),
-        **({'multilabel': True} if clips.multilabel else {}),
         **(
             {'corrections': list(map(list, clips.corrections))} if clips.corrections else {}
         ),
@@ -158,91 +169,6 @@ def find_clips(
     if first is None:
         raise fault
     return first
-
-# %% ../nbs/07_training.ipynb #fd7386cd
-def config_differences(
-    old: dict,  # A config
-    new: dict,  # Another
-) -> list[str]:  # Like ['seed: 0 there, 1 here']
-    "What two runs do not have in common."
-    a, b = (
-        pd.json_normalize(current_record(c), sep=' ').iloc[0].to_dict() for c in (old, new)
-    )
-    ignored = 'data name', 'data root', 'data source', 'data audio', 'selection'
-    names = [n for n in a | b if a.get(n) != b.get(n) and n not in ignored]
-    if 'data fingerprint' in names:
-        names = ['data', *(n for n in names if not n.startswith('data '))]
-        for flat in (a, b):
-            flat['data'] = f"{flat.get('data name')} {flat.get('data fingerprint')}"
-            flat['corrections'] = len(flat.get('corrections', ()))
-    return [f'{n}: {a.get(n)} there, {b.get(n)} here' for n in names]
-
-# %% ../nbs/07_training.ipynb #0602e068
-def check_folder(
-    out: str | os.PathLike,  # Folder of a run, which may not exist yet
-    config: dict,  # What shall run in it
-) -> bool:  # Whether this very run was begun there
-    "Refuse a folder that holds anything else."
-    out = Path(out)
-    if out.is_file():
-        raise RunError(f'{out}: is a file; name a folder with --out')
-    if not out.exists() or all(p.name.startswith('.') for p in out.iterdir()):
-        return False
-    try:
-        found = config_differences(read_config(out / 'config.json'), config)
-    except (OSError, ValueError):
-        raise RunError(
-            f'{out}: is not empty and holds no run; name another folder with --out'
-        ) from None
-    if found and all(d.startswith('versions ') for d in found):
-        raise RunError(
-            f'{out}: was begun with other versions ({shorten(found)}), and its folds would not '
-            'be those of one system; install those again, or name another folder with --out'
-        )
-    if found:
-        raise RunError(
-            f'{out}: holds another run ({shorten(found)}); '
-            'name another folder with --out, or remove this one'
-        )
-    return True
-
-# %% ../nbs/07_training.ipynb #c6af30c2
-@contextmanager
-def run_lock(
-    out: str | os.PathLike,  # Folder of a run, which may not exist yet
-) -> Iterator[None]:  # A context, which one process at a time is in
-    "Keep a second process out of a run's folder, by a lock beside it."
-    place = Path(out).resolve()
-    lock = place.parent / f'.{place.name}.lock'
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(file_lock(lock, wait=False))
-        except BlockingIOError:
-            raise RunError(
-                f'{out}: another process is training there; wait until it ends, '
-                'or name another folder with --out'
-            ) from None
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                lock.unlink()
-
-# %% ../nbs/07_training.ipynb #be125934
-@contextmanager
-def explain_full_disk(
-    out: str | os.PathLike,  # Folder of a run
-) -> Iterator[None]:  # A context, in which a full disk gets a clear error
-    "Say what a full disk means for a run."
-    try:
-        yield
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise RunError(
-            f'{out}: the disk is full ({e.filename or out}); finished folds are kept, '
-            'free space and give the same command again'
-        ) from None
 
 # %% ../nbs/07_training.ipynb #6fd6b35e
 def assign_folds(
@@ -382,25 +308,29 @@ def initialise_run_folder(
     config: dict,  # Its configuration
     data: RunData,  # Clips that could be read, and those that could not
     fold: pd.Series,  # fname → fold
-    *,
-    resume_folds: bool,  # Whether a fold goes on where it was killed, or begins again
 ) -> None:
-    "Tidy up after a kill, and write what is known before the first fold."
+    "Write what is known before the first fold."
     table = fold.rename('fold').rename_axis('fname').to_csv(lineterminator='\n')
     if (out / 'folds.csv').exists() and (out / 'folds.csv').read_text('utf-8') != table:
         raise RunError(
             f'{out}: was begun when other clips could be read; '
             'make them as they were, or name another folder with --out'
         )
-    for part in out.rglob('.part-*'):
-        part.unlink()
-    if not resume_folds:
-        for folder in out.glob('.fold_*'):
-            shutil.rmtree(folder)
     write_file(out / 'config.json', json.dumps(config, indent=1))
     write_file(out / 'labels.json', json.dumps(data.clips.labels, indent=1))
     write_file(out / 'skipped.csv', data.skipped.to_csv(index=False, lineterminator='\n'))
     write_file(out / 'folds.csv', table)
+
+def tidy_up(
+    out: Path,  # Folder of a run that nobody else is at
+    recipe: Recipe | LinearRecipe,  # Says whether a fold goes on where it was killed
+) -> None:
+    "Remove what a kill has left."
+    for part in out.rglob('.part-*'):
+        part.unlink()
+    if recipe.picks_epoch:  # a fold begins again
+        for folder in out.glob('.fold_*'):
+            shutil.rmtree(folder)
 
 # %% ../nbs/07_training.ipynb #e3703615
 def make_task(
@@ -422,181 +352,243 @@ def make_task(
         folder=folder,
     )
 
-def run_fold(
-    k: int,  # Number of the fold
-    task: FoldTask,  # Its training
-    out: Path,  # Folder of the run
-    bar,  # A tqdm bar
-) -> None:
-    "Train fold `k` and predict with it; its last file appears when all the others are there."
-    if isinstance(task.recipe, LinearRecipe):
-        run_linear_fold(k, task, out)
-        bar.update()
-        return
-    from soundtag.fitting import fit_fold
-    from soundtag.progress import FoldBar
-
-    logs = out / f'logs/fold_{k}'
-    before = bar.n
-    if task.recipe.picks_epoch:  # what picks an epoch remembers nothing of a killed training
-        for folder in (task.folder, logs):
-            shutil.rmtree(folder, ignore_errors=True)
-    task.folder.mkdir(parents=True, exist_ok=True)
-    progress = FoldBar(bar, k)
-    model = fit_fold(task, logs=logs, callbacks=[progress])
-    bar.total += bar.n - before - task.total_steps  # it may have stopped early
-    if progress.epochs_here:
-        write_seconds(out / f'seconds_{k}.json', progress.seconds)
-    write_fold(k, task, model, out)
-
-def write_fold(
-    k: int,  # Number of the fold
-    task: FoldTask,  # Its training, which is over
-    model: 'keras.Model',  # What came of it
-    out: Path,  # Folder of the run
-) -> None:
-    "Predict all clips, and put the fold's files in place."
-    from soundtag.fitting import predict_clips
-
-    data = task.data
-    p_train = predict_clips(model, data.X, data.train, task.recipe)
-    p_test = predict_clips(model, data.X, data.test, task.recipe)
-    write_file(out / f'best_{k}.keras', model.save)
-    os.replace(task.folder / 'history.csv', out / f'history_{k}.csv')
-    shutil.rmtree(task.folder)
-    write_predictions(k, data.clips, p_train, p_test, out)
-
-def write_predictions(
-    k: int,  # Number of the fold
-    clips: Clips,  # Of the run
-    p_train: np.ndarray,  # Probabilities of the training clips, shape (clips, labels)
-    p_test: np.ndarray,  # The same of the test clips
-    out: Path,  # Folder of the run
-) -> None:
-    "What a fold's model says; the last file shows that the fold is done."
-    predictions = out / 'predictions'
-    write_npy(predictions / f'train_predictions_{k}.npy', p_train)
-    write_npy(predictions / f'test_predictions_{k}.npy', p_test)
-    csv = top3_csv(clips.test.table.index, p_test, clips.labels)
-    write_file(predictions / f'predictions_{k}.csv', csv)
-
-def write_rejector(
-    data: RunData,  # Embeddings and targets
-    recipe: LinearRecipe,  # How it learns
-    seed: int,  # The run's
-    out: Path,  # Folder of a run whose folds are all done
-) -> None:
-    "Learn from all training clips what is familiar, and from the folds how unfamiliar is unknown."
-    path = out / 'unknown.npz'
-    if not path.exists():
-        table = np.load(out / 'predictions/familiarity.npy')
-        write_file(path, learn_rejection(data, table, recipe, seed).save)
-
-def run_linear_fold(
-    k: int,  # Number of the fold
-    task: FoldTask,  # Its training, by a `LinearRecipe`
-    out: Path,  # Folder of the run
-) -> None:
-    "The same where there is no network to train."
-    start = time.perf_counter()
-    data = task.data
-    held_out = ~np.isin(data.train, task.train)
-    rows = data.train[held_out]
-    if data.multilabel:
-        model, choices = learn_multilabel(data, task.train, task.seed)
-    else:
-        model, choices, familiar = learn_fold(
-            data, task.train, rows, task.recipe, task.seed
-        )
-        write_npy(out / f'predictions/familiarity_{k}.npy', familiar)
-    write_seconds(out / f'seconds_{k}.json', time.perf_counter() - start)
-    p_train = predict_embeddings(model, data.X, data.train)
-    p_test = predict_embeddings(model, data.X, data.test)
-    write_file(out / f'best_{k}.npz', model.save)
-    history = multilabel_history if data.multilabel else fit_history
-    y = data.targets if data.multilabel else data.targets.argmax(1)
-    text = history(p_train, y[data.train], held_out, choices)
-    write_file(out / f'history_{k}.csv', text)
-    write_predictions(k, data.clips, p_train, p_test, out)
-
-# %% ../nbs/07_training.ipynb #34b81d5a
-def fold_line(
-    k: int,  # Number of the fold
-    task: FoldTask,  # Its training, which is over
-    fold: Sequence[int],  # Fold of each training clip
-    out: Path,  # Folder of the run
-) -> str:
-    "How a finished fold went."
-    data = task.data
-    p = np.load(out / f'predictions/train_predictions_{k}.npy')
-    correct = data.targets[data.train, p.argmax(1)] > 0
-    taught = np.isin(data.train, task.train)
-    held_out = np.asarray(fold) == k
-    history = pd.read_csv(out / f'history_{k}.csv')
-    losses = history.val_loss
-    how = f'{len(losses)} epochs'
-    if isinstance(task.recipe, LinearRecipe):
-        name = 'penalty' if data.multilabel else 'shrinkage'
-        how = f'{name} {history[name][0]:g}'
-    elif task.recipe.picks_epoch:
-        how = f'best epoch {losses.argmin() + 1} of {len(losses)}'
-    return (
-        f'fold {k}: right on {correct[taught].mean():.1%} of its training clips, '
-        f'{correct[held_out].mean():.1%} of those held out ({how})'
-    )
-
-# %% ../nbs/07_training.ipynb #d30dc059
-def combine_folds(
+# %% ../nbs/07_training.ipynb #e31be33f
+def gather_folds(
     out: Path,  # Folder of a run whose folds are all done
     fold: pd.Series,  # fname → fold
-    clips: Clips,  # Of the run
+    data: RunData,  # Features and targets
+    recipe: Recipe | LinearRecipe,  # How it learned
+    seed: int,  # The run's
 ) -> None:
-    "Each training clip as predicted by the model that did not see it, test clips by all."
-    folder = out / 'predictions'
-    ks = sorted(fold.unique())
-    train = {k: np.load(folder / f'train_predictions_{k}.npy') for k in ks}
-    test = [np.load(folder / f'test_predictions_{k}.npy') for k in ks]
-    out_of_fold = np.stack([train[k][i] for i, k in enumerate(fold)])
-    write_npy(folder / 'oof.npy', out_of_fold)
-    tables = {k: folder / f'familiarity_{k}.npy' for k in ks}
-    if all(path.exists() for path in tables.values()):
-        parts = [(np.flatnonzero(fold == k), np.load(path)) for k, path in tables.items()]
-        rows, table = (np.concatenate(side) for side in zip(*parts))
-        write_npy(folder / 'familiarity.npy', table[np.argsort(rows)])
-    together = geometric_mean(test, clips.multilabel)
-    csv = top3_csv(clips.test.table.index, together, clips.labels)
-    write_file(folder / 'predictions.csv', csv)
-    if clips.multilabel:
-        targets = clips.subset(list(fold.index)).targets
-        thresholds = fit_thresholds(targets, out_of_fold).tolist()
-        text = json.dumps(dict(zip(clips.labels, thresholds)), indent=1)
-        write_file(out / 'thresholds.json', text)
+    "Put the folds together."
+    combine_folds(out, fold, data.clips)
+    if isinstance(recipe, LinearRecipe) and not data.multilabel:
+        write_rejector(data, recipe, seed, out)
+    remove_locks(out)
 
-# %% ../nbs/07_training.ipynb #e31be33f
+@dataclass(frozen=True, eq=False)
+class RunPlan:
+    "A run before anything is computed: all that a process needs that takes part in it."
+
+    clips: Clips  # Training and test
+    recipe: Recipe | LinearRecipe  # How it learns
+    folds: int  # How many, unless the data set has its own
+    kind: str  # Kind of folds
+    seed: int  # Of everything random
+    out: Path  # Folder of the run
+    cache: str | os.PathLike | None  # Folder of the feature store
+
+    def assign(self, clips: Clips) -> pd.Series:
+        "Which clip is in which fold."
+        return assign_folds(clips, self.folds, self.kind, self.recipe.epoch_from, self.seed)
+
+    @property
+    def config(self) -> dict:
+        "Content of config.json."
+        number = self.assign(self.clips).nunique()
+        return run_config(self.clips, self.recipe, number, self.kind, self.seed)
+
+    def load(self, progress: bool) -> tuple[RunData, pd.Series]:
+        "Features and targets; fname → fold."
+        data = load_run_data(self.clips, self.recipe, self.seed, self.cache, progress)
+        return data, self.assign(data.clips)
+
+    def tasks(self, data: RunData, fold: pd.Series) -> dict[int, FoldTask]:
+        "Number of a fold → its training."
+        options = data, self.recipe, self.seed
+        ks = sorted(fold.unique())
+        return {k: make_task(k, fold, *options, self.out / f'.fold_{k}') for k in ks}
+
 def run_folds(
+    plan: RunPlan,  # The run
     tasks: dict[int, FoldTask],  # Number of a fold → its training
     fold: pd.Series,  # fname → fold
-    out: Path,  # Folder of the run
     progress: bool,  # Show a bar, and a line a fold
+    jobs: int = 1,  # Processes on this machine
 ) -> None:
-    "Train the folds that are not done, one after the other."
+    "Train the folds that are not done, one after the other or side by side."
     from tqdm import tqdm
 
-    done = {k for k, task in tasks.items() if is_done(k, task.data, out)}
-    steps = sum(task.total_steps for k, task in tasks.items() if k not in done)
-    recipe = next(iter(tasks.values())).recipe
+    done = {k for k, task in tasks.items() if is_done(k, task.data, plan.out)}
+    left = {k: task for k, task in tasks.items() if k not in done}
+    steps = sum(task.total_steps for task in left.values())
+    apart = cluster_client() is not None or jobs > 1 and len(left) > 1
     with tqdm(total=steps, unit='step', disable=None if progress else True) as bar:
         bar.log = progress and bar.disable  # no screen: lines in the place of a bar
-        if progress and not isinstance(recipe, LinearRecipe):
+        if progress and not apart and not isinstance(plan.recipe, LinearRecipe):
             from soundtag.progress import Forecast
 
-            bar.forecast = Forecast(len(tasks) - len(done), recipe, len(fold))
-        for k, task in tasks.items():
-            if k not in done:
-                run_fold(k, task, out, bar)
+            bar.forecast = Forecast(len(left), plan.recipe, len(fold))
+        trained = (
+            run_apart(plan, left, jobs, bar) if apart else run_in_turn(plan, left, bar)
+        )
+        for k in chain(sorted(done), trained):
             if progress:
                 ending = ', trained before' if k in done else ''
-                bar.write(fold_line(k, task, fold, out) + ending)
+                bar.write(fold_line(k, tasks[k], fold, plan.out) + ending)
+
+def run_in_turn(
+    plan: RunPlan,  # The run
+    tasks: dict[int, FoldTask],  # Number of a fold → its training
+    bar,  # A tqdm bar
+) -> Iterator[int]:  # Numbers of folds, each when it is done
+    "Train folds one after the other, in this process."
+    for k, task in tasks.items():
+        with fold_lock(plan.out, k):
+            run_fold(k, task, plan.out, bar)
+        yield k
+
+# %% ../nbs/07_training.ipynb #558cd243
+ONE_AT_A_TIME = threading.Lock()  # Keras has one state for a whole process
+
+def train_apart(
+    plan: RunPlan,  # The run
+    there: dict[str, str],  # Versions where it was begun
+    threads: dict[str, int],  # Where it was begun, as `thread_counts`
+    k: int,  # Number of the fold
+) -> int:  # The same
+    "Train one fold in another process than the run was begun in."
+    from joblib import parallel_config
+    from tqdm import tqdm
+
+    here = versions()
+    others = [f'{name} {here[name]}' for name in here if here[name] != there.get(name)]
+    if others:
+        raise RunError(
+            f'{plan.out}: a worker has other versions than this machine ({shorten(others)}); '
+            'install the same ones'
+        )
+    with ONE_AT_A_TIME, parallel_config('threading'), use_threads(**threads):
+        data, fold = plan.load(progress=False)
+        task = plan.tasks(data, fold)[k]
+        bar = tqdm(total=task.total_steps, disable=True)
+        with fold_lock(plan.out, k):
+            if not is_done(k, data, plan.out):
+                run_fold(k, task, plan.out, bar)
+    return k
+
+def steps_done(
+    task: FoldTask,  # A training of another process
+) -> int:  # Of all its trainings
+    "How far a fold has come, by the logs in its folder."
+    epochs = 0
+    for log in task.folder.glob('**/history.csv'):
+        with suppress(OSError):  # it was just moved
+            epochs += max(0, log.read_bytes().count(b'\n') - 1)
+    return min(epochs * task.steps_per_epoch, task.total_steps)
+
+@contextmanager
+def watch_folds(
+    tasks: dict[int, FoldTask],  # Folds that other processes train; each leaves when it is done
+    bar,  # A tqdm bar
+) -> Iterator[None]:  # A context in which the bar moves
+    "Let a bar tell what workers do."
+    steps = {k: task.total_steps for k, task in tasks.items()}
+    over = threading.Event()
+
+    def watch():
+        while not over.wait(1):
+            done = (steps_done(tasks[k]) if k in tasks else n for k, n in steps.items())
+            bar.n = sum(done)
+            bar.refresh()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    if not bar.disable:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+
+def run_apart(
+    plan: RunPlan,  # The run
+    tasks: dict[int, FoldTask],  # Number of a fold → its training
+    jobs: int,  # Processes on this machine, where there is no cluster
+    bar,  # A tqdm bar
+) -> Iterator[int]:  # Numbers of folds, each when it is done
+    "Train folds side by side, each in a process of its own."
+    call = partial(train_apart, plan, versions(), thread_counts())
+    running = dict(tasks)
+    try:
+        with watch_folds(running, bar):
+            for k in in_parallel(call, list(tasks), n_jobs=jobs, ordered=False):
+                if not is_done(k, tasks[k].data, plan.out):
+                    raise RunError(
+                        f'{plan.out}: a worker has trained fold {k}, and its files are not '
+                        'here; name a folder with --out that all machines see under this name'
+                    )
+                running.pop(k)
+                yield k
+    except WorkerDied as died:
+        what = (
+            'one' if died.item is None else f'{died.deaths} of them, one after the other,'
+        )
+        where = '' if died.item is None else f' in fold {died.item}'
+        raise RunError(
+            f'{plan.out}: worker processes were killed, {what}{where}, most likely for want of '
+            'memory; finished folds are kept, go on with fewer at a time or larger machines'
+        ) from None
+
+# %% ../nbs/07_training.ipynb #930f35a7
+MEMORY_PER_FOLD = 2e9  # Bytes that a training takes at most by our recipes (chapter 21e)
+
+def count_jobs() -> int:  # 1 or more
+    "How many trainings this machine has cores and memory for."
+    from joblib import cpu_count
+
+    try:
+        pages = os.sysconf('SC_AVPHYS_PAGES')
+    except (AttributeError, OSError, ValueError):  # Windows, macOS: unknown
+        return 1
+    free = pages * os.sysconf('SC_PAGE_SIZE')
+    return max(1, min(cpu_count(), int(free / MEMORY_PER_FOLD)))
+
+# %% ../nbs/07_training.ipynb #be88f3b5
+def train_whole(
+    plan: RunPlan,  # The run
+    jobs: int,  # Folds at a time on this machine
+    progress: bool,  # Show a bar, and a line a fold
+) -> None:
+    "Train all folds of a run, and put them together."
+    out = plan.out
+    config = plan.config
+    with run_lock(out), explain_full_disk(out):
+        check_folds_free(out)
+        check_folder(out, config)
+        data, fold = plan.load(progress)
+        initialise_run_folder(out, config, data, fold)
+        tidy_up(out, plan.recipe)
+        report_duplicates(data.duplicates, data.clips, fold, out)
+        run_folds(plan, plan.tasks(data, fold), fold, progress, jobs)
+        gather_folds(out, fold, data, plan.recipe, plan.seed)
+
+def train_shared(
+    plan: RunPlan,  # The run
+    k: int,  # Number of a fold
+    progress: bool,  # Show a bar and a line
+) -> None:
+    "Train one fold of a run that is shared out; the last one puts the run together."
+    out = plan.out
+    config = plan.config
+    ks = sorted(plan.assign(plan.clips).unique())
+    if k not in ks:
+        raise RunError(f'fold={k}: there is no such fold; give one of {shorten(ks)}')
+
+    def say_wait():
+        print(f'{out}: another process is at it, waiting for it', file=sys.stderr)
+
+    check_folder(out, config)
+    with explain_full_disk(out):
+        data, fold = plan.load(progress)
+        with run_lock(out, on_wait=say_wait):
+            check_folder(out, config)
+            initialise_run_folder(out, config, data, fold)
+        if k == ks[0]:
+            report_duplicates(data.duplicates, data.clips, fold, out)
+        run_folds(plan, {k: plan.tasks(data, fold)[k]}, fold, progress)
+        with run_lock(out, on_wait=say_wait):
+            if not folds_left(out):
+                gather_folds(out, fold, data, plan.recipe, plan.seed)
 
 # %% ../nbs/07_training.ipynb #b5e1a0a5
 def train_folds(
@@ -608,13 +600,16 @@ def train_folds(
     *,
     kind: str = 'auto',  # Kind of folds, see `make_folds`
     epochs: int | None = None,  # At most so many; None: as the recipe has it
+    fold: int | None = None,  # The only one to train, others do the rest; None: all
+    jobs: int = 1,  # Folds at a time, each in a process of its own
     cache: str | os.PathLike | None = None,  # Folder of the feature store; None: the user's cache
     progress: bool = True,  # Show a bar, and a line a fold
 ) -> Path:  # Folder of the run
     """Cross-validate a recipe: a model a fold, each clip predicted by the one that did not see it.
 
-    A killed run goes on with the same call, and ends with the same numbers. `RunError` or
-    `DataError` if it can't be started or continued.
+    A killed run goes on with the same call, and ends with the same numbers, in one process or
+    many; inside `joblib.parallel_config('dask')` the workers of a Dask cluster train the folds.
+    `RunError` or `DataError` if it can't be started or continued.
 
     >>> from soundtag.audio import wav_bytes
     >>> from soundtag.dataset import load_clips
@@ -626,22 +621,10 @@ def train_folds(
     soundtag.recipe.RunError: seed=-1: give 0 or more
     """
     recipe = get_recipe(recipe, epochs)
-    out = Path(out)
     check_options(clips, recipe)
-    number = assign_folds(clips, folds, kind, recipe.epoch_from, seed).nunique()
-    config = run_config(clips, recipe, number, kind, seed)
-    with run_lock(out), explain_full_disk(out):
-        check_folder(out, config)
-        data = load_run_data(clips, recipe, seed, cache, progress)
-        fold = assign_folds(data.clips, folds, kind, recipe.epoch_from, seed)
-        initialise_run_folder(out, config, data, fold, resume_folds=not recipe.picks_epoch)
-        report_duplicates(data.duplicates, data.clips, fold, out)
-        tasks = {
-            k: make_task(k, fold, data, recipe, seed, out / f'.fold_{k}')
-            for k in sorted(fold.unique())
-        }
-        run_folds(tasks, fold, out, progress)
-        combine_folds(out, fold, data.clips)
-        if isinstance(recipe, LinearRecipe) and not data.multilabel:
-            write_rejector(data, recipe, seed, out)
-    return out
+    plan = RunPlan(clips, recipe, folds, kind, seed, Path(out), cache)
+    if fold is None:
+        train_whole(plan, jobs, progress)
+    else:
+        train_shared(plan, fold, progress)
+    return plan.out

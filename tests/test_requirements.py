@@ -7,7 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EXTRAS = 'train', 'distance', 'fast', 'export', 'litert', 'scenes', 'parquet', 'listen'
+EXTRAS = 'train', 'distance', 'fast', 'export', 'litert', 'scenes', 'parquet', 'listen', 'cluster'
 LOCK = oldest.ROOT / 'tests/requirements.txt'
 
 

@@ -246,6 +246,39 @@ def test_measured_responses_come_back_as_they_were(tmp_path, cache):
     )
 
 
+def write_sofa(path, places, *, kind, rate=48000):
+    "One response per place, of two receivers, the first of them a click."
+    import h5py
+
+    h = np.zeros((len(places), 2, 4800))
+    for row, place in zip(h, np.asarray(places)):
+        row[0, 100 + int(place[-1])] = 0.5
+    with h5py.File(path, 'w') as file:
+        file['Data.IR'] = h
+        file['Data.SamplingRate'] = [rate]
+        file['ListenerPosition'] = [[0.0, 0, 0]]
+        file.create_dataset('SourcePosition', data=np.float64(places)).attrs['Type'] = kind
+    return path
+
+
+def test_a_sofa_file_tells_distances_in_either_kind_of_coordinates(tmp_path):
+    flat = write_sofa(tmp_path / 'hall.sofa', [[3, 4, 0], [0, 0, 2]], kind='cartesian')
+    read = read_responses(flat, sr=SR)
+    assert read.table.distance_m.tolist() == [5, 2] and set(read.table.room) == {'hall'}
+    assert [np.abs(read[i]).argmax() for i in range(2)] == pytest.approx([LEAD] * 2, abs=2)
+    turned = write_sofa(tmp_path / 'turned.sofa', [[90, 0, 5], [30, 60, 2]], kind='spherical')
+    np.testing.assert_allclose(read_responses(turned).table.distance_m, [5, 2])
+
+
+def test_a_sofa_file_without_distances_says_why(tmp_path):
+    here = write_sofa(tmp_path / 'here.sofa', [[1, 0, 0], [0, 0, 0]], kind='cartesian')
+    with pytest.raises(DataError, match='response 1.*give metres'):
+        read_responses(here)
+    (tmp_path / 'text.sofa').write_text('no SOFA')
+    with pytest.raises(DataError, match='text.sofa: is no SOFA file'):
+        read_responses(tmp_path / 'text.sofa')
+
+
 @pytest.mark.parametrize(
     'text, words',
     [

@@ -35,6 +35,7 @@ PEERS = set(
 # What each module offers, and nothing else: its `__all__`. A name that somebody needs is added here with a reason.
 PUBLIC = {
     'files': 'cache_dir file_lock read_json write_file',
+    'workers': '',
     'formats': 'AudioError',
     'front': '',
     'audio': 'PALETTE audio_seconds fix_length load_audio play plot_waveform resample to_mono use_style wav_bytes',
@@ -71,6 +72,8 @@ PUBLIC = {
     'runs': '',
     'sessions': '',
     'progress': '',
+    'locks': '',
+    'fold': '',
     'training': 'split_rows train_folds',
     'pages': '',
     'results': 'Run evaluate load_run plot_confusion plot_curves plot_folds plot_labels top_confusions worst_mistakes write_metrics',
@@ -97,6 +100,7 @@ PUBLIC = {
     'microphone': '',
     'distances': '',
     'card': '',
+    'cluster': '',
     'cli': 'main',
 }
 

@@ -363,11 +363,12 @@ OTHER_ROOMS = """- **In rooms of another kind** (irregular polygons, wedges, two
 doorway, by ray tracing), on six seconds of everyday sounds: off by {mae:.2f} m (always the mean: \
 {mae_mean:.2f}); the stated 80 % hold {holds_80:.0%}; the clip explains {clip_share:.0%} of the \
 answers. Of two recordings of a sound in a room, one at least twice as far, {in_order:.0%} are put \
-in order (rank correlation {spearman:.2f}); of instruments {instruments:.0%}.
+in order (rank correlation {spearman:.2f}), of the surest nine tenths of the pairs {surest:.0%}; \
+of instruments {instruments:.0%}.
 - **Calibrated** there with two recordings of one sound (1 and 3 m), and asked about other sounds \
 at other places from 0.5 to 6 m: off by {two:.2f} m, with five by {five:.2f}; uncalibrated by \
-{plain:.2f}, always the mean of the calibration's distances by {points:.2f}. Somebody who knew the \
-mean of the true distances would be off by {constant:.2f}: a calibration is worth less than that.
+{plain:.2f}, always the mean of the calibration's distances by {points:.2f}, and always the mean \
+of the true distances, which nobody knows beforehand, by {constant:.2f}.
 - **Nothing is said** of {open:.0%} of sounds in the open, of {drowned:.0%} drowned in noise.
 
 """
@@ -387,6 +388,7 @@ def other_rooms(
         **numbers,
         in_order=everyday['order']['in_order'],
         spearman=everyday['order']['spearman'],
+        surest=everyday['sure_pairs']['surest'][-1]['in_order'],
         instruments=instruments['order']['in_order'],
         two=calibrated['two']['mae'],
         five=calibrated['five']['mae'],

@@ -39,7 +39,7 @@ def layer_statistics(model):  # Keras tensors by name of what they are, each (ba
         heard[f'bands {i}'] = layers.Flatten(name=f'bands_{i}')(
             ops.mean(rectified[i - 1], axis=2)
         )
-    heard['dense'] = model.get_layer('dense').output
+    heard['dense'] = model.get_layer('distance').input
     return heard
 
 def hear_all(model, X):
@@ -227,16 +227,19 @@ def score_answers(heard):
     }
 
 # %% ../../nbs/29d_order.ipynb #2da37c5a
+ASKED = (0.5, 6.0)  # m, the distances for which a calibration is meant
+
 def fit_spreads(heard):  # Table of `hear_bench`, of validation rooms → `Spreads`
     "Variance components of distances, the gain of ratios, and the spread of decays."
     from scipy.optimize import minimize
 
-    log_d = np.log(heard.distance_m.to_numpy())
-    r = heard.log_d.to_numpy()
-    sd = np.exp(heard.log_sd.to_numpy())
+    asked = heard[heard.distance_m.between(*ASKED)]
+    log_d = np.log(asked.distance_m.to_numpy())
+    r = asked.log_d.to_numpy()
+    sd = np.exp(asked.log_sd.to_numpy())
     center = float(r.mean())
-    sounds = heard.sound.to_numpy()
-    rooms = list(heard.groupby('room').indices.values())
+    sounds = asked.sound.to_numpy()
+    rooms = list(asked.groupby('room').indices.values())
 
     def misfit(p):
         room, slope, sound, rest = np.exp(p[2:])
@@ -245,7 +248,7 @@ def fit_spreads(heard):  # Table of `hear_bench`, of validation rooms → `Sprea
             x = r[i] - center
             K = room**2 + slope**2 * np.outer(x, x)
             K += sound**2 * (sounds[i][:, None] == sounds[i]) + np.diag((rest * sd[i]) ** 2)
-            L = np.linalg.cholesky(K + 1e-9 * np.eye(len(i)))
+            L = np.linalg.cholesky(K + 1e-6 * np.eye(len(i)))
             z = np.linalg.solve(L, log_d[i] - p[0] - p[1] * r[i])
             total += np.log(np.diag(L)).sum() + 0.5 * z @ z
         return total / len(r)
@@ -272,6 +275,22 @@ def fit_ratio(heard):
     off = np.abs(compared * pairs.told - pairs.log_ratio) / pairs.spread
     return compared, float(np.quantile(off, 0.8) / Z80)
 
+def score_sure_pairs(heard, spreads):
+    "Of pairs, one at least twice as far: those told apart by their interval, and the surest."
+    pairs = pairs_of(heard, 'relative')
+    limit = Z80 * spreads.ratio * pairs.spread
+    sure = np.abs(spreads.compared * pairs.told) > limit
+    surest = np.argsort(-np.abs(pairs.told / pairs.spread), kind='stable')
+    right = (pairs.told > 0).to_numpy()[surest]
+    return {
+        'share': float(sure.mean()),
+        'in_order': float((pairs.told[sure] > 0).mean()) if sure.any() else None,
+        'surest': [
+            {'share': share, 'in_order': float(right[: int(share * len(right))].mean())}
+            for share in (0.5, 0.6, 0.7, 0.8, 0.9)
+        ],
+    }
+
 def ratio_coverage(heard, spreads):
     "Share of ratios of the same sound in a room that lie within their 80 % interval."
     pairs = pairs_of(heard, 'relative', ratio=1.05)
@@ -280,6 +299,7 @@ def ratio_coverage(heard, spreads):
 
 # %% ../../nbs/29d_order.ipynb #6e49f7b0
 TAUGHT = {'two': (1, 3), 'five': (0.5, 1, 2, 3, 5)}  # m
+EDGES = (ASKED[0], 1, 2, 4, ASKED[1])  # m, of the distances that errors are told for
 
 def _points(part, metres):
     "Rows nearest to some distances, as points of a calibration."
@@ -310,7 +330,7 @@ def score_calibrated(heard, spreads, metres, *, same_sound=False):
             used = {p['metres'] for p in _points(part, TAUGHT['five'])}
             others = room[(room.sound == sound) == same_sound]
             for row in others.itertuples():
-                if row.distance_m in used or not 0.5 <= row.distance_m <= 6:
+                if row.distance_m in used or not ASKED[0] <= row.distance_m <= ASKED[1]:
                     continue
                 log_d, sd = predict_calibrated(points, _heard(row), spreads)
                 off = abs(log_d - np.log(row.distance_m)) / sd
@@ -318,6 +338,8 @@ def score_calibrated(heard, spreads, metres, *, same_sound=False):
                     (row.distance_m, np.exp(log_d), off <= Z80, mean, np.exp(row.log_d))
                 )
     d, told, covered, mean, plain = np.array(rows).T
+    told_of = pd.DataFrame({'distance_m': d, 'told_m': told})
+    by_distance = told_of.groupby(pd.cut(d, EDGES), observed=True)
     return {
         'answers': len(d),
         'mae': float(np.abs(told - d).mean()),
@@ -326,6 +348,27 @@ def score_calibrated(heard, spreads, metres, *, same_sound=False):
         'mae_mean': float(np.abs(d - d.mean()).mean()),
         'mae_median': float(np.abs(d - np.median(d)).mean()),
         'mae_points_mean': float(np.abs(mean - d).mean()),
+        'by_distance': [
+            {
+                'distance_m': [b.left, b.right],
+                'answers': len(part),
+                'mae': float(np.abs(part.told_m - part.distance_m).mean()),
+                'median_told_m': float(part.told_m.median()),
+            }
+            for b, part in by_distance
+        ],
+    }
+
+def score_if_heard(heard):  # Tables of `hear_bench`: validation, test
+    "The same calibration, had the direct-to-reverberant ratio been heard without error."
+    exact = {
+        name: part.assign(log_d=-np.log(2) / 6 * part.drr, log_sd=0.0)
+        for name, part in heard.items()
+    }
+    spreads = fit_spreads(exact['validation'])
+    return {
+        name: {n: score_calibrated(part, spreads, m) for n, m in TAUGHT.items()}
+        for name, part in exact.items()
     }
 
 def score_elsewhere(heard, spreads, *, seed=0):
@@ -386,6 +429,7 @@ def score_bench(heard, spreads):
             'order': score_order(part),
             'order_by_distance': score_order(part, 'log_d'),
             'ratios_hold_80': ratio_coverage(part, spreads),
+            'sure_pairs': score_sure_pairs(part, spreads),
             'calibrated': {
                 n: score_calibrated(part, spreads, m) for n, m in TAUGHT.items()
             },
@@ -431,6 +475,7 @@ def second_stage(study, model, sounds, plan, recipe, *, runs, cache=None, n_jobs
         'other rooms',
         spreads=asdict(spreads),
         other_rooms={name: score_bench(table, spreads) for name, table in heard.items()},
+        if_heard=score_if_heard(heard),
         nothing_to_hear=score_nothing(estimator, sounds, own_sounds(plan, 'test')),
     )
     return whole, asdict(spreads)

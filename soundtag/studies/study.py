@@ -249,6 +249,9 @@ STUDIES = {
         'speed.benchmark_features', 'MFCC and preparation beside other libraries'
     ),
     'scale': Entry('speed.benchmark_scale', 'preparation of 10,000 clips: time and memory'),
+    'cluster': Entry(
+        'cluster.benchmark_cluster', 'work shared out to the workers of a cluster'
+    ),
     'decoders': Entry(
         'decoders.benchmark_decoders', 'which library decodes which format fastest', 'path'
     ),
@@ -280,6 +283,11 @@ STUDIES = {
     'search': Entry(
         'search.benchmark_search',
         'what a search by example finds, how fast, and what answers teach',
+        'all',
+    ),
+    'mixtures': Entry(
+        'mixtures.benchmark_mixtures',
+        'two clips at once: models of one label and of several',
         'all',
     ),
     'budget': Entry('budget.benchmark_budget', 'five networks after one to eight minutes'),
