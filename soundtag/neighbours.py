@@ -173,7 +173,7 @@ def stored_index(
     return read_index(folder / 'index.jsonl', rows)
 
 # %% ../nbs/09h_neighbours.ipynb #9137ee17
-DIMENSIONS = 64  # Directions that are compared
+DIMENSIONS = 32  # Directions that are compared
 POWER = 0.25  # Of the variance, that each direction is divided by; 0.5 would be whitening
 LEAST_WINDOWS = 64  # With fewer, rows are compared as they are
 SAMPLE = 20_000  # Windows that the directions are learned from, at most

@@ -17,6 +17,7 @@ from soundtag.console import score_table
 from soundtag.corrections import correct_clips
 from soundtag.dataset import DataError, count_labels, load_clips, make_folds, merge
 from soundtag.export import export
+from soundtag.fitting import trusted_rows
 from soundtag.metrics import geometric_mean, lwlrap, mean_average_precision
 from soundtag.multilabel import cross_named, fit_thresholds
 from soundtag.pretrained import Embedding
@@ -24,6 +25,7 @@ from soundtag.recipe import RECIPES, RunError
 from soundtag.report import write_report
 from soundtag.results import load_run, write_metrics
 from soundtag.tagging import ModelError, load_tagger
+from soundtag.teach import teach
 from soundtag.timeline import timeline
 from soundtag.training import train_folds
 
@@ -59,7 +61,7 @@ def clips(tmp_path_factory):
 @pytest.fixture(scope='module')
 def run(clips, tmp_path_factory):
     folder = tmp_path_factory.mktemp('runs')
-    recipe = replace(FIXED, epochs=6, learning_rate=1e-2)
+    recipe = replace(FIXED, epochs=8, learning_rate=1e-2, relabel_epochs=0.0)
     out = train_folds(clips, recipe, 2, folder / 'net', cache=folder / 'cache', progress=False)
     return out, write_metrics(load_run(out), clips, cache=folder / 'cache')
 
@@ -194,8 +196,16 @@ def test_a_tagger_names_all_that_reach_their_thresholds(which, request, clips, t
     (out / 'away.json').rename(out / 'thresholds.json')
 
 
+def test_a_clip_is_doubted_where_the_first_guess_is_none_of_its_labels():
+    targets = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1]])
+    p = np.array([[0.4, 0.9, 0.1], [0.1, 0.9, 0.2], [0.8, 0.7, 0.1], [0.9, 0.1, 0.1], [0.9, 0.1, 0.8]])
+    assert trusted_rows(targets, np.arange(5), p).tolist() == [0, 2, 3, 4]
+
+
 def test_what_has_no_meaning_with_several_labels_is_refused(linear_run, clips, tmp_path):
-    *_, recipe, folder = linear_run
+    out, _, recipe, folder = linear_run
+    with pytest.raises(RunError, match='learned from clips with several labels'):
+        teach(out, 'owl', [clips.paths[0]], out=tmp_path / 'taught')
     for change, option in (({'unknown_share': 0.1}, '--unknown'), ({'means': (('tone', 'Beep, bleep'),)}, '--means')):
         with pytest.raises(RunError, match=option):
             train_folds(clips, replace(recipe, **change), 2, tmp_path / 'run', cache=folder / 'cache')

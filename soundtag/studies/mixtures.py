@@ -126,11 +126,10 @@ def with_mixtures(
     return clips
 
 def mixture_probabilities(
-    out,  # Folder of a finished run on what `with_mixtures` gave
+    run,  # A finished `Run` on what `with_mixtures` gave
     mixtures,  # What `write_mixtures` gave
 ):  # Probabilities (mixtures, labels), each by the model that has heard nothing of it
     "What a system says of the mixtures."
-    run = load_run(out)
     if run.test_names:
         rows = pd.Index(run.test_names).get_indexer(mixtures.index)
         return np.stack([run.test[k][i] for k, i in zip(mixtures.fold, rows)])
@@ -213,7 +212,7 @@ def benchmark_mixtures(
                 train_folds(
                     clips, recipe, out=run, seed=seed, cache=cache, progress=progress
                 )
-                p = mixture_probabilities(run, mixtures)
+                p = mixture_probabilities(load_run(run), mixtures)
                 systems[name] = score_mixtures(p, mixtures, both.labels)
                 study.finish_stage(name, mixtures=len(mixtures))
     return study.result

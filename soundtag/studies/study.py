@@ -280,6 +280,11 @@ STUDIES = {
     'suspects': Entry(
         'suspects.benchmark_suspects', 'what the list of suspects finds of wrong labels'
     ),
+    'search': Entry(
+        'search.benchmark_search',
+        'what a search by example finds, how fast, and what answers teach',
+        'all',
+    ),
     'mixtures': Entry(
         'mixtures.benchmark_mixtures',
         'two clips at once: models of one label and of several',
