@@ -38,6 +38,11 @@ def check_run(
             f'{run.out}: was trained by the recipe {recipe["name"]}, and only runs by pretrained '
             'are taught in seconds; add the clips to its data set and train again'
         )
+    if run.config.get('multilabel'):
+        raise RunError(
+            f'{run.out}: learned from clips with several labels, of which a new one may be true of '
+            'the old ones, too; add its clips to the data set and train again'
+        )
     if not label.strip():
         raise RunError('LABEL: is empty; give the new label a name')
     if label in run.labels:

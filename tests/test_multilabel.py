@@ -25,6 +25,7 @@ from soundtag.recipe import RECIPES, RunError
 from soundtag.report import write_report
 from soundtag.results import load_run, write_metrics
 from soundtag.tagging import ModelError, load_tagger
+from soundtag.teach import teach
 from soundtag.timeline import timeline
 from soundtag.training import train_folds
 
@@ -202,7 +203,9 @@ def test_a_clip_is_doubted_where_the_first_guess_is_none_of_its_labels():
 
 
 def test_what_has_no_meaning_with_several_labels_is_refused(linear_run, clips, tmp_path):
-    *_, recipe, folder = linear_run
+    out, _, recipe, folder = linear_run
+    with pytest.raises(RunError, match='learned from clips with several labels'):
+        teach(out, 'owl', [clips.paths[0]], out=tmp_path / 'taught')
     for change, option in (({'unknown_share': 0.1}, '--unknown'), ({'means': (('tone', 'Beep, bleep'),)}, '--means')):
         with pytest.raises(RunError, match=option):
             train_folds(clips, replace(recipe, **change), 2, tmp_path / 'run', cache=folder / 'cache')
