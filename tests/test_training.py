@@ -20,6 +20,7 @@ from warm import Forked
 
 import soundtag.files as files
 import soundtag.fitting as fitting
+import soundtag.fold as fold_files
 import soundtag.runs as runs
 import soundtag.tagging as tagging
 import soundtag.training as training
@@ -452,7 +453,7 @@ def test_stopped_between_two_files(home, clips, finished_at_once, monkeypatch):
             raise KeyboardInterrupt
         return whole(path, data)
 
-    for module in (files, runs, training):
+    for module in (files, runs, fold_files, training):
         monkeypatch.setattr(module, 'write_file', dies)
     for last in (3, 6, 8, 13, 11):  # four files at the start, five a fold, two at the end
         written = 0
