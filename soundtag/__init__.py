@@ -31,16 +31,17 @@ _HOMES = {
     'prepare_data': 'store',
     'train_folds': 'training',
 }
-_CALLABLE = 'download', 'embed', 'explain', 'export', 'search', 'teach', 'timeline'  # Functions whose module has their name
+_CALLABLE = 'download', 'embed', 'explain', 'export', 'search', 'timeline'  # Functions whose module has their name
 __all__ = sorted([*_HOMES, *_CALLABLE, 'tag'])
 
 
-def tag(audio, sr=None, *, model=None, top=3):
+def tag(audio, sr=None, *, model=None, top=3, threshold=None):
     """Name a sound: the most probable labels with their probabilities, best first.
 
     `audio` is a sound file, a list of them, or samples of shape (n,) or (channels, n) at `sr` Hz;
     `model` the folder of a run, an exported file, 'yamnet', or None for the model that soundtag
-    brings along. Gives [(label, probability), …], for a list such a list a file. Raises AudioError
+    brings along. What no label reaches `threshold` of is unknown; None leaves that to the model's
+    calibration. Gives [(label, probability), …], for a list such a list a file. Raises AudioError
     or ModelError. To name sounds one by one, load a `Tagger` once.
 
     >>> import numpy as np
@@ -48,9 +49,12 @@ def tag(audio, sr=None, *, model=None, top=3):
     >>> soundtag.tag(np.zeros(44100), 44100)
     [('silence', 1.0)]
     """
+    from dataclasses import replace
+
     from soundtag.tagging import Tagger
 
-    return Tagger.load(model).tag(audio, sr, top=top)
+    tagger = replace(Tagger.load(model), threshold=threshold)
+    return tagger.tag(audio, sr, top=top)
 
 
 class _CallableModule(ModuleType):

@@ -62,6 +62,7 @@ def test_a_recording_is_enough(tmp_path):
     path = tmp_path / 'x.wav'
     path.write_bytes(wav_bytes(np.random.default_rng(0).normal(0, 0.1, 44100), sr=44100))
     assert soundtag.tag([path, path], top=1)[0] == soundtag.tag(path, top=1)
+    assert soundtag.tag(path, threshold=1)[0][0] == 'unknown' != soundtag.tag(path, threshold=0)[0][0]
     events = soundtag.timeline(path)
     tagger = soundtag.Tagger.load()
     assert events == soundtag.timeline(tagger, path) and len(events)

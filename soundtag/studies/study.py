@@ -299,6 +299,9 @@ STUDIES = {
         'the recipe pretrained through other channels, on other kinds, from few clips',
         'all',
     ),
+    'few': Entry(
+        'few.benchmark_few', 'pretrained and strong from few clips a label', 'all'
+    ),
     'finetune': Entry(
         'finetune.benchmark_finetune', 'what YAMNet gains by being trained on'
     ),
