@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -370,7 +371,7 @@ def test_real_clips_have_no_offset(real_data):
 @pytest.fixture(scope='module')
 def known(real_data):
     "Every tenth clip of ESC-10: samples, their rate, and the label it gets as it is."
-    tagger = Tagger.load()
+    tagger = replace(Tagger.load(), threshold=0)
     sounds = [load_audio(path) for path in sorted(real_data.glob('ESC-10/audio/*.ogg'))[::10]]
     return [(y, sr, tagger.tag(y, sr)[0][0]) for y, sr in sounds]
 
@@ -378,7 +379,7 @@ def known(real_data):
 @pytest.mark.parametrize('change', ['offset', '-20 dB', '-40 dB', '-60 dB'])
 def test_the_label_does_not_depend_on_offset_and_level(known, change):
     "Of all 400 clips 98.8 % keep their label at an offset of 0.2, 99.2 % at -60 dB."
-    tagger = Tagger.load()
+    tagger = replace(Tagger.load(), threshold=0)
     kept = []
     for y, sr, label in known:
         changed = 0.5 * y + 0.2 if change == 'offset' else y * 10 ** (int(change[:3]) / 20)
@@ -479,7 +480,7 @@ def test_what_is_no_sound_has_a_message_of_its_own(tmp_path):
         assert '\n' not in text and '; ' in text
         said.add(text)
     assert len(said) == 23
-    for top in (0, -1, 2.5, '3', None, True):
+    for top in (0, -1, 2.5, '3', True):
         with pytest.raises(ValueError, match='top='):
             tagger.tag(y, SR, top=top)
     assert len(tagger.tag(y, SR, top=np.int64(2))) == 2
