@@ -40,8 +40,8 @@ def tag(audio, sr=None, *, model=None, top=3, threshold=None):
 
     `audio` is a sound file, a list of them, or samples of shape (n,) or (channels, n) at `sr` Hz;
     `model` the folder of a run, an exported file, 'yamnet', or None for the model that soundtag
-    brings along. What no label reaches `threshold` of is unknown; None leaves that to the model's
-    calibration. Gives [(label, probability), …], for a list such a list a file. Raises AudioError
+    brings along. A sound of which no label reaches `threshold` is unknown; None leaves that
+    to the model. Gives [(label, probability), …], for a list such a list a file. Raises AudioError
     or ModelError. To name sounds one by one, load a `Tagger` once.
 
     >>> import numpy as np

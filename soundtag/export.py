@@ -214,8 +214,8 @@ def ensemble_model(
 # What whoever asks the model does before and after; `Tagger` (chapter 09) does all of it
 STEPS = [
     'mix the channels to one by their mean; take a constant offset off; resample to sr',
-    f'where no 20 ms reach {QUIET_DB:g} dB re full scale: make all louder, until the loudest are'
-    f' at {LOUD_DB:g} dB',
+    f'where no 20 ms reach {QUIET_DB:g} dB re full scale (where known is not null: {LOUD_DB:g}):'
+    f' make all louder, until the loudest are at {LOUD_DB:g} dB',
     'cut windows of `seconds`, each begins half a window after the one before, and the last ends'
     ' where the sound ends',
     'cut off both ends of each what is more than trim_db below its loudest 20 ms; null: nothing',

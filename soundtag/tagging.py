@@ -7,7 +7,6 @@ __all__ = ['Calibration', 'Tagger', 'load_tagger', 'tag_files', 'ModelError']
 
 # %% ../nbs/09_tagging.ipynb #c3988cc8
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from scipy.special import expit, logit
 
 from .audio import samples_to_seconds, seconds_to_samples
 from .formats import AudioError, warn
@@ -83,9 +83,8 @@ def known_probability(
     0.645
     """
     slope, offset = line
-    highest = min(max(highest, 1e-4), 1 - 1e-4)
-    log_odds = math.log(highest / (1 - highest))
-    return 1 / (1 + math.exp(-slope * log_odds - offset))
+    highest = np.clip(highest, 1e-4, 1 - 1e-4)
+    return float(expit(slope * logit(highest) + offset))
 
 # %% ../nbs/09_tagging.ipynb #7ab2c5cb
 QUIET_DB = -37.5  # A sound that never rises above it is made louder, dB re full scale
@@ -193,7 +192,8 @@ class Tagger(TaggerView):
         p = np.concatenate([p for p, _ in batches])
         levels = np.concatenate([levels for _, levels in batches])
         loudest = float(levels.max())
-        if gain == 1 and INAUDIBLE_DB <= loudest < QUIET_DB:
+        quiet = LOUD_DB if self.calibration.known else QUIET_DB
+        if gain == 1 and INAUDIBLE_DB <= loudest < quiet:
             louder = self.hear(audio, sr, gain=10 ** ((LOUD_DB - loudest) / 20))
             return replace(louder, loudest=loudest)
         return Heard(p, levels, loudest, samples_to_seconds(length, sr=self.sr))
@@ -278,11 +278,12 @@ class Tagger(TaggerView):
             answers = [(label, q) for label, q in best if q >= self.thresholds[label]]
             return answers or [('unknown', 1 - best[0][1])]
         top = top or 3
-        unknown = float(self.unknown(p[None])[0])
         if self.calibration.known and self.threshold is None:
-            p = p * known_probability(float(p.max()), self.calibration.known)
+            p = p * known_probability(p.max(), self.calibration.known)
             rest = float(1 - p.sum())
             unknown = rest if rest >= 0.5 else 0.0
+        else:
+            unknown = float(self.unknown(p[None])[0])
         best = [(self.labels[i], float(p[i])) for i in order[:top]]
         return [('unknown', unknown), *best][: max(2, top)] if unknown else best
 

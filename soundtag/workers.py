@@ -102,6 +102,14 @@ def call_remote(
     "A task of a worker."
     return call(item)
 
+def was_killed(
+    future: 'Future',  # That is done
+) -> bool:
+    "Whether Dask gave a task up because workers died while it was on them."
+    if future.status != 'error':
+        return False
+    return type(future.exception()).__name__ == 'KilledWorker'
+
 def take_result(
     future: 'Future',  # That is done
     item: object,  # What was asked for
@@ -112,11 +120,9 @@ def take_result(
             'the scheduler has lost what it was asked for, it was probably started anew; '
             'give the same command again'
         )
-    error = future.exception() if future.status == 'error' else None
-    if type(error).__name__ == 'KilledWorker':
-        raise WorkerDied(item, 1 + getattr(error, 'allowed_failures', 3)) from None
-    if error is not None:
-        raise error
+    if was_killed(future):
+        allowed = getattr(future.exception(), 'allowed_failures', 3)
+        raise WorkerDied(item, 1 + allowed) from None
     return future.result()
 
 class Submission:
@@ -138,6 +144,7 @@ class Submission:
         self.rest = iter(range(len(items)))
         self.numbers = {}  # future → number of its item
         self.done = as_completed()
+        self.suspects = []  # numbers of items that workers died with
         self.room = 0  # how many may be on their way; workers come and go
 
     def refill(
@@ -146,22 +153,50 @@ class Submission:
     ) -> None:
         "Submit as many as are to be on their way."
         under_way = len(self.numbers) + waiting
-        if 2 * under_way > self.room:
+        if self.suspects or 2 * under_way > self.room:
             return
         self.room = ON_THE_WAY * max(1, sum(self.client.ncores().values()))
         for number in islice(self.rest, self.room - under_way):
-            key = f'{self.run}-{number}'
-            item = self.items[number]
-            future = self.client.submit(call_remote, self.call, item, key=key)
-            self.numbers[future] = number
-            self.done.add(future)
+            self.done.add(self.submit(number))
+
+    def submit(
+        self,
+        number: int,  # Of an item
+        again: str = '',  # Makes another key of it
+    ) -> 'Future':
+        "Put one call on its way."
+        key = f'{self.run}-{number}{again}'
+        future = self.client.submit(call_remote, self.call, self.items[number], key=key)
+        self.numbers[future] = number
+        return future
 
     def results(self) -> Iterator[tuple[int, object]]:
         "Number and result of each call, as they come."
         self.refill()
-        for future in self.done:
-            number = self.numbers.pop(future)
-            yield number, take_result(future, self.items[number])
+        while self.numbers:
+            for future in self.done:
+                number = self.numbers.pop(future)
+                if was_killed(future):
+                    self.suspects.append(number)
+                else:
+                    yield number, take_result(future, self.items[number])
+            while self.suspects:
+                number = self.suspects[0]
+                result = self.ask_alone(number)
+                del self.suspects[0]
+                yield number, result
+
+    def ask_alone(
+        self,
+        number: int,  # Of an item
+    ) -> object:  # Its result; raises WorkerDied
+        "Call for one item while nothing else is under way that could kill its worker."
+        from dask.distributed import wait
+
+        future = self.submit(number, '-alone')
+        wait(future)
+        self.numbers.pop(future)
+        return take_result(future, self.items[number])
 
     def cancel(self) -> None:
         "Nobody waits for what is still on its way."

@@ -264,6 +264,21 @@ def code_lines(source):
     )
 
 
+def defined_twice(source):
+    "Names on the floor of a module that a later definition takes away from an earlier one."
+    seen, found = set(), []
+    for node in parse(source).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names = [node.name]
+        elif isinstance(node, ast.Assign):
+            names = [n.id for n in node.targets if isinstance(n, ast.Name)]
+        else:
+            continue
+        found += [name for name in names if name in seen]
+        seen |= set(names)
+    return found
+
+
 RULES = {
     'wide lines': too_wide,
     'long functions': too_long,
@@ -275,6 +290,7 @@ RULES = {
     'no example': without_example,
     'no docment': without_docments,
     'no docstring': without_docstring,
+    'defined twice': defined_twice,
 }
 RULES = {name: cache(rule) for name, rule in RULES.items()}
 

@@ -310,6 +310,7 @@ PLANTED = {
     'no example': "__all__ = ['f']\ndef f() -> int:\n    'One.'\n    return 1\n",
     'no docment': "__all__ = ['f']\ndef f(\n    x: int,\n) -> int:  # Text\n    return x\n",
     'no docstring': 'def f():\n    return 1\n',
+    'defined twice': 'def f():\n    return 1\n\ndef f():\n    return 2\n',
 }
 FINE = '''__all__ = ['f']
 def f(

@@ -97,7 +97,7 @@ export async function hear(model, y, goOn = () => true, gain = 1) {
     if (!await goOn(heard.at(-1).start)) return null;
   }
   const loudest = heard.reduce((a, { level }) => Math.max(a, level), -Infinity);
-  if (gain === 1 && loudest >= INAUDIBLE_DB && loudest < QUIET_DB) {
+  if (gain === 1 && loudest >= INAUDIBLE_DB && loudest < (model.known ? LOUD_DB : QUIET_DB)) {
     const louder = await hear(model, y, goOn, 10 ** ((LOUD_DB - loudest) / 20));
     return louder && { ...louder, loudest };
   }
