@@ -499,7 +499,10 @@ def _sofa_places(data):
     return places[:, 2:] * np.stack(turned, axis=1)
 
 def _read_sofa(path, sr):
-    "Pairs for `ImpulseResponses.of`: what the first receiver of a SOFA file heard."
+    """Pairs for `ImpulseResponses.of`: what the first receiver of a SOFA file heard.
+
+    Distances are those of source and listener; EmitterPosition and ReceiverPosition are not added.
+    """
     import h5py
 
     try:
@@ -510,6 +513,8 @@ def _read_sofa(path, sr):
         first = samples.reshape(len(samples), -1, samples.shape[-1])[:, 0]
         distances = np.linalg.norm(np.subtract(*ends), axis=1)
         distances = np.broadcast_to(distances, len(first))
+    except FileNotFoundError:
+        raise DataError(f'{path}: there is no such file; check the path') from None
     except (OSError, KeyError, ValueError, TypeError):
         raise DataError(
             f'{path}: is no SOFA file of responses; take a SingleRoomSRIR'
