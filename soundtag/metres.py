@@ -343,7 +343,7 @@ CARD = """# {name}: a microphone that knows its room
 Made by `soundtag distance calibrate`. Distances in metres hold in the room, and for the \
 microphone, of these recordings:
 
-| recording | metres | stated by itself | stated deviation (log) |
+| recording | metres | stated without calibration (m) | stated deviation (log) |
 |---|---|---|---|
 {rows}
 

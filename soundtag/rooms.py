@@ -261,6 +261,14 @@ def log_uniform(
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 # %% ../nbs/10_rooms.ipynb #4ffbd60c
+def _mean_absorption(
+    volume,  # m³
+    surface,  # m²
+    rt60,  # s
+):  # Share of energy that walls absorb, air left out
+    "Eyring's formula, solved for the mean absorption."
+    return -np.expm1(-24 * np.log(10) / SPEED_OF_SOUND * volume / surface / rt60)
+
 def draw_room(
     rng: np.random.Generator,
     rooms: RoomDistribution,  # Limits of size and reverberation time
@@ -268,9 +276,7 @@ def draw_room(
     "A room by chance."
     size = np.array([*rng.uniform(*rooms.size, 2), rng.uniform(*rooms.height)])
     area = Room(size, 0).surfaces
-    # Eyring's formula, solved for the mean absorption
-    decay = 24 * np.log(10) / SPEED_OF_SOUND * np.prod(size) / area.sum()
-    mean = -np.expm1(-decay / log_uniform(rng, *rooms.rt60))
+    mean = _mean_absorption(np.prod(size), area.sum(), log_uniform(rng, *rooms.rt60))
     walls = rng.uniform(0.3, 1.7, 6)
     octaves = rng.uniform(-0.15, 0.35) * np.arange(-3, 4) + 0.15 * rng.standard_normal(
         (6, 7)
