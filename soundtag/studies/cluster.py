@@ -159,7 +159,7 @@ def tag_folder(
     folder,  # With sounds
     out=None,  # Folder for the answers; None: a new one, which is removed
 ):  # As `run_files`
-    "An archive, named by the bundled model."
+    "Name what is in an archive, by the bundled model."
     options = {
         'picture': None,
         'raw': None,
