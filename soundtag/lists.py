@@ -532,7 +532,13 @@ def is_list(
         return True
     if not names & set(COLUMN_ALIASES['fname']):
         return False
-    return bool(names & set(COLUMN_ALIASES['label'])) or label_columns(raw) is not None
+    try:
+        return (
+            bool(names & set(COLUMN_ALIASES['label']))
+            or label_columns(raw, path) is not None
+        )
+    except DataError:
+        return True  # it names labels, and whoever reads it will say what is wrong
 
 def is_section_list(
     path: Path,  # A text file

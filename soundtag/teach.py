@@ -9,6 +9,7 @@ __all__ = ['teach']
 import os
 import re
 import time
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from .recipe import LinearRecipe, Recipe, RunError
 from .results import Run, load_run, run_clips
 from .sections import section_name
 from .store import _locked_writer, bytes_per_row, prepare_data, stat_signature
-from .tables import plural
+from .tables import DataError, label_key, plural
 from .training import train_folds
 
 # %% ../nbs/09k_teach.ipynb #6f1f3603
@@ -45,9 +46,10 @@ def check_run(
         )
     if not label.strip():
         raise RunError('LABEL: is empty; give the new label a name')
-    if label in run.labels:
+    known = [name for name in run.labels if label_key(name) == label_key(label)]
+    if known:
         raise RunError(
-            f'{run.out}: has the label {label} already; add the clips to its data set and train '
+            f'{run.out}: has the label {known[0]} already; add the clips to its data set and train '
             'again, or give another name'
         )
 
@@ -88,6 +90,20 @@ def write_list(
     text = whole.to_csv(index=False)
     check_new(out, text)
     return write_file(out, text)
+
+def read_list(
+    path: Path,  # What `write_list` gave
+    label: str,  # The new label
+    negatives: Sequence[str],  # Of the run
+) -> Clips:  # Raises RunError, DataError
+    "The list as a data set, in which the new label is one."
+    clips = load_clips(path, negatives=list(negatives))
+    if clips.multilabel or label not in clips.labels:
+        raise RunError(
+            f'{label}: reads as several labels, or as another one beside those of the run; '
+            'give another name'
+        )
+    return clips
 
 def check_new(
     path: Path,  # Of the list
@@ -175,14 +191,22 @@ def teach(
     soundtag.recipe.RunError: runs/none: holds no run (no config.json); make one with ...
     """
     start = time.perf_counter()
+    label = unicodedata.normalize('NFC', ' '.join(label.split()))
     old = load_run(run)
     check_run(old, label)
     out = Path(out or f'{old.out}-{plain_name(label)}')
     recipe = Recipe.from_settings(old.config['recipe'])
     table = new_table(clips, label, sorted(old.folds.unique().tolist()))
     known = run_clips(old)
-    path = write_list(Path(f'{out}.csv'), known, old, table)
-    whole = replace(load_clips(path, negatives=list(known.negatives)), name=known.name)
+    path = Path(f'{out}.csv')
+    is_new = not path.exists()
+    write_list(path, known, old, table)
+    try:
+        whole = replace(read_list(path, label, known.negatives), name=known.name)
+    except (DataError, RunError):
+        if is_new:
+            path.unlink()
+        raise
     adopt_features(known, whole, recipe, cache, progress)
     options = {'seed': old.config['seed'], 'cache': cache, 'progress': progress}
     train_folds(whole, recipe, old.config['folds']['number'], out, **options)

@@ -10,7 +10,7 @@ from test_pretrained import WEIGHTS
 from test_training import FIXED, SR
 
 from soundtag.audio import wav_bytes
-from soundtag.card import write_card
+from soundtag.card import model_card, write_card
 from soundtag.classifier import SoundClassifier
 from soundtag.comparison import pair_answers
 from soundtag.console import score_table
@@ -169,6 +169,11 @@ def test_its_report_and_card_speak_of_several_labels(which, request, clips, tmp_
     assert 'threshold' in text and not (out / 'suspects.csv').exists()
     card = write_card(out, tmp_path / 'mine.onnx').read_text('utf-8')
     assert 'none, one or several of 3 kinds' in card and 'lwlrap' in card
+    never = metrics['labels'][0] | {'recall': 0.0}
+    scores = metrics | {'labels': [never]}
+    config = json.loads((out / 'config.json').read_text('utf-8'))
+    text = model_card('mine.onnx', config, [never['label']], scores)
+    assert f'It finds less than 60 % of: {never["label"]}.' in text
     with pytest.raises(RunError, match='not compared clip by clip'):
         pair_answers(load_run(out), load_run(out), (clips, clips))
 

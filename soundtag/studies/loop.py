@@ -33,10 +33,19 @@ def rank_scores(
     relevant,  # Whether each item is what is looked for, in order of rank
 ):  # average precision, precision at 10
     "How early what is looked for comes."
-    relevant = np.asarray(relevant, float)
-    precision = np.cumsum(relevant) / np.arange(1, len(relevant) + 1)
-    average = (precision * relevant).sum() / max(1, relevant.sum())
+    from sklearn.metrics import average_precision_score
+
+    relevant = np.asarray(relevant, bool)
+    average = average_precision_score(relevant, -np.arange(len(relevant)))
     return float(average), float(relevant[:10].mean())
+
+def halve_recordings(
+    groups,  # Recording of each clip
+    rng,  # numpy Generator
+):  # 0 or 1 for each clip
+    "Two halves, of which no recording is in both."
+    names, group = np.unique(groups, return_inverse=True)
+    return (rng.permutation(len(names)) % 2)[group]
 
 def draw_examples(
     y,  # Label of each clip, array of text
@@ -55,6 +64,7 @@ def draw_examples(
 def loop_scores(
     V,  # Vectors of clips, of length 1
     y,  # Label of each
+    groups,  # Recording of each
     labels,  # Those to look for
     choose,  # 'doubt', 'best' or 'lot'
     *,
@@ -67,7 +77,8 @@ def loop_scores(
         for r in range(draws):
             rng = np.random.default_rng([r, k])
             order = rng.permutation(len(y))
-            pool, test = order[: len(y) // 2], order[len(y) // 2 :]
+            half = halve_recordings(groups, rng)[order]
+            pool, test = order[half == 0], order[half == 1]
             like = pool[y[pool] == label][:EXAMPLES]
             heard = list(like)
             background = V[rng.choice(pool, 100, replace=False)]
@@ -177,12 +188,13 @@ def study_loop(
     E,  # Embeddings, shape (clips, 24978)
     V,  # Vectors of whole clips, of length 1
     y,  # Label of each clip
+    groups,  # Recording of each clip
     sets,  # {name of a data set: its labels}
 ):  # {'search': {way: {set: curve}}, 'labels': {'doubt', 'lot'}}
     "Both loops."
     search = {}
     for choose in ('doubt', 'best', 'lot'):
-        curves = loop_scores(V, y, sorted(set(y)), choose)
+        curves = loop_scores(V, y, groups, sorted(set(y)), choose)
         search[choose] = {
             name: np.mean([curves[label] for label in labels], 0).round(4).tolist()
             for name, labels in sets.items()
@@ -223,7 +235,10 @@ def teach_label(
     files = np.array([str((clips.root / p).resolve()) for p in clips.table.path])
     own = np.flatnonzero((clips.table.label == label).to_numpy())
     drawn = np.random.default_rng([seed, *label.encode()]).permutation(own)
-    given, others = drawn[:number], drawn[number:]
+    group = clips.table.group.to_numpy(str)
+    _, first = np.unique(group[drawn], return_index=True)
+    given = drawn[np.sort(first)][:number]  # a recording each
+    others = drawn[~np.isin(group[drawn], group[given])]
     with tempfile.TemporaryDirectory() as folder:
         rest = listed_without(clips, label, Path(folder) / 'rest.csv', cache)
         run = train_folds(
