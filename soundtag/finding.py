@@ -25,7 +25,7 @@ from .front import silence_tensorflow
 if TYPE_CHECKING:
     import pandas as pd
 
-    from soundtag.teach import Taught
+    from soundtag.teach import TeachResult
 
 # %% ../nbs/10i_finding.ipynb #3f05219d
 def split_words(
@@ -193,7 +193,7 @@ def add_search(
 
 # %% ../nbs/10i_finding.ipynb #4c58e12a
 def taught_lines(
-    taught: 'Taught',  # What `teach` gave
+    taught: 'TeachResult',  # What `teach` gave
 ) -> list[str]:
     "What a new label cost, and how well it is known, for people."
     label = printable(taught.label)

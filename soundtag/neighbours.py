@@ -103,7 +103,7 @@ def section_times(
     seconds: float,  # Length of a recording; NaN: unknown
     windows: WindowEmbedding,  # Says how far windows reach
 ) -> list[tuple[float, float]]:  # Start and end of each section in s; NaN: the whole file
-    "The sections of a recording, each reaching over the seam to the next."
+    "The sections of a recording, each reaching into the next."
     overlap = windows.seconds - windows.step
     if not seconds > SECTION + overlap:
         return [(np.nan, np.nan)]

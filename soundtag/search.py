@@ -175,13 +175,13 @@ def find_recordings(
     ending = '/' + name.replace(os.sep, '/')
     return [file for file in index.sections if file.replace(os.sep, '/').endswith(ending)]
 
-BACKGROUND = 100  # Windows drawn by lot that count as something else
+BACKGROUND = 100  # Windows drawn at random that count as something else
 PENALTY = 10.0  # Inverse of the regularisation, scikit-learn's C
 
 def learn(
     like: np.ndarray,  # Vectors of what is looked for, shape (m, d)
     unlike: np.ndarray,  # Vectors of what is not, shape (n, d)
-    background: np.ndarray,  # Vectors drawn by lot, shape (b, d)
+    background: np.ndarray,  # Vectors drawn at random, shape (b, d)
 ) -> tuple[np.ndarray, float]:  # Weights (d,) and bias: above 0 is probably looked for
     "Logistic regression; both sides count the same, the background one answer in all."
     from sklearn.linear_model import LogisticRegression
@@ -217,7 +217,7 @@ def refined_scores(
 def background_vectors(
     index: SearchIndex,  # An archive
 ) -> np.ndarray:  # Float32, shape (at most 100, d)
-    "Windows by lot, the same for the same archive."
+    "Windows at random, the same for the same archive."
     number = min(BACKGROUND, len(index))
     drawn = np.random.default_rng(0).choice(len(index), number, replace=False)
     return index.vectors[np.sort(drawn)].astype('float32')

@@ -208,7 +208,7 @@ def label_columns(
         if column_key(c) not in KNOWN_COLUMNS
     }
     flags = pd.DataFrame({c: cells for c, cells in flags.items() if cells.notna().all()})
-    if numbered and not (len(numbered) > 1 and set(numbered) <= set(flags)):
+    if numbered and not (flags.shape[1] > 1 and set(numbered) <= set(flags)):
         cells = raw[numbered].mask(raw[numbered].apply(is_empty), '')
         return cells.apply(lambda row: join_labels(filter(None, row.str.strip())), axis=1)
     if flags.shape[1] < 2 or not flags.to_numpy(bool).any():

@@ -37,7 +37,7 @@ def check_run(
     if recipe.get('classifier') != LinearRecipe.classifier:
         raise RunError(
             f'{run.out}: was trained by the recipe {recipe["name"]}, and only runs by pretrained '
-            'are taught in seconds; add the clips to its data set and train again'
+            'can be taught; add the clips to its data set and train again'
         )
     if run.config.get('multilabel'):
         raise RunError(
@@ -58,7 +58,7 @@ def new_table(
     label: str,  # Its name
     folds: Sequence[int],  # Numbers of the run's folds
 ) -> pd.DataFrame:  # As the table of a data set, path absolute
-    "The new clips, dealt over the folds."
+    "The new clips, spread over the folds."
     missing = [one for one in files if not os.path.exists(one)]
     if missing:
         raise RunError(f'{missing[0]}: there is no such file or folder; check the path')
@@ -125,7 +125,7 @@ def adopt_features(
     cache: str | os.PathLike | None,  # Folder of the feature store
     progress: bool,  # Show a bar where something is missing
 ) -> None:
-    "Let the store know the run's clips by their new names, so that none is heard again."
+    "Tell the store the new names of the run's clips, so that none is computed again."
     store = prepare_data(clips, recipe.features, cache=cache, progress=progress)
     new_names = dict(zip(sound_keys(listed), map(section_name, *zip(*listed.sections))))
     known = zip(store.clips.paths, sound_keys(store.clips), store.contents)
@@ -147,10 +147,10 @@ def sound_keys(
 
 # %% ../nbs/09k_teach.ipynb #28e1b9e3
 @dataclass(frozen=True)
-class Taught:
+class TeachResult:
     """What a new label cost, and how well it is known.
 
-    >>> Taught(Path('runs/x-owl'), 'owl', 0.95, 0.94, clips=5, recalled=4, taken=2, seconds=8.0)
+    >>> TeachResult(Path('runs/x-owl'), 'owl', 0.95, 0.94, clips=5, recalled=4, taken=2, seconds=8.0)
     <owl: 4 of 5 clips named so; the other labels: 95.0% right before, 94.0% after; 2 of their ...
     """
 
@@ -179,8 +179,8 @@ def teach(
     out: str | os.PathLike | None = None,  # Folder of the new run; None: RUN-LABEL
     cache: str | os.PathLike | None = None,  # Folder of the feature store; None: the user's cache
     progress: bool = True,  # Show a bar, and a line a fold
-) -> Taught:  # `out`, and before, after, recalled, taken
-    """Make a run that knows a label more, from a few clips, in seconds.
+) -> TeachResult:  # `out`, and before, after, recalled, taken
+    """Make a run that knows one more label, from a few clips.
 
     The list of all its clips is written beside it, OUT.csv. Raises RunError, DataError,
     WeightsError.
@@ -228,14 +228,14 @@ def compare_runs(
     whole: Clips,  # Its clips
     label: str,  # What was added
     seconds: float,  # That it took
-) -> Taught:
+) -> TeachResult:
     "What each clip was called by models that have not heard it, before and after."
     table = whole.table.loc[new.folds.index]
     named = np.asarray(new.labels, object)[new.oof.argmax(1)]
     right = named == table.label.to_numpy()
     is_new = (table.label == label).to_numpy()
     before = np.asarray(old.labels, object)[old.oof.argmax(1)]
-    return Taught(
+    return TeachResult(
         out=new.out,
         label=label,
         before=float((before == known.table.label[old.folds.index]).mean()),

@@ -19,7 +19,7 @@ from soundtag.dataset import DataError, count_labels, load_clips, make_folds, me
 from soundtag.export import export
 from soundtag.fitting import trusted_rows
 from soundtag.metrics import geometric_mean, lwlrap, mean_average_precision
-from soundtag.multilabel import cross_named, fit_thresholds
+from soundtag.multilabel import cross_fitted_answers, fit_thresholds
 from soundtag.pretrained import Embedding
 from soundtag.recipe import RECIPES, RunError
 from soundtag.report import write_report
@@ -153,7 +153,7 @@ def test_a_run_learns_each_label_by_itself(which, request, clips):
     assert metrics['test']['together']['lwlrap'] == lwlrap(truth, together)
     own = json.loads((out / 'thresholds.json').read_text())
     assert list(own.values()) == fit_thresholds(y, run.oof).tolist()
-    named = cross_named(y, run.oof, run.folds.to_numpy())
+    named = cross_fitted_answers(y, run.oof, run.folds.to_numpy())
     assert metrics['answers']['recall'] == (named & (y > 0)).sum() / y.sum()
     first = (out / 'predictions/predictions.csv').read_text().splitlines()
     assert first[0] == 'fname,label' and len(first[1].split(',')[1].split()) == 3

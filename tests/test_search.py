@@ -1,4 +1,4 @@
-"Search by example, its answers, and a label more: what is found, what is kept, and the commands' words."
+"Search by example, its answers, and one more label: what is found, what is kept, and the commands' words."
 
 import io
 import json
@@ -274,7 +274,7 @@ def test_an_example_of_silence_is_refused(here, tmp_path):
     assert code == 2 and 'still.wav: is silence' in err
 
 
-# A label more
+# One more label
 
 
 @pytest.fixture(scope='module')

@@ -33,7 +33,7 @@ from ..pretrained import CLASSES, POOLED, SR, WIDTHS
 from ..recipe import RECIPES
 from ..results import mfcc_statistics
 from ..search import pick_windows
-from ..store import prepare_data
+from ..store import bytes_per_row, prepare_data
 from soundtag.studies.loop import (
     DRAWS,
     draw_examples,
@@ -292,7 +292,7 @@ def search_hours(
 def large_index(
     windows,  # How many
     folder,  # For the vectors
-):  # `SearchIndex` of vectors drawn by lot, in sections of 200
+):  # `SearchIndex` of random vectors, in sections of 200
     "An index as large as wanted."
     sections = windows // 200
     path = Path(folder) / f'{windows}.npy'
@@ -390,9 +390,11 @@ def index_stage(
     likeness = index_scores(data.index, data.paths, Q)
     drawn = draw_examples(data.y, data.draws)
     found = search_scores(likeness, data.y, data.groups, drawn)
+    same = search_scores(likeness, data.y, np.arange(len(data.y)), drawn)
     return summarise_search(found, data.sets) | {
         'windows': len(data.index),
         'labels': found,
+        'same_recordings': summarise_search(same, data.sets),
     }
 
 def hours_stage(
@@ -418,6 +420,25 @@ def speed_stage(
     with tempfile.TemporaryDirectory() as folder:
         return {str(n): time_searches(large_index(n, folder)) for n in data.sizes}
 
+def compute_stage(
+    data,  # `SearchData`
+    seconds=600,  # Of noise
+):  # {'seconds', 'windows', 'wall', 'processor'}: times in s
+    "What it costs to compute an archive's windows, once."
+    windows = WindowEmbedding()
+    y = colored_noise(seconds * SR, sr=SR, rng=np.random.default_rng(0), slope=-3, low=30)
+    windows.rows(y[: 30 * SR])  # the network is loaded
+    start = time.perf_counter(), time.process_time()
+    rows = windows.rows(y.astype('float32'))
+    times = time.perf_counter() - start[0], time.process_time() - start[1]
+    wall, processor = (round(t, 2) for t in times)
+    return {
+        'seconds': seconds,
+        'windows': len(rows),
+        'wall': wall,
+        'processor': processor,
+    }
+
 def loop_stage(
     data,  # `SearchData`
 ):  # What `study_loop` gives
@@ -441,6 +462,7 @@ STAGES = {
     'index': index_stage,
     'hours': hours_stage,
     'speed': speed_stage,
+    'compute': compute_stage,
     'loop': loop_stage,
 }
 
