@@ -365,8 +365,8 @@ doorway, by ray tracing; 24 simulated rooms, 10 sounds of each source in each ki
 no intervals over rooms were made), on six seconds of everyday sounds: off by {mae:.2f} m (always \
 the mean: {mae_mean:.2f}); the stated 80 % hold {holds_80:.0%}; the clip explains \
 {clip_share:.0%} of the answers. Of two recordings of a sound in a room, one at least twice as \
-far, {in_order:.0%} are put in order (rank correlation {spearman:.2f}), of the surest nine tenths of the pairs {surest:.0%}; \
-of instruments {instruments:.0%}.
+far, {in_order:.0%} are put in order (rank correlation {spearman:.2f}), of the surest nine tenths \
+of the pairs {surest:.0%}; of instruments {instruments:.0%}.
 - **Calibrated** there with two recordings of one sound (1 and 3 m), and asked about other sounds \
 at other places from 0.5 to 6 m: off by {two:.2f} m, with five by {five:.2f}; uncalibrated by \
 {plain:.2f}, always the mean of the calibration's distances by {points:.2f}, and always the \
