@@ -213,7 +213,7 @@ def measured():
     return {
         'folds': f"{result['metrics']['accuracy']['mean']:.1%}",
         'wild': f"{wild['mean_over_labels']:.1%}",
-        'named': f"{result['unknown']['unknown_named']['mean']:.0%}",
+        'named': f"{result['unknown']['confident_unknown']['mean']:.0%}",
     }
 
 

@@ -261,12 +261,8 @@ def log_uniform(
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 # %% ../nbs/10_rooms.ipynb #4ffbd60c
-def _mean_absorption(
-    volume,  # m³
-    surface,  # m²
-    rt60,  # s
-):  # Share of energy that walls absorb, air left out
-    "Eyring's formula, solved for the mean absorption."
+def _mean_absorption(volume, surface, rt60):  # In m³, m² and s
+    "Share of energy that walls absorb: Eyring's formula, solved for it, without air."
     return -np.expm1(-24 * np.log(10) / SPEED_OF_SOUND * volume / surface / rt60)
 
 def draw_room(

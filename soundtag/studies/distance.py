@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DISTANCES', 'RT60S', 'SPREADS', 'TRIALS', 'RANGING_CARD', 'OTHER_ROOMS', 'level_statistics', 'boosted_trees',
-           'cut_at', 'error_by_group', 'predict_baselines', 'room_facts', 'score_told_rooms', 'score_variants',
+           'cut_at', 'error_by_group', 'predict_baselines', 'room_facts', 'score_known_rooms', 'score_variants',
            'score_intervals', 'first_predictions', 'evaluate_distance', 'change_features', 'try_features',
            'join_summaries', 'other_rooms', 'with_interval', 'ranging_card', 'write_distance_bundle',
            'benchmark_network']
@@ -187,11 +187,11 @@ def room_facts(
     ratio = rows.drr + spread * rng.standard_normal(len(rows))
     return np.stack([np.log(rows.rt60), ratio], axis=1)
 
-def score_told_rooms(
+def score_known_rooms(
     plan,  # DataFrame of `plan_recordings`
     recipe,  # `DistanceRecipe`
 ):  # List of {'spread_db', and `error_metrics`}
-    "How far off one is who hears nothing and is told two numbers of the room."
+    "How far off one is who hears nothing and knows two numbers of the room."
     inside = plan[(plan.response >= 0).to_numpy()]
     train, test = (inside[(inside.part == part).to_numpy()] for part in ('train', 'test'))
     log_d = np.log(train.distance_m.to_numpy())
@@ -260,7 +260,7 @@ def evaluate_distance(
     X,  # Part or variant → features; 'test' and the variants are of the test rows
     recipe,  # `DistanceRecipe`
 ):  # Part of a result: metrics, baselines, leaks and the groups
-    "Everything that is measured on rooms and recordings unheard of."
+    "Everything that is measured on rooms and recordings held out."
     test = plan[(plan.part == 'test').to_numpy()]
     log_d, log_sd = predict_distance(model, X['test'])
     others = predict_baselines(plan, X, recipe)
@@ -275,7 +275,7 @@ def evaluate_distance(
         'by_distance': error_by_group(test, every, by_distance),
         'by_label': error_by_group(test, every, test.label.to_numpy()),
         'by_rt60': error_by_group(test, every, cut_at(test.rt60.to_numpy(), RT60S)),
-        'if_told': score_told_rooms(plan, recipe),
+        'if_told': score_known_rooms(plan, recipe),
         'leaks': score_variants(test, model, variants),
         'answers': first_predictions(test, log_d, log_sd),
     }
@@ -361,12 +361,12 @@ examined in simulated rooms only.
 """
 
 OTHER_ROOMS = """- **In rooms of another kind** (irregular polygons, wedges, two rooms with a \
-doorway, by ray tracing; 24 simulated rooms, 10 sounds of each source in each kind of room, and no \
-intervals over rooms were made), on six seconds of everyday sounds: off by {mae:.2f} m (always the mean: \
-{mae_mean:.2f}); the stated 80 % hold {holds_80:.0%}; the clip explains {clip_share:.0%} of the \
-answers. Of two recordings of a sound in a room, one at least twice as far, {in_order:.0%} are put \
-in order (rank correlation {spearman:.2f}), of the surest nine tenths of the pairs {surest:.0%}; \
-of instruments {instruments:.0%}.
+doorway, by ray tracing; 24 simulated rooms, 10 sounds of each source in each kind of room, and \
+no intervals over rooms were made), on six seconds of everyday sounds: off by {mae:.2f} m (always \
+the mean: {mae_mean:.2f}); the stated 80 % hold {holds_80:.0%}; the clip explains \
+{clip_share:.0%} of the answers. Of two recordings of a sound in a room, one at least twice as \
+far, {in_order:.0%} are put in order (rank correlation {spearman:.2f}), of the surest nine tenths \
+of the pairs {surest:.0%}; of instruments {instruments:.0%}.
 - **Calibrated** there with two recordings of one sound (1 and 3 m), and asked about other sounds \
 at other places from 0.5 to 6 m: off by {two:.2f} m, with five by {five:.2f}; uncalibrated by \
 {plain:.2f}, always the mean of the calibration's distances by {points:.2f}, and always the \

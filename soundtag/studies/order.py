@@ -68,7 +68,9 @@ def less_mean(values, groups):
 
 def ridge(X, y):
     "Weights of least squares with a penalty."
-    return np.linalg.solve(X.T @ X + RIDGE * np.eye(X.shape[1]), X.T @ y)
+    from sklearn.linear_model import Ridge
+
+    return Ridge(RIDGE, fit_intercept=False, solver='cholesky').fit(X, y).coef_
 
 def fit_heads(Z, rows):  # Statistics (n, k), table of `make_groups` → dict of arrays
     "Two linear functions: one to compare distances by, and the log of the reverberation time."
@@ -299,13 +301,7 @@ def ratio_coverage(heard, spreads):
 
 # %% ../../nbs/29d_order.ipynb #6e49f7b0
 CALIBRATION_DISTANCES = {'two': (1, 3), 'five': (0.5, 1, 2, 3, 5)}  # m
-EDGES = (
-    CALIBRATED_RANGE[0],
-    1,
-    2,
-    4,
-    CALIBRATED_RANGE[1],
-)  # m, of the distances that errors are told for
+EDGES = (0.5, 1, 2, 4, 6)  # m, of the groups by distance
 
 def _points(part, metres):
     "Rows nearest to some distances, as points of a calibration."
