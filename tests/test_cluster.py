@@ -9,6 +9,7 @@ import threading
 import time
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ from soundtag.recipe import LinearRecipe, RunError
 from soundtag.results import load_run, write_metrics
 from soundtag.store import StoreError, prepare_data
 from soundtag.tagging import Tagger, tag_files
-from soundtag.training import count_jobs, free_memory, train_folds
+from soundtag.training import count_jobs, free_memory, train_folds, watch_folds
 from soundtag.workers import ClusterError, cluster, in_parallel, thread_counts, use_threads
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -208,23 +209,21 @@ def test_folds_on_workers_and_in_two_processes_give_the_run_of_one_command(
 
 @pytest.mark.slow
 @pytest.mark.parametrize('recipe', ['post', 'strong'])
-def test_networks_on_workers_are_those_of_one_process(clips, tmp_path, on_cluster, recipe):
-    "For post, fold by fold in this process and side by side in others as well: no recipe differs there."
+def test_networks_on_workers_are_those_of_this_machine(clips, tmp_path, on_cluster, recipe):
+    "Of post those of two processes side by side; of strong those of this process, fold by fold."
     from joblib import parallel_config
 
     train(clips, tmp_path / 'cluster', recipe, cache=tmp_path / 'other', epochs=2)
     with parallel_config('threading'):
-        if recipe == 'strong':
-            train(clips, tmp_path / 'here', recipe, epochs=2)
+        if recipe == 'post':
+            train(clips, tmp_path / 'here', recipe, epochs=2, jobs=2)
         else:
             for k in (1, 0):
                 train(clips, tmp_path / 'here', recipe, epochs=2, fold=k)
-            train(clips, tmp_path / 'jobs', recipe, epochs=2, jobs=2)
         assert files(tmp_path / 'other') == files(tmp_path / 'cache') != {}
         expected = results(tmp_path / 'here', clips)
         assert 'predictions/oof.npy' in expected
-        for name in ('cluster', 'jobs') if recipe == 'post' else ('cluster',):
-            assert results(tmp_path / name, clips) == expected
+        assert results(tmp_path / 'cluster', clips) == expected
 
 
 def test_a_fold_that_is_asked_for_twice_is_trained_once(clips, ears, tmp_path, monkeypatch):
@@ -261,6 +260,19 @@ def test_a_machine_trains_what_its_memory_holds(tmp_path, monkeypatch):
         assert count_jobs() == jobs
 
 
+def test_a_bar_shows_how_far_the_folds_of_all_workers_are(tmp_path):
+    "A fold that is done leaves the tasks; of one that is trained the log says how many epochs."
+    sizes = {'steps_per_epoch': 5, 'total_steps': 20}
+    tasks = {k: SimpleNamespace(folder=tmp_path / str(k), **sizes) for k in range(3)}
+    write_file(tmp_path / '1/round_2/history.csv', 'epoch,loss\n0,0.7\n1,0.6\n')
+    shown = threading.Event()
+    bar = SimpleNamespace(disable=False, n=0, refresh=shown.set)
+    with watch_folds(tasks, bar):
+        del tasks[0]
+        assert shown.wait(60)
+    assert bar.n == 20 + 2 * 5 + 0
+
+
 def test_a_whole_run_waits_for_no_fold(clips, tmp_path):
     with fold_lock(tmp_path / 'run', 1):
         with pytest.raises(RunError, match='another process is training fold 1 there'):
@@ -282,7 +294,9 @@ def words(audio, out, **more):
 
 def test_an_archive_is_named_as_file_by_file(clips, tmp_path, on_cluster, capsys):
     call = words(clips.root, tmp_path / 'heard', timeline=False)
-    assert tag_archive(call) == 1
+    line = ['tag', clips.root, '--model', 'bundled', '--top', 3, '--out', tmp_path / 'heard']
+    assert main([str(w) for w in (*line, '--cluster', on_cluster.scheduler.address)]) == 1
+    assert 'workers: 2, with 2 threads; dashboard: http' in capsys.readouterr().err
     table = pd.read_parquet(tmp_path / 'heard/answers.parquet')
     tagger = Tagger.load('bundled')
     paths = sorted(str(clips.root / path) for path in clips.table.path if 'broken' not in path)
@@ -394,8 +408,8 @@ def test_workers_that_are_killed_lose_nothing(clips, tmp_path, on_cluster):
 
 def test_a_clip_that_kills_workers_is_named(clips, tmp_path, on_cluster, monkeypatch):
     monkeypatch.setattr(soundtag.store, 'compute_clip', deadly)
-    monkeypatch.setattr(on_cluster.cluster.scheduler, 'allowed_failures', 1)
-    with pytest.raises(StoreError, match=r'07\.wav: 2 workers died of it.*was computed is kept'):
+    monkeypatch.setattr(on_cluster.cluster.scheduler, 'allowed_failures', 0)  # each death takes a new worker
+    with pytest.raises(StoreError, match=r'07\.wav: 1 workers died of it.*was computed is kept'):
         prepare(clips, tmp_path)
     monkeypatch.undo()
     assert len(prepare(clips, tmp_path)) == 24  # and the workers go on
