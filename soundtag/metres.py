@@ -39,24 +39,21 @@ class Spreads:
 
     compared: float = 1.0  # What a difference of the numbers to compare stands for
     ratio: float = 0.7  # Of a ratio, against the stated deviations of both
-    offset: float = 0.0  # Median log distance in m, less `gain` times the one stated
-    gain: float = 1.0  # What a difference of stated ones stands for
-    known_offset: float | None = None  # Stated on average at 1 m; None: by offset and gain
-    known_gain: float | None = None  # What a difference of true ones changes in those stated
+    offset: float = 0.0  # Log distance in m, less `gain` times the one stated there on average
+    gain: float = 1.0  # How far distances differ where those stated differ by 1
     center: float = 0.5  # Mean of the stated ones
     room: float = 0.5  # Of rooms about the offset
     slope: float = 0.2  # Of rooms about the gain
     sound: float = 0.4  # Of sounds within a room
     rest: float = 0.6  # Of one recording, where its stated deviation is 1
-    power: float = 1.0  # Of the stated deviation in that of one recording
-    known_rest: float | None = None  # Of one recording at a known distance; None: as of others
+    power: float = 1.0  # Of the stated deviation in that
+    expected: float = 0.0  # Median log distance in m, before anything is heard
+    expected_sd: float | None = None  # Its deviation; None: any distance is as likely
+    scale: float = 1.0  # Of a calibrated answer's deviation, where the stated one is 1
+    scale_power: float = 0.0  # Of the stated deviation in that
     decay: float = 0.4  # Of the logarithm of the reverberation time, within a room
     interval: float = 1.0  # Deviation without a calibration, where the stated one is 1
     interval_power: float = 1.0  # Of the stated deviation in that
-
-    def deviation(self, stated: np.ndarray) -> np.ndarray:
-        "How far one recording strays, by its stated deviation."
-        return self.rest * np.power(stated, self.power)
 
 @dataclass(frozen=True)
 class Heard:
@@ -138,12 +135,6 @@ def _shared(spreads, a, b):
     product = np.multiply.outer(a - spreads.center, b - spreads.center)
     return spreads.room**2 + spreads.slope**2 * product
 
-def _strays(spreads, stated, log_d):
-    "How much farther than they are stated known distances are, in this room and of this sound."
-    if spreads.known_gain is None:
-        return log_d - spreads.offset - spreads.gain * stated
-    return spreads.gain * (spreads.known_offset + spreads.known_gain * log_d - stated)
-
 def predict_calibrated(
     points: list[dict],  # Of the calibration: metres, log_d, deviation
     heard: Heard,  # A recording in the same room, or arrays of several
@@ -151,17 +142,25 @@ def predict_calibrated(
 ) -> tuple[float, float]:  # Logarithm of the distance in m, its median, and its deviation
     "What points of known distance in a room say about another recording there."
     stated = np.array([p['log_d'] for p in points])
-    own = spreads.deviation(np.array([p['deviation'] for p in points]))
-    if spreads.known_rest is not None:
-        own = np.full(len(points), spreads.known_rest)
+    strays = np.log([p['metres'] for p in points]) - spreads.offset - spreads.gain * stated
+    own = _own_deviation(spreads, np.array([p['deviation'] for p in points]))
     K = _shared(spreads, stated, stated) + spreads.sound**2 + np.diag(own**2)
     k = _shared(spreads, stated, heard.log_d)
     weights = np.linalg.solve(K, k)
-    strays = _strays(spreads, stated, np.log([p['metres'] for p in points]))
     mean = spreads.offset + spreads.gain * heard.log_d + strays @ weights
     variance = spreads.room**2 + spreads.slope**2 * (heard.log_d - spreads.center) ** 2
-    variance += spreads.sound**2 + spreads.deviation(heard.deviation) ** 2
-    return mean, np.sqrt(variance - np.sum(weights * k, axis=0))
+    variance += spreads.sound**2 + _own_deviation(spreads, heard.deviation) ** 2
+    variance -= np.sum(weights * k, axis=0)
+    if spreads.expected_sd is not None:
+        trust = spreads.expected_sd**2 / (spreads.expected_sd**2 + variance)
+        mean = spreads.expected + trust * (mean - spreads.expected)
+        variance = trust * variance
+    scale = spreads.scale * np.power(heard.deviation, spreads.scale_power)
+    return mean, scale * np.sqrt(variance)
+
+def _own_deviation(spreads, stated):
+    "How far one recording strays."
+    return spreads.rest * np.power(stated, spreads.power)
 
 OTHER_ROOM = 3.0  # Deviations of the reverberation time from which on a room is another one
 

@@ -287,31 +287,29 @@ def calibrated_answers(heard, spreads, metres, *, same_sound=False):
             points = _points(part, metres)
             others = _left_over(room[(room.sound == sound) == same_sound], part)
             log_d, sd = predict_calibrated(points, _heard(others.to_records()), spreads)
+            line, _ = predict_calibrated([], _heard(others.to_records()), spreads)
             table = others[['distance_m']].assign(log_d=log_d, sd=sd, plain=others.log_d)
             mean = np.mean([p['metres'] for p in points])
-            tables.append(table.assign(points_mean=mean, stated_sd=np.exp(others.log_sd)))
+            tables.append(
+                table.assign(line=line, points_mean=mean, stated_log_sd=others.log_sd)
+            )
     return pd.concat(tables)
 
 def fit_spreads(heard):  # Table of `hear_bench`, of validation rooms → `Spreads`
     "All that chapter 10ab must know of a model's answers."
-    left = left_over(heard)
-    offset, gain = quantile_line(left.log_d, np.log(left.distance_m), 0.5)
     compared, ratio = fit_ratio(heard)
     off = np.abs(heard.log_d - np.log(heard.distance_m))
     interval, interval_power = quantile_line(heard.log_sd, np.log(off / Z80), 0.8)
     spreads = Spreads(
-        offset=offset,
-        gain=gain,
-        center=float(left.log_d.mean()),
-        slope=0.0,
-        **fit_known(heard, gain),
+        **fit_shifts(heard),
         compared=compared,
         ratio=ratio,
         decay=float(heard.decay.groupby(heard.room).var().mean() ** 0.5),
         interval=float(np.exp(interval)),
         interval_power=interval_power,
     )
-    return replace(spreads, **fit_rest(heard, spreads))
+    spreads = replace(spreads, **fit_expected(heard, spreads))
+    return replace(spreads, **fit_scale(heard, spreads))
 
 def quantile_line(x, y, quantile):  # Intercept and slope
     "The line that a share of the values lie below."
@@ -320,7 +318,7 @@ def quantile_line(x, y, quantile):  # Intercept and slope
     line = QuantileRegressor(quantile=quantile, alpha=0).fit(np.c_[x], y)
     return float(line.intercept_), float(line.coef_[0])
 
-def fit_known(heard, gain):  # Table, what a difference of stated ones stands for → dict
+def fit_shifts(heard):  # → dict
     "What is stated at known distances, and how rooms and sounds shift it: maximum likelihood."
     from scipy.optimize import minimize
 
@@ -340,30 +338,28 @@ def fit_known(heard, gain):  # Table, what a difference of stated ones stands fo
         return total / len(stated)
 
     p = minimize(misfit, [0.5, 0.5, -1.5, -1.5, -1], method='L-BFGS-B').x
-    shifts = dict(
-        zip(
-            ('room', 'sound', 'known_rest'), np.maximum(gain * np.exp(p[2:]), 1e-3).tolist()
-        )
-    )
-    return shifts | {'known_offset': float(p[0]), 'known_gain': float(p[1])}
+    gain = 1 / max(p[1], 0.02)
+    shifts = dict(zip(('room', 'sound', 'rest'), (gain * np.exp(p[2:])).tolist()))
+    line = {'offset': float(-gain * p[0]), 'gain': float(gain)}
+    return shifts | line | {'power': 0.0, 'slope': 0.0}
 
-def fit_rest(heard, spreads):  # → dict
-    "How far one recording strays, such that 80 % intervals of calibrations with two hold."
-    from scipy.optimize import minimize
+def fit_expected(heard, spreads):  # → dict
+    "What to expect, such that half of the truths lie above the answers without a calibration."
+    left = left_over(heard)
+    intercept, slope = quantile_line(left.log_d, np.log(left.distance_m), 0.5)
+    trust = np.clip(slope / spreads.gain, 0.01, 0.99)
+    variance = spreads.room**2 + spreads.sound**2 + spreads.rest**2
+    return {
+        'expected': float((intercept - trust * spreads.offset) / (1 - trust)),
+        'expected_sd': float(np.sqrt(variance * trust / (1 - trust))),
+    }
 
-    answers = calibrated_answers(
-        heard, replace(spreads, rest=0.0), CALIBRATION_DISTANCES['two']
-    )
-    off = np.abs(answers.log_d - np.log(answers.distance_m)).to_numpy()
-    shared, stated = answers.sd.to_numpy(), answers.stated_sd.to_numpy()
-
-    def misfit(p):  # as of a quantile's line
-        sd = np.hypot(shared, np.exp(p[0]) * stated ** p[1])
-        beyond = np.log(off + 1e-9) - np.log(Z80 * sd)
-        return np.mean(np.maximum(0.8 * beyond, -0.2 * beyond))
-
-    rest, power = minimize(misfit, [-0.5, 1.0], method='Nelder-Mead').x
-    return {'rest': float(np.exp(rest)), 'power': float(power)}
+def fit_scale(heard, spreads):  # → dict
+    "Intervals such that those of 80 % hold 80 %, of calibrations with two."
+    answers = calibrated_answers(heard, spreads, CALIBRATION_DISTANCES['two'])
+    off = np.abs(answers.log_d - np.log(answers.distance_m)) / answers.sd
+    log_scale, power = quantile_line(answers.stated_log_sd, np.log(off / Z80), 0.8)
+    return {'scale': float(np.exp(log_scale)), 'scale_power': power}
 
 def fit_ratio(heard):
     "What a difference of numbers to compare stands for, and how far it strays."
@@ -402,10 +398,9 @@ def score_calibrated(heard, spreads, metres, *, same_sound=False):
     answers = calibrated_answers(heard, spreads, metres, same_sound=same_sound)
     d = answers.distance_m
     answer = np.exp(answers.log_d)
-    line = np.exp(spreads.offset + spreads.gain * answers.plain)
     others = {
         'uncalibrated': np.exp(answers.plain),
-        'line': line,
+        'line': np.exp(answers.line),
         'mean': d.mean(),
         'median': d.median(),
         'points_mean': answers.points_mean,
