@@ -15,7 +15,7 @@ import threading
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache, partial
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -41,9 +41,10 @@ if TYPE_CHECKING:
 # %% ../nbs/10h_cluster.ipynb #9b561a26
 LOADING = threading.Lock()  # A process loads a model once, however many threads it has
 
-@cache
+@lru_cache(maxsize=1)
 def loaded_tagger(
     model: str,  # As for `Tagger.load`
+    stamp: str,  # As `model_hash`: a worker outlives the model that lay there
     trust: bool,  # As for `Tagger.load`
     threshold: float | None,  # Least probability of an answer
 ) -> 'Tagger':
@@ -64,7 +65,9 @@ def name_recording(
     from soundtag.formats import AudioError
 
     with LOADING:
-        tagger = loaded_tagger(settings['model'], trust, settings['threshold'])
+        tagger = loaded_tagger(
+            settings['model'], settings['model_hash'], trust, settings['threshold']
+        )
     columns = settings['columns']
     try:
         if settings['timeline']:
@@ -146,14 +149,15 @@ def answer_paths(
     files: list[Path],  # Recordings
     out: Path,  # Folder of answers
 ) -> dict[str, Path]:  # Recording → the file of its answer
-    "Where each answer goes: as the recordings lie to each other."
-    places = {str(file): os.path.abspath(file) for file in files}
-    folders = {os.path.dirname(place) for place in places.values()}
-    above = os.path.commonpath(folders) if folders else '/'
-    names = {path: os.path.relpath(place, above) for path, place in places.items()}
-    return {path: out / 'recordings' / f'{name}.csv' for path, name in names.items()}
+    "Where each answer goes: under the whole path of its recording, as no other has it."
+    answers = {}
+    for file in files:
+        drive, place = os.path.splitdrive(os.path.abspath(file))
+        name = (drive.replace(':', '') + place).lstrip(os.sep)
+        answers[str(file)] = out / 'recordings' / f'{name}.csv'
+    return answers
 
-def hear_archive(
+def tag_recordings(
     left: list[str],  # Recordings without an answer
     settings: dict,  # As `archive_settings`
     trust: bool,  # The model is one's own
@@ -241,14 +245,14 @@ def tag_archive(
     begin_archive(out, settings)
     answers = answer_paths([file for file in found if is_there(file)], out)
     left = [path for path, answer in answers.items() if not answer.exists()]
-    skipped = [(str(file), unheard(file)) for file in found if not is_there(file)]
+    skipped = [(str(file), skip_reason(file)) for file in found if not is_there(file)]
     with (
         cluster(args.cluster, say),
         tqdm(
             total=len(answers), initial=len(answers) - len(left), unit='file', disable=None
         ) as bar,
     ):
-        for path, answer, reason in hear_archive(left, settings, args.trust):
+        for path, answer, reason in tag_recordings(left, settings, args.trust):
             if answer is None:
                 skipped.append((path, reason))
                 bar.write(f'soundtag: {reason}', file=sys.stderr)
@@ -260,7 +264,7 @@ def tag_archive(
     print(f'{out / "answers.parquet"}: {len(answers)} recordings, {len(skipped)} skipped')
     return int(len(skipped) > 0)
 
-def unheard(
+def skip_reason(
     file: object,  # What `expand` gives, and is no file that may be heard
 ) -> str:
     "Why not."

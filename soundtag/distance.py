@@ -401,7 +401,7 @@ class Distance:
         log_d: float,  # Logarithm of the distance in m
         log_sd: float,  # Logarithm of its standard deviation
         *,
-        calibrated: bool = False,  # Whether metres may be told
+        calibrated: bool = False,  # Whether to give metres
     ) -> 'Distance':
         "What can be said of an answer."
         sd = math.exp(log_sd)
@@ -715,7 +715,7 @@ def train_distance(
     recipe: DistanceRecipe = DistanceRecipe(),  # As for the bundled model
     progress: bool = True,  # Print a line an epoch
 ) -> dict:  # Content of metrics.json
-    """Learn distance from recordings of known distance, and score it on rooms unheard of.
+    """Learn distance from recordings of known distance, and score it on rooms held out.
 
     Raises DataError for a table that cannot be read, or with too few files.
 

@@ -83,7 +83,7 @@ def do_distance(
     return int(writer.failed)
 
 def _hear_each(files, estimator, writer):
-    "What is heard in each file, and the answer by itself, by its name."
+    "What is heard in each file, and the answer to it alone, by its name."
     from soundtag.audio import AudioError
     from soundtag.metres import hear
 
@@ -140,7 +140,7 @@ def do_calibrate(
     print(f'{out}: for soundtag tag --distance-model, and soundtag distance --model')
     if len(pairs) > 2:
         error = error_left_out(list(estimator.points), spreads_of(estimator))
-        print(f'each recording, told from the others: off by {error:.2g} m on average')
+        print(f'each recording, estimated from the others: off by {error:.2g} m on average')
     return 0
 
 def known_distance(

@@ -25,7 +25,7 @@ from .front import silence_tensorflow
 if TYPE_CHECKING:
     import pandas as pd
 
-    from soundtag.teach import Taught
+    from soundtag.teach import TeachResult
 
 # %% ../nbs/10i_finding.ipynb #3f05219d
 def split_words(
@@ -97,19 +97,25 @@ def do_search(
             check_place(getattr(args, option), f'--{option}')
     if args.answers and not os.path.isfile(args.answers):
         raise CallError(f'--answers {args.answers}: there is no such file; check the path')
+    if args.order == 'doubt' and not args.answers:
+        raise CallError('--order doubt: needs --answers, to learn from; leave it out')
     from soundtag.neighbours import SearchIndex
     from soundtag.search import search
+    from soundtag.tables import plural
 
     index = SearchIndex.open(archive)
     print(f'soundtag: {len(index):,} windows searched', file=sys.stderr)
-    doubtful = None if args.order is None else args.order == 'doubt'
+    if len(index.silent):
+        count = plural(len(index.silent), 'section')
+        print(f'soundtag: not searched, for it is silence: {count}', file=sys.stderr)
+    doubtful = args.order == 'doubt' if args.order else bool(args.answers)
     options = {'unlike': unlike, 'answers': args.answers, 'doubtful': doubtful}
     found = search(like, index, top=args.top, **options)
     write_windows(found, args.out)
     if args.page:
         from soundtag.answerpage import write_page
 
-        words = {'label': args.label, 'answers': args.answers}
+        words = {'label': args.label, 'answers': args.answers, 'doubtful': doubtful}
         print(f'page: {write_page(args.page, found, archive, **words)}')
     for reason in index.skipped.reason:
         print(f'soundtag: {printable(str(reason))}', file=sys.stderr)
@@ -179,15 +185,15 @@ def add_search(
     command.add_argument(
         '--order',
         choices=['best', 'doubt'],
-        help='which windows: the best, or the least sure (default: doubt with --answers, else'
-        ' best)',
+        help='which windows: the best, or, with --answers, the least sure (default: doubt with'
+        ' --answers, else best)',
     )
     command.set_defaults(can_resume=True)
     add_reading_options(command)
 
 # %% ../nbs/10i_finding.ipynb #4c58e12a
 def taught_lines(
-    taught: 'Taught',  # What `teach` gave
+    taught: 'TeachResult',  # What `teach` gave
 ) -> list[str]:
     "What a new label cost, and how well it is known, for people."
     label = printable(taught.label)
@@ -211,10 +217,15 @@ def do_teach(
     from soundtag.report import write_report
 
     taught = teach(args.run, args.label, args.clips, out=args.out)
+    new = load_run(taught.out)
     print(*taught_lines(taught), sep='\n')
-    print(f'report: {write_report(load_run(taught.out))}')
+    print(f'report: {write_report(new)}')
     print(f'run: {taught.out}, in {taught.seconds:.0f} s; {args.run} is as it was')
-    return 0
+    skipped = len(new.skipped)
+    if skipped:
+        reasons = new.out / 'skipped.csv'
+        print(f'soundtag: clips skipped: {skipped}; {reasons} says why', file=sys.stderr)
+    return int(skipped > 0)
 
 def add_teach(
     commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave

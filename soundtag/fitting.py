@@ -19,7 +19,7 @@ from .augmentation import Augment, Batches, ClipWindows
 from .files import write_file, write_npy
 from .model import standardized
 from .normalization import feature_stats
-from .recipe import NETWORKS, PATIENCE, FoldTask, Recipe, RunError, TrainingData
+from .recipe import NETWORKS, PATIENCE, FoldTask, Recipe, RunError
 
 # isort: split
 import keras  # after soundtag.model, which tells TensorFlow to use oneDNN
@@ -487,6 +487,7 @@ def fit_fold(
     the loss is no number from the first epoch on.
 
     >>> from soundtag.augmentation import Ragged
+    >>> from soundtag.recipe import TrainingData
     >>> X = ClipWindows(Ragged.of(np.random.default_rng(0).normal(size=(8, 40, 32))), 32)
     >>> data = TrainingData(X, np.eye(2)[[0, 1] * 4])
     >>> quick = Recipe('quick', batch_size=3, epochs=1)

@@ -24,7 +24,7 @@ from .metrics import geometric_mean, top3_csv
 from .multilabel import fit_thresholds, learn_multilabel, multilabel_history
 from .recipe import FoldTask, LinearRecipe, TrainingData
 from .rejection import learn_fold, learn_rejection
-from .runs import is_done, write_seconds
+from .runs import write_seconds
 
 if TYPE_CHECKING:
     import keras

@@ -57,7 +57,7 @@ class Heard:
     deviation: float  # As stated for the logarithm of the distance
     decay: (
         float | None
-    )  # Logarithm of the reverberation time in s; None: the model tells none
+    )  # Logarithm of the reverberation time in s; None: the model does not estimate it
 
     @classmethod
     def of(cls, answer: np.ndarray) -> 'Heard':
@@ -148,7 +148,7 @@ def predict_calibrated(
 OTHER_ROOM = 3.0  # Deviations of the reverberation time from which on a room is another one
 
 def error_left_out(points: list[dict], spreads: Spreads) -> float:
-    "Mean error in m of each point of a calibration, told from the others."
+    "Mean error in m of each point of a calibration, estimated from the others."
     errors = []
     for i, point in enumerate(points):
         others = [*points[:i], *points[i + 1 :]]
@@ -343,12 +343,13 @@ CARD = """# {name}: a microphone that knows its room
 Made by `soundtag distance calibrate`. Distances in metres hold in the room, and for the \
 microphone, of these recordings:
 
-| recording | metres | stated by itself | stated deviation (log) |
+| recording | metres | stated without calibration (m) | stated deviation (log) |
 |---|---|---|---|
 {rows}
 
-Between {near:g} and {far:g} m it is at its best; what is farther than 3 m is often told too \
-near. In another room, or where furniture, doors or the microphone have changed, calibrate again. \
+Between {near:g} and {far:g} m it is at its best; for what is farther than 3 m the answer is \
+often too small. In another room, or where furniture, doors or the microphone have changed, \
+calibrate again. \
 {other}
 """
 
@@ -359,7 +360,7 @@ def _card(name, points):
         for p in points
     )
     metres = [p['metres'] for p in points]
-    other = 'The model does not notice another room by itself.'
+    other = 'The model does not notice another room.'
     if points[0]['decay'] is not None:
         other = (
             'A recording that dies away quite otherwise than these gets no metres; most other rooms'

@@ -261,6 +261,10 @@ def log_uniform(
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 # %% ../nbs/10_rooms.ipynb #4ffbd60c
+def _mean_absorption(volume, surface, rt60):  # In m³, m² and s
+    "Share of energy that walls absorb: Eyring's formula, solved for it, without air."
+    return -np.expm1(-24 * np.log(10) / SPEED_OF_SOUND * volume / surface / rt60)
+
 def draw_room(
     rng: np.random.Generator,
     rooms: RoomDistribution,  # Limits of size and reverberation time
@@ -268,9 +272,7 @@ def draw_room(
     "A room by chance."
     size = np.array([*rng.uniform(*rooms.size, 2), rng.uniform(*rooms.height)])
     area = Room(size, 0).surfaces
-    # Eyring's formula, solved for the mean absorption
-    decay = 24 * np.log(10) / SPEED_OF_SOUND * np.prod(size) / area.sum()
-    mean = -np.expm1(-decay / log_uniform(rng, *rooms.rt60))
+    mean = _mean_absorption(np.prod(size), area.sum(), log_uniform(rng, *rooms.rt60))
     walls = rng.uniform(0.3, 1.7, 6)
     octaves = rng.uniform(-0.15, 0.35) * np.arange(-3, 4) + 0.15 * rng.standard_normal(
         (6, 7)
@@ -499,7 +501,10 @@ def _sofa_places(data):
     return places[:, 2:] * np.stack(turned, axis=1)
 
 def _read_sofa(path, sr):
-    "Pairs for `ImpulseResponses.of`: what the first receiver of a SOFA file heard."
+    """Pairs for `ImpulseResponses.of`: what the first receiver of a SOFA file heard.
+
+    Distances are those of source and listener; EmitterPosition and ReceiverPosition are not added.
+    """
     import h5py
 
     try:
@@ -510,6 +515,8 @@ def _read_sofa(path, sr):
         first = samples.reshape(len(samples), -1, samples.shape[-1])[:, 0]
         distances = np.linalg.norm(np.subtract(*ends), axis=1)
         distances = np.broadcast_to(distances, len(first))
+    except FileNotFoundError:
+        raise DataError(f'{path}: there is no such file; check the path') from None
     except (OSError, KeyError, ValueError, TypeError):
         raise DataError(
             f'{path}: is no SOFA file of responses; take a SingleRoomSRIR'

@@ -54,6 +54,7 @@ from soundtag.workers import (
     WorkerDied,
     cluster_client,
     in_parallel,
+    installed_versions,
     thread_counts,
     use_threads,
 )
@@ -98,10 +99,9 @@ def fold_seed(
 # %% ../nbs/07_training.ipynb #cdc26662
 def versions() -> dict[str, str]:
     "The versions of all that takes part in a result."
-    names = 'soundtag tensorflow keras librosa numpy scipy soundfile soxr scikit-learn'
-    found = {'python': platform.python_version()} | {
-        name: version(name) for name in names.split()
-    }
+    found = {'python': platform.python_version()} | installed_versions()
+    for name in ('numba', 'onnxruntime'):  # which a network has no use for
+        found.pop(name, None)
     return found | {'onednn': os.environ.get('TF_ENABLE_ONEDNN_OPTS', 'default')}
 
 # %% ../nbs/07_training.ipynb #f915c1ca
@@ -434,9 +434,21 @@ def run_in_turn(
 ) -> Iterator[int]:  # Numbers of folds, each when it is done
     "Train folds one after the other, in this process."
     for k, task in tasks.items():
-        with fold_lock(plan.out, k):
-            run_fold(k, task, plan.out, bar)
+        train_once(k, task, plan.out, bar)
         yield k
+
+def train_once(
+    k: int,  # Number of the fold
+    task: FoldTask,  # Its training
+    out: Path,  # Folder of the run
+    bar,  # A tqdm bar
+) -> None:
+    "Train a fold, unless another process has done so while this one waited for it."
+    with fold_lock(out, k):
+        if is_done(k, task.data, out):
+            bar.total -= task.total_steps
+        else:
+            run_fold(k, task, out, bar)
 
 # %% ../nbs/07_training.ipynb #558cd243
 ONE_AT_A_TIME = threading.Lock()  # Keras has one state for a whole process
@@ -462,9 +474,7 @@ def train_apart(
         data, fold = plan.load(progress=False)
         task = plan.tasks(data, fold)[k]
         bar = tqdm(total=task.total_steps, disable=True)
-        with fold_lock(plan.out, k):
-            if not is_done(k, data, plan.out):
-                run_fold(k, task, plan.out, bar)
+        train_once(k, task, plan.out, bar)
     return k
 
 def steps_done(
@@ -530,18 +540,26 @@ def run_apart(
         ) from None
 
 # %% ../nbs/07_training.ipynb #930f35a7
-MEMORY_PER_FOLD = 2e9  # Bytes that a training takes at most by our recipes (chapter 21e)
+# Bytes, assumed for a training: the whole of pretrained on ESC-10 took 1.3 GB
+# (results/training.json), networks are not measured
+MEMORY_PER_FOLD = 2e9
+
+def free_memory(
+    path: str | os.PathLike = '/proc/meminfo',  # Where Linux tells of it
+) -> int:  # Bytes; 0: unknown
+    "How much memory new processes may take; what caches hold is given up for them."
+    with suppress(OSError, IndexError, ValueError):
+        text = Path(path).read_text('utf-8')
+        return 1024 * int(text.split('MemAvailable:')[1].split()[0])
+    with suppress(AttributeError, OSError, ValueError):  # none of it on Windows and macOS
+        return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    return 0
 
 def count_jobs() -> int:  # 1 or more
     "How many trainings this machine has cores and memory for."
     from joblib import cpu_count
 
-    try:
-        pages = os.sysconf('SC_AVPHYS_PAGES')
-    except (AttributeError, OSError, ValueError):  # Windows, macOS: unknown
-        return 1
-    free = pages * os.sysconf('SC_PAGE_SIZE')
-    return max(1, min(cpu_count(), int(free / MEMORY_PER_FOLD)))
+    return max(1, min(cpu_count(), int(free_memory() / MEMORY_PER_FOLD)))
 
 # %% ../nbs/07_training.ipynb #be88f3b5
 def train_whole(

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../nbs/00c_workers.ipynb #95d3c182
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
@@ -66,12 +67,40 @@ def run_here(
     except BrokenProcessPool:
         raise WorkerDied from None
 
+# %% ../nbs/00c_workers.ipynb #a073d0ca
+LIBRARIES = (
+    'soundtag tensorflow keras librosa numpy scipy soundfile soxr scikit-learn numba onnxruntime'
+).split()
+
+def installed_versions() -> dict[str, str]:  # Name → version
+    "What decides the numbers on a machine."
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            pass
+    return found
+
+def check_versions(
+    worker: str,  # Which, for the message
+    here: dict[str, str],  # As `installed_versions`, where the work is asked for
+    there: dict[str, str],  # The same of the worker
+) -> None:  # Raises ClusterError
+    "Refuse a worker that might compute other numbers."
+    for name in here.keys() & there.keys():
+        if here[name] != there[name]:
+            raise ClusterError(
+                f'{worker} has {name} {there[name]}, here is {here[name]}; '
+                'install the same versions on all machines'
+            )
+
 # %% ../nbs/00c_workers.ipynb #2e761382
 ON_THE_WAY = 8  # Calls at a time for each processor, so that none waits for the client
 SETTINGS = ('SOUNDTAG_ALLOW_CUT',)  # Variables of the environment that decide what is read
 
 class RemoteCall:
-    "A function with the settings of the process that asks for it."
+    "A function with the settings and versions of the process that asks for it."
 
     def __init__(
         self,
@@ -79,9 +108,22 @@ class RemoteCall:
     ):
         self.function = function
         self.settings = {name: os.environ.get(name) for name in SETTINGS}
+        self.versions = installed_versions()
+        self.checked = False  # whether this worker has them, too
+
+    def __getstate__(self) -> dict:
+        "What travels, from worker to worker as well: none is checked for another."
+        return self.__dict__ | {'checked': False}
 
     def __call__(self, item: object) -> object:
         "The result, by a worker."
+        if not self.checked:
+            from dask.distributed import get_worker
+
+            check_versions(
+                f'worker {get_worker().address}', self.versions, installed_versions()
+            )
+            self.checked = True
         for name, value in self.settings.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -89,7 +131,7 @@ class RemoteCall:
                 os.environ[name] = value
         return self.function(item)
 
-def itself(
+def identity(
     value: object,  # Anything
 ) -> object:
     "What a task returns that only holds something for others."
@@ -140,7 +182,7 @@ class Submission:
         self.items = items
         self.run = f'{getattr(function, "__name__", "call")}-{uuid4().hex[:8]}'
         held = RemoteCall(function)
-        self.call = client.submit(itself, held, key=f'function-{self.run}')
+        self.call = client.submit(identity, held, key=f'function-{self.run}')
         self.rest = iter(range(len(items)))
         self.numbers = {}  # future → number of its item
         self.done = as_completed()
@@ -244,20 +286,6 @@ def in_parallel(
     return run_here(function, items, n_jobs=n_jobs, prefer=prefer, ordered=ordered)
 
 # %% ../nbs/00c_workers.ipynb #0aead228
-LIBRARIES = (
-    'soundtag numpy scipy soundfile soxr librosa numba onnxruntime keras tensorflow'.split()
-)
-
-def installed_versions() -> dict[str, str]:  # Name → version
-    "What decides the numbers on a machine."
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            pass
-    return found
-
 def check_workers(
     client: 'Client',  # Of a Dask cluster
     address: str,  # Of its scheduler, for the message
@@ -272,12 +300,7 @@ def check_workers(
             'install the same one on all machines'
         ) from None
     for worker, there in workers.items():
-        for name in here.keys() & there.keys():
-            if here[name] != there[name]:
-                raise ClusterError(
-                    f'--cluster {address}: worker {worker} has {name} {there[name]}, here is '
-                    f'{here[name]}; install the same versions on all machines'
-                )
+        check_versions(f'--cluster {address}: worker {worker}', here, there)
 
 def start_local(
     stack: ExitStack,  # Closes what is opened here
@@ -311,12 +334,10 @@ def connect(
             f'--cluster {address}: takes dask.distributed, which is not installed; '
             'pip install "soundtag[cluster]"'
         ) from None
-    options = {}
     if address == 'local':
         address = start_local(stack)
-        options = {'set_as_default': True}
     try:
-        return stack.enter_context(Client(address, timeout=10, **options))
+        return stack.enter_context(Client(address, timeout=10))
     except (OSError, ValueError) as e:
         reason = ' '.join(str(e).split()) or type(e).__name__
         raise ClusterError(
@@ -342,15 +363,12 @@ def cluster(
             client.wait_for_workers(1)
         check_workers(client, address)
         cores = sum(client.ncores().values())
-        say(f'workers: {len(client.ncores())}, with {cores} threads; {dashboard(client)}')
+        say(
+            f'workers: {len(client.ncores())}, with {cores} threads; '
+            f'dashboard: {client.dashboard_link}'
+        )
         stack.enter_context(parallel_config('dask', client=client))
         yield client
-
-def dashboard(
-    client: 'Client',  # Of a Dask cluster
-) -> str:
-    "Where one can see what it does."
-    return f'dashboard: {client.dashboard_link}'
 
 # %% ../nbs/00c_workers.ipynb #abea28ab
 def thread_counts() -> dict[str, int]:  # For `use_threads`
@@ -358,12 +376,42 @@ def thread_counts() -> dict[str, int]:  # For `use_threads`
     from threadpoolctl import threadpool_info
 
     blas = [pool['num_threads'] for pool in threadpool_info() if pool['user_api'] == 'blas']
+    return {'tensorflow': tensorflow_threads(), 'blas': max(blas, default=1)}
+
+def tensorflow_threads() -> int:
+    "How many threads an operation of TensorFlow gets in this process."
+    if 'TF_NUM_INTRAOP_THREADS' in os.environ:
+        return int(os.environ['TF_NUM_INTRAOP_THREADS'] or count_cores())
+    if 'tensorflow' in sys.modules:
+        threading = sys.modules['tensorflow'].config.threading
+        return threading.get_intra_op_parallelism_threads() or count_cores()
+    return count_cores()
+
+def count_cores() -> int:
+    "How many cores this process may use."
     try:
-        cores = len(os.sched_getaffinity(0))
+        return len(os.sched_getaffinity(0))
     except AttributeError:  # Windows, macOS
-        cores = os.cpu_count() or 1
-    tensorflow = int(os.environ.get('TF_NUM_INTRAOP_THREADS') or cores)
-    return {'tensorflow': tensorflow, 'blas': max(blas, default=1)}
+        return os.cpu_count() or 1
+
+def set_tensorflow_threads(
+    number: int,  # For one operation
+) -> None:  # Raises ClusterError where TensorFlow has begun with another
+    "Have TensorFlow compute with so many threads, in all that this process does."
+    present = tensorflow_threads()
+    try:
+        if present != number and 'TF_NUM_INTRAOP_THREADS' in os.environ:
+            raise RuntimeError
+        if present != number and 'tensorflow' in sys.modules:
+            sys.modules['tensorflow'].config.threading.set_intra_op_parallelism_threads(
+                number
+            )
+    except RuntimeError:
+        raise ClusterError(
+            f'a worker has begun TensorFlow with {present} threads, '
+            f'wanted {number}; start the workers anew'
+        ) from None
+    os.environ['TF_NUM_INTRAOP_THREADS'] = str(number)  # read when TensorFlow starts
 
 @contextmanager
 def use_threads(
@@ -373,12 +421,6 @@ def use_threads(
     "Compute with as many threads as another process; raises ClusterError where it is too late."
     from threadpoolctl import threadpool_limits
 
-    if 'TF_NUM_INTRAOP_THREADS' not in os.environ:  # TensorFlow reads it when it starts
-        os.environ['TF_NUM_INTRAOP_THREADS'] = str(tensorflow)
-    if os.environ['TF_NUM_INTRAOP_THREADS'] != str(tensorflow):
-        raise ClusterError(
-            f'a worker has begun TensorFlow with {os.environ["TF_NUM_INTRAOP_THREADS"]} threads, '
-            f'wanted {tensorflow}; start the workers anew'
-        )
+    set_tensorflow_threads(tensorflow)
     with threadpool_limits(blas, 'blas'):
         yield

@@ -17,9 +17,12 @@ pytest.importorskip('distributed')
 
 from test_pretrained import WEIGHTS, write_h5
 
+import soundtag.cluster
 import soundtag.store
+import soundtag.training
+import soundtag.workers
 from soundtag.audio import wav_bytes
-from soundtag.cluster import answer_paths, tag_archive
+from soundtag.cluster import answer_paths, name_recording, tag_archive
 from soundtag.console import CallError
 from soundtag.dataset import load_clips
 from soundtag.files import write_file
@@ -29,8 +32,8 @@ from soundtag.pretrained import Embedding
 from soundtag.recipe import LinearRecipe, RunError
 from soundtag.store import StoreError, compute_clip, prepare_data
 from soundtag.tagging import Tagger, tag_files
-from soundtag.training import train_folds
-from soundtag.workers import ClusterError, cluster, in_parallel
+from soundtag.training import count_jobs, free_memory, train_folds
+from soundtag.workers import ClusterError, cluster, in_parallel, thread_counts, use_threads
 
 ROOT = Path(__file__).resolve().parent.parent
 FEATURES = LogMel(sr=8000, n_mels=32, n_fft=256, hop_length=100)
@@ -89,26 +92,55 @@ def test_a_store_is_the_same_byte_by_byte(clips, tmp_path, on_cluster):
 
 
 def test_workers_that_are_killed_lose_nothing(clips, tmp_path, on_cluster):
-    "Each of the two is killed once, at any moment; what they were at is computed by others."
+    "Two are killed, one of them while the other's successor starts; others compute what they were at."
+    killed = []
     over = threading.Event()
 
+    def running():
+        workers = list(on_cluster.cluster.workers.values())
+        return [w.process.pid for w in workers if w.process and w.process.pid]
+
     def kill():
-        for _ in range(2):
-            over.wait(0.3)
-            for worker in list(on_cluster.cluster.workers.values())[:1]:
-                if worker.process and worker.process.pid:
-                    os.kill(worker.process.pid, signal.SIGKILL)
+        while len(killed) < 2 and not over.wait(0.3):
+            for pid in [pid for pid in running() if pid not in killed][:1]:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    results = list(in_parallel(slowly, range(200)))
+    results = list(in_parallel(slowly, range(300)))
+    over.set()
     killer.join()
-    assert results == [2 * i for i in range(200)]
+    assert results == [2 * i for i in range(300)]
+    assert len(set(killed)) == 2
 
 
 def slowly(item):
     time.sleep(0.01)
     return 2 * item
+
+
+def test_a_worker_with_other_versions_is_refused_whenever_it_joins(on_cluster, monkeypatch):
+    here = soundtag.workers.installed_versions()
+    assert 'scikit-learn' in here
+    monkeypatch.setattr(soundtag.workers, 'installed_versions', lambda: here | {'numpy': '0.1'})
+    with pytest.raises(ClusterError, match='worker tcp.* has numpy .*, here is 0.1; install'):
+        list(in_parallel(slowly, range(3)))
+
+
+def test_threads_of_a_tensorflow_that_runs_cannot_be_changed(monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setenv('TF_NUM_INTRAOP_THREADS', '')
+    monkeypatch.delenv('TF_NUM_INTRAOP_THREADS')
+    cores = thread_counts()['tensorflow']
+    tf.constant(0.0)  # from now on it has its threads
+    with pytest.raises(ClusterError, match=f'wanted {cores + 1}; start the workers anew'):
+        with use_threads(cores + 1, 1):
+            pass
+    assert 'TF_NUM_INTRAOP_THREADS' not in os.environ
+    with use_threads(cores, 1):
+        assert thread_counts() == {'tensorflow': cores, 'blas': 1}
 
 
 def deadly(path, known, **settings):
@@ -197,6 +229,40 @@ def test_networks_on_workers_are_those_of_one_process(clips, tmp_path, on_cluste
         assert files(tmp_path / name) == expected
 
 
+def test_a_fold_that_is_asked_for_twice_is_trained_once(clips, ears, tmp_path, monkeypatch):
+    train(clips, tmp_path / 'run', ears, fold=1)
+    model = tmp_path / 'run/best_1.npz'
+    last = tmp_path / 'run/predictions/predictions_1.csv'
+    before = model.stat().st_mtime_ns
+    last.rename(tmp_path / 'last')  # as while another process is at its end
+    waiting = threading.Event()
+
+    def lock(out, k):
+        waiting.set()
+        return fold_lock(out, k)
+
+    monkeypatch.setattr(soundtag.training, 'fold_lock', lock)
+    second = threading.Thread(target=train, args=(clips, tmp_path / 'run', ears), kwargs={'fold': 1})
+    with fold_lock(tmp_path / 'run', 1):
+        second.start()
+        assert waiting.wait(60)
+        (tmp_path / 'last').rename(last)
+    second.join()
+    assert model.stat().st_mtime_ns == before
+    assert folds_left(tmp_path / 'run') == [0]
+
+
+def test_a_machine_trains_what_its_memory_holds(tmp_path, monkeypatch):
+    from joblib import cpu_count
+
+    file = write_file(tmp_path / 'meminfo', 'MemFree: 1000 kB\nMemAvailable: 5000000 kB\n')
+    assert free_memory(file) == 5.12e9  # what caches hold is free as well
+    assert free_memory(tmp_path / 'none') > 0  # as elsewhere
+    for free, jobs in ((0, 1), (5.12e9, min(2, cpu_count())), (1e15, cpu_count())):
+        monkeypatch.setattr(soundtag.training, 'free_memory', lambda: free)
+        assert count_jobs() == jobs
+
+
 def test_a_whole_run_waits_for_no_fold(clips, tmp_path):
     with fold_lock(tmp_path / 'run', 1):
         with pytest.raises(RunError, match='another process is training fold 1 there'):
@@ -244,11 +310,42 @@ def test_an_archive_is_named_as_file_by_file(clips, tmp_path, on_cluster, capsys
 
 def test_answers_of_files_with_one_name_lie_apart():
     paths = answer_paths([Path('a/1.wav'), Path('b/1.wav'), Path('b/1.mp3')], Path('out'))
-    assert [p.as_posix() for p in paths.values()] == [
-        'out/recordings/a/1.wav.csv',
-        'out/recordings/b/1.wav.csv',
-        'out/recordings/b/1.mp3.csv',
+    here = os.path.splitdrive(os.getcwd())[1].lstrip(os.sep)
+    assert list(paths.values()) == [
+        Path('out/recordings', here, f'{name}.csv') for name in ('a/1.wav', 'b/1.wav', 'b/1.mp3')
     ]
+
+
+def test_answers_of_one_archive_are_not_given_for_another(tmp_path, capsys):
+    t = np.arange(2 * SR) / SR
+    for folder, hz in (('a', 300), ('b', 3000)):
+        y = 0.2 * np.sin(2 * np.pi * hz * t) * (t % 0.25 < 0.1)
+        write_file(tmp_path / folder / '1.wav', wav_bytes(y, sr=SR))
+    tables = []
+    for folder in ('a', 'b'):
+        call = words(tmp_path / folder, tmp_path / 'heard', timeline=False)
+        assert tag_archive(call) == 0
+        tables.append(pd.read_parquet(tmp_path / 'heard/answers.parquet'))
+    a, b = tables
+    assert set(b.file) == {str(tmp_path / 'b/1.wav')}
+    assert list(a.probability) != list(b.probability)
+
+
+def test_a_worker_that_lives_long_hears_with_the_model_of_today(clips, monkeypatch):
+    loaded = []
+    load = Tagger.load
+
+    def count(model, **options):
+        loaded.append(model)
+        return load(model, **options)
+
+    monkeypatch.setattr(Tagger, 'load', count)
+    settings = {'model': 'bundled', 'threshold': None, 'timeline': False, 'top': 1}
+    settings |= {'columns': ['file', 'label', 'probability']}
+    path = str(clips.root / clips.table.path.iloc[0])
+    for stamp in ('old', 'old', 'new', 'new'):
+        name_recording(settings | {'model_hash': stamp}, False, path)
+    assert loaded == ['bundled'] * 2  # at one place, but no longer the same
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from soundtag.rooms import RoomDistribution, simulate_rooms
 from soundtag.synthesis import Voice, perform
 
 SR = 16000
-TOLD = r", ((near|middle|far) \([\d.]+ to [\d.]+ m\)|distance: can't tell)$"
+DISTANCE_TEXT = r", ((near|middle|far) \([\d.]+ to [\d.]+ m\)|distance: can't tell)$"
 ROOMS = RoomDistribution(rooms=20, positions=2, size=(3.0, 8.0), seed=11)
 
 
@@ -161,9 +161,9 @@ def test_it_says_near_middle_or_far_with_limits_and_never_a_number_of_metres(dru
 
     places = [answer(metres, 0.4).place for metres in (0.5, 0.99, 1.01, 2.9, 3.1)]
     assert places == ['near', 'near', 'middle', 'middle', 'far']
-    told = answer(2, 0.4)
-    assert told.metres is None
-    np.testing.assert_allclose((told.low, told.high), 2 * np.exp(1.2816 * np.array([-0.4, 0.4])), atol=0.01)
+    middle = answer(2, 0.4)
+    assert middle.metres is None
+    np.testing.assert_allclose((middle.low, middle.high), 2 * np.exp(1.2816 * np.array([-0.4, 0.4])), atol=0.01)
     assert answer(2, 1.0) == Distance('unknown')  # as unsure as somebody who hears nothing
 
 
@@ -225,7 +225,7 @@ def test_the_command_tells_names_and_distances(drum, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines and all(re.search(TOLD, line) for line in lines), done.stdout
+    assert lines and all(re.search(DISTANCE_TEXT, line) for line in lines), done.stdout
 
 
 def test_a_table_is_learned_by_the_command(drum, tmp_path, capsys):
@@ -256,8 +256,8 @@ def test_a_table_is_learned_by_the_command(drum, tmp_path, capsys):
         )
         == 1
     )
-    told = capsys.readouterr()
-    assert 'always the mean' in told.out and '8.wav' in told.err
+    printed = capsys.readouterr()
+    assert 'always the mean' in printed.out and '8.wav' in printed.err
     assert (
         main(
             [
@@ -271,7 +271,7 @@ def test_a_table_is_learned_by_the_command(drum, tmp_path, capsys):
         )
         == 0
     )
-    assert re.search(TOLD, capsys.readouterr().out.strip())
+    assert re.search(DISTANCE_TEXT, capsys.readouterr().out.strip())
     assert (
         main(
             ['train', str(tmp_path / '0.wav'), '--task', 'distance', '--out', str(tmp_path / 'no')]

@@ -148,9 +148,9 @@ def test_the_command_sorts_and_calibrates(tmp_path, monkeypatch, capsys):
         (tmp_path / f'{metres}.wav').write_bytes(wav_bytes(at(metres), sr=SR))
     (tmp_path / 'none.wav').write_bytes(b'RIFF')
     assert main(['distance', '4.wav', 'none.wav', '1.wav', '2.wav', '--format', 'csv']) == 1
-    told = capsys.readouterr()
-    rows = list(csv.DictReader(io.StringIO(told.out)))
-    assert [row['file'] for row in rows] == ['1.wav', '2.wav', '4.wav'] and 'none.wav' in told.err
+    printed = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(printed.out)))
+    assert [row['file'] for row in rows] == ['1.wav', '2.wav', '4.wav'] and 'none.wav' in printed.err
     assert abs(float(rows[2]['ratio']) - 4) < 0.1 and rows[2]['distance_m'] == ''
     assert main(['distance', '4.wav', '1.wav']) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -277,6 +277,8 @@ def test_a_sofa_file_without_distances_says_why(tmp_path):
     (tmp_path / 'text.sofa').write_text('no SOFA')
     with pytest.raises(DataError, match='text.sofa: is no SOFA file'):
         read_responses(tmp_path / 'text.sofa')
+    with pytest.raises(DataError, match='none.sofa: there is no such file; check the path'):
+        read_responses(tmp_path / 'none.sofa')
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"Search by example, its answers, and a label more: what is found, what is kept, and the commands' words."
+"Search by example, its answers, and one more label: what is found, what is kept, and the commands' words."
 
 import io
 import json
@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import soundtag
+from soundtag.answerpage import earlier_rows
 from soundtag.audio import wav_bytes
 from soundtag.cli import main
 from soundtag.corrections import correct_clips
@@ -22,6 +23,7 @@ from soundtag.pretrained import Embedding, WeightsError, download_weights
 from soundtag.recipe import RECIPES, Recipe
 from soundtag.results import load_run, run_clips
 from soundtag.search import pick_windows, read_answers, search
+from soundtag.tables import DataError
 from soundtag.training import train_folds
 
 LABELS = 'Applause', 'Cello', 'Hi-hat'
@@ -109,6 +111,70 @@ def test_an_index_grows_and_forgets(here, tmp_path):
     np.testing.assert_array_equal(left.vectors, two.vectors[3:])
 
 
+def silent_archive(folder):
+    "Silence, 12 ms of a constant, and a second of noise."
+    rng = np.random.default_rng(0)
+    sounds = {'still': np.zeros(16000), 'constant': np.full(200, 0.01), 'noise': rng.normal(0, 0.1, 16000)}
+    for name, y in sounds.items():
+        write_file(folder / f'{name}.wav', wav_bytes(y, sr=16000))
+    return folder
+
+
+def test_silence_is_counted_and_a_constant_is_a_fault(here, tmp_path):
+    index = SearchIndex.open(silent_archive(tmp_path / 'n'), progress=False)
+    assert [Path(p).name for p in index.silent.path] == ['still.wav']
+    assert [Path(p).name for p in index.skipped.path] == ['constant.wav'] and len(index) == 1
+    code, _, err = command(next(Path('nights/Cello').iterdir()), 'IN', tmp_path / 'n')
+    assert code == 1 and 'not searched, for it is silence: 1 section' in err
+    said = [line for line in err.splitlines() if line.startswith('soundtag: ')]
+    assert 'constant.wav: is silent, every sample is 0.01' in said[-1]
+    assert not any('still.wav' in line for line in said)
+
+
+@pytest.fixture
+def twins(here, tmp_path):
+    "Two recordings of one name, one above the other."
+    for place in ('1.wav', 'may/1.wav', 'may/may/1.wav', 'may/2.wav'):
+        y = np.random.default_rng(len(place)).normal(0, 0.1, 16000 * 5)
+        write_file(tmp_path / f'n/{place}', wav_bytes(y, sr=16000))
+    return tmp_path / 'n'
+
+
+def heard_at(archive, row, tmp_path, head='fname,start,answer'):
+    "Where the window is that a row of answers means."
+    index = SearchIndex.open(archive, progress=False)
+    write_file(tmp_path / 'answers.csv', f'{head}\n{row}\n')
+    ((window, answer),) = read_answers(tmp_path / 'answers.csv', index).items()
+    return tuple(index.places([window]).iloc[0][['file', 'start']])
+
+
+@pytest.mark.parametrize('name', ['1.wav', 'may/1.wav', 'may/may/1.wav'])
+def test_answers_of_the_page_find_their_recordings(twins, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(twins / 'may')  # where 1.wav is another one
+    assert heard_at(twins, f'{name},2,yes', tmp_path) == (str(twins / name), 2.0)
+
+
+def test_a_name_of_several_recordings_is_refused(twins, tmp_path):
+    archive = [twins / 'may', twins / '1.wav']
+    with pytest.raises(DataError, match='1.wav is the name of 3 recordings; write its path'):
+        heard_at(archive, '1.wav,2,yes', tmp_path)
+    assert heard_at(archive, '2.wav,2,yes', tmp_path)[0] == str(twins / 'may/2.wav')
+    assert heard_at(archive, f'{twins}/1.wav,2,yes', tmp_path)[0] == str(twins / '1.wav')
+
+
+def test_an_answer_beyond_the_end_is_refused(twins, tmp_path):
+    assert heard_at(twins, '1.wav,4.9,yes', tmp_path)[1] == 2
+    with pytest.raises(DataError, match='1.wav at 9999 s is not in this archive'):
+        heard_at(twins, '1.wav,9999,yes', tmp_path)
+
+
+def test_answers_in_the_columns_of_a_search(twins, tmp_path):
+    row = f'{twins}/1.wav,2,5,0.3,yes'
+    head = 'file,start,end,similarity,answer'
+    assert heard_at(twins, row, tmp_path, head) == (str(twins / '1.wav'), 2.0)
+    assert earlier_rows(tmp_path / 'answers.csv') == [[f'{twins}/1.wav', '2', '5', 'yes', '']]
+
+
 # The command
 
 
@@ -146,6 +212,9 @@ def test_answers_from_the_page_lead_the_next_search(here, tmp_path, chromium):
     assert set(rows.correction[:4]) <= {'Cello', ''}
     code, out, _ = command(*asked, '--answers', answers)  # the page again, with what is kept
     assert code == 0 and '%  nights/' in out.splitlines()[0]
+    assert 'of which the search is least sure' in page.read_text()
+    code, out, _ = command(*asked[:-3], tmp_path / 'best.html', '--answers', answers, '--order', 'best')
+    assert code == 0 and 'the most probable first' in (tmp_path / 'best.html').read_text()
     tab.goto(page.as_uri())
     with tab.expect_download() as download:
         tab.click('#save')
@@ -186,11 +255,17 @@ def test_answers_that_say_nothing_are_refused(here, tmp_path, text, wants):
         (['IN', 'nights'], 'no example'),
         (['no.wav', 'IN', 'nights'], 'no.wav: there is no such file'),
         (['nights', 'IN', 'nights', '--out', 'nights'], '--out nights: is a folder'),
+        (['nights', 'IN', 'nights', '--order', 'doubt'], '--order doubt: needs --answers'),
     ],
 )
 def test_search_says_what_is_wrong(here, words, wants):
     code, out, err = command(*words)
     assert code == 2 and not out and wants in err and len(err.splitlines()) == 1
+
+
+def test_no_answers_leave_nothing_to_doubt(here):
+    with pytest.raises(ValueError, match='doubtful=True: needs answers'):
+        search('nights', 'nights', doubtful=True, progress=False)
 
 
 def test_an_example_of_silence_is_refused(here, tmp_path):
@@ -199,7 +274,7 @@ def test_an_example_of_silence_is_refused(here, tmp_path):
     assert code == 2 and 'still.wav: is silence' in err
 
 
-# A label more
+# One more label
 
 
 @pytest.fixture(scope='module')
@@ -237,6 +312,10 @@ def test_teach_by_command(here, run, capsys):
     'words, wants',
     [
         (['Cello', 'nights/Hi-hat'], 'has the label Cello already'),
+        (['cello', 'nights/Hi-hat'], 'has the label Cello already'),
+        ([' Cello  ', 'nights/Hi-hat'], 'has the label Cello already'),
+        (['Cello, bowed', 'nights/Hi-hat'], 'Cello, bowed: reads as several labels'),
+        (['nan', 'nights/Hi-hat'], 'clips without a name or a label'),
         (['owl', 'owl.wav'], 'owl.wav: there is no such file'),
         (['owl', 'ONE'], '1 clip given, and 2 are the least'),
         ([' ', 'nights/Hi-hat'], 'LABEL: is empty'),
@@ -245,10 +324,22 @@ def test_teach_by_command(here, run, capsys):
 )
 def test_teach_says_what_is_wrong(here, run, capsys, words, wants):
     one = str(next(Path('nights/Hi-hat').iterdir()))
+    lists = set(Path('runs').glob('*.csv'))
     assert main(['teach', 'runs/two', *(one if w == 'ONE' else w for w in words)]) == 2
     out, err = capsys.readouterr()
     assert not out and wants in err and len(err.splitlines()) == 1
-    assert not Path('runs/two.csv').exists()
+    assert set(Path('runs').glob('*.csv')) == lists
+
+
+def test_teach_says_which_clips_it_left_out(here, run, capsys, tmp_path):
+    clips = sorted(Path('nights/Hi-hat').iterdir())
+    write_file(tmp_path / 'broken.wav', b'no sound')
+    words = ['runs/two', ' two  words ', *map(str, clips), str(tmp_path / 'broken.wav')]
+    assert main(['teach', *words, '--out', str(tmp_path / 'new')]) == 1
+    out, err = capsys.readouterr()
+    assert 'of 4 clips named so' in out and load_run(tmp_path / 'new').labels[2] == 'two words'
+    skipped = tmp_path / 'new/skipped.csv'
+    assert f'clips skipped: 1; {skipped} says why' in err and 'broken.wav' in skipped.read_text()
 
 
 def test_a_list_of_somebody_else_is_not_written_over(here, run, capsys):

@@ -29,7 +29,6 @@ from soundtag.augmentation import Augment, ClipWindows, Ragged
 from soundtag.dataset import DataError, load_clips
 from soundtag.fitting import (
     FoldTask,
-    TrainingData,
     build_model,
     fit_fold,
     predict_clips,
@@ -40,7 +39,15 @@ from soundtag.fitting import (
 from soundtag.metrics import geometric_mean, top3_csv
 from soundtag.mfcc import LogMel, MFCC
 from soundtag.model import conv_norm_relu
-from soundtag.recipe import NETWORKS, OLD_NAMES, RECIPES, Recipe, RunError, current_record
+from soundtag.recipe import (
+    NETWORKS,
+    OLD_NAMES,
+    RECIPES,
+    Recipe,
+    RunError,
+    TrainingData,
+    current_record,
+)
 from soundtag.tagging import Tagger
 from soundtag.training import split_rows, train_folds
 

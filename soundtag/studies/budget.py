@@ -25,7 +25,6 @@ from .study import Study
 from soundtag.fitting import (
     FeatureRows,
     FoldTask,
-    TrainingData,
     build_model,
     deterministic,
     mixed_precision,
@@ -34,7 +33,7 @@ from soundtag.fitting import (
     training_batches,
     unchanged_batches,
 )
-from ..recipe import NETWORKS, RECIPES, Recipe
+from ..recipe import NETWORKS, RECIPES, Recipe, TrainingData
 from ..training import assign_folds, fold_seed, load_run_data, split_rows
 
 # isort: split

@@ -14,7 +14,6 @@ import threading
 import time
 from argparse import Namespace
 from contextlib import contextmanager, redirect_stdout
-from heapq import heappop, heappush
 from io import StringIO
 from pathlib import Path
 
@@ -206,40 +205,31 @@ def measure_archive(
         start = time.perf_counter()
         tag_folder(f'{folder}/sounds', folder)
         seconds = time.perf_counter() - start
+        after = peak_memory()
         table = pd.read_parquet(f'{folder}/heard/answers.parquet')
         tagger = Tagger.load('bundled')
         rows = np.linspace(0, len(table) - 1, compared).astype(int)
         alone = [tagger.tag(file, top=1)[0] for file in table.file.iloc[rows]]
-    told = list(zip(table.label.iloc[rows], table.probability.iloc[rows]))
+    answers = list(zip(table.label.iloc[rows], table.probability.iloc[rows]))
     return {
         'files': len(table.file.unique()),
         'seconds': round(seconds, 1),
         'client_mb_before': round(before),
-        'client_mb': round(peak_memory()),
+        'client_mb': round(after),
         'compared': compared,
-        'same': told == [(label, round(p, 6)) for label, p in alone],
+        'same': answers == [(label, round(p, 6)) for label, p in alone],
     }
 
 # %% ../../nbs/21e_cluster.ipynb #7547db07
-def simulate(
+def throughput(
     workers,  # How many
     work,  # Seconds of a worker a task
     handling,  # Seconds of client, scheduler and writer a task
-    tasks=20_000,  # How many
 ):  # Tasks a second
-    "A queue in which each task is handled once by one and worked on by one of many."
-    free = [(0.0, i) for i in range(workers)]
-    server = 0.0
-    end = 0.0
-    for _ in range(tasks):
-        ready, i = heappop(free)
-        server = max(server, ready) + handling
-        done = server + work
-        end = max(end, done)
-        heappush(free, (done, i))
-    return tasks / end
+    "What one that handles each task and many that work on them get done at most."
+    return min(1 / handling, workers / (work + handling))
 
-def simulate_workers(
+def busy_shares(
     overhead,  # As `measure_overhead`
     work,  # {name: seconds of a worker a task}
 ):  # {name: {workers: share of what they could do}}
@@ -247,7 +237,7 @@ def simulate_workers(
     handling = overhead['ms_of_client_and_scheduler'] / 1000
     numbers = 1, 10, 100, 300, 1000
     return {
-        name: {n: round(simulate(n, seconds, handling) * seconds / n, 3) for n in numbers}
+        name: {n: round(throughput(n, seconds, handling) * seconds / n, 3) for n in numbers}
         for name, seconds in work.items()
     }
 
@@ -270,7 +260,7 @@ def benchmark_cluster(
     clips,  # `Clips`
     out=None,  # JSON file to write
 ):  # What was measured
-    "Overhead, scaling, kills, an archive; and a thousand workers on paper."
+    "Overhead, scaling, an archive, kills; and a thousand workers on paper."
     study = Study(
         'work shared out to the workers of a Dask cluster on the cores of one machine',
         clips,
@@ -291,6 +281,8 @@ def benchmark_cluster(
         if 'scaling' not in result:
             study.finish_stage('scaling', scaling=measure_scaling(client, clips))
             client.cluster.adapt(minimum=2, maximum=2)
+        if 'archive' not in result:  # before the client takes memory for anything else
+            study.finish_stage('archive', archive=measure_archive())
         kills = study.piece('killed', {})
         with parallel_config('threading'):
             write_archive(f'{home}/sounds', 300)
@@ -312,9 +304,6 @@ def benchmark_cluster(
     }
     work = {name: 8 * seconds for name, seconds in cost.items()}  # eight clips a task
     work['a recording of a minute'] = 2.0
-    simulated = simulate_workers(result['overhead'], work)
-    study.finish_stage('simulation', seconds_a_clip=cost, simulated=simulated)
-    if 'archive' not in result:
-        with cluster('local', study.say):
-            study.finish_stage('archive', archive=measure_archive())
+    shares = busy_shares(result['overhead'], work)
+    study.finish_stage('costs', seconds_a_clip=cost, busy_shares=shares)
     return result

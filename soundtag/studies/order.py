@@ -15,7 +15,7 @@ import pandas as pd
 from soundtag.distance import Z80, DistanceEstimator, combine_windows, write_distance_model
 from soundtag.metres import Heard, Spreads, predict_calibrated, sounds_elsewhere
 from soundtag.rooms import free_field_response, simulate_recording
-from soundtag.studies.distance import benchmark_distance as benchmark_network
+from soundtag.studies.distance import benchmark_network
 from soundtag.studies.pairs import SR, Sources, make_groups, synthetic_sounds, varied_rooms
 from soundtag.studies.spaces import TEST, VALIDATION, Spaces, simulate_spaces
 
@@ -68,7 +68,9 @@ def less_mean(values, groups):
 
 def ridge(X, y):
     "Weights of least squares with a penalty."
-    return np.linalg.solve(X.T @ X + RIDGE * np.eye(X.shape[1]), X.T @ y)
+    from sklearn.linear_model import Ridge
+
+    return Ridge(RIDGE, fit_intercept=False, solver='cholesky').fit(X, y).coef_
 
 def fit_heads(Z, rows):  # Statistics (n, k), table of `make_groups` → dict of arrays
     "Two linear functions: one to compare distances by, and the log of the reverberation time."
@@ -154,8 +156,8 @@ def hear_bench(estimator, recordings):  # Pairs of `bench_recordings` → DataFr
     for recording, row in recordings:
         answer = combine_windows(estimator.predict_windows(recording, SR))
         if answer is not None:
-            told = dict(zip(('log_d', 'log_sd', 'relative', 'decay'), answer))
-            rows.append(row | told)
+            numbers = dict(zip(('log_d', 'log_sd', 'relative', 'decay'), answer))
+            rows.append(row | numbers)
     return pd.DataFrame(rows)
 
 # %% ../../nbs/29d_order.ipynb #ed05c3e7
@@ -177,7 +179,7 @@ def pairs_of(heard, answer, ratio=2.0):
         truth = np.log(d[far] / d[near])
         spread = np.hypot(np.exp(log_sd[far]), np.exp(log_sd[near]))
         pairs.append(np.c_[d[near], d[far], truth, a[far] - a[near], spread])
-    columns = ['near', 'far', 'log_ratio', 'told', 'spread']
+    columns = ['near', 'far', 'log_ratio', 'answer', 'spread']
     return pd.DataFrame(np.concatenate(pairs), columns=columns)
 
 def rank_correlation(heard, answer):
@@ -194,7 +196,7 @@ def rank_correlation(heard, answer):
 def score_order(heard, answer='relative'):
     "Order, by how far the nearer one is, and correlation."
     pairs = pairs_of(heard, answer)
-    right = pairs.told > 0
+    right = pairs.answer > 0
     edges = (0, 0.7, 1, 1.5, 2, 3, 5)
     by_near = right.groupby(pd.cut(pairs.near, edges)).agg(['mean', 'size'])
     by_near = [
@@ -227,13 +229,13 @@ def score_answers(heard):
     }
 
 # %% ../../nbs/29d_order.ipynb #2da37c5a
-ASKED = (0.5, 6.0)  # m, the distances for which a calibration is meant
+CALIBRATED_RANGE = (0.5, 6.0)  # m, the distances for which a calibration is meant
 
 def fit_spreads(heard):  # Table of `hear_bench`, of validation rooms → `Spreads`
     "Variance components of distances, the gain of ratios, and the spread of decays."
     from scipy.optimize import minimize
 
-    asked = heard[heard.distance_m.between(*ASKED)]
+    asked = heard[heard.distance_m.between(*CALIBRATED_RANGE)]
     log_d = np.log(asked.distance_m.to_numpy())
     r = asked.log_d.to_numpy()
     sd = np.exp(asked.log_sd.to_numpy())
@@ -271,20 +273,20 @@ def fit_spreads(heard):  # Table of `hear_bench`, of validation rooms → `Sprea
 def fit_ratio(heard):
     "What a difference of numbers to compare stands for, and how far it strays."
     pairs = pairs_of(heard, 'relative', ratio=1.05)
-    compared = float(pairs.told @ pairs.log_ratio / (pairs.told @ pairs.told))
-    off = np.abs(compared * pairs.told - pairs.log_ratio) / pairs.spread
+    compared = float(pairs.answer @ pairs.log_ratio / (pairs.answer @ pairs.answer))
+    off = np.abs(compared * pairs.answer - pairs.log_ratio) / pairs.spread
     return compared, float(np.quantile(off, 0.8) / Z80)
 
 def score_sure_pairs(heard, spreads):
-    "Of pairs, one at least twice as far: those told apart by their interval, and the surest."
+    "Of pairs, one at least twice as far: those that their interval tells apart, and the surest."
     pairs = pairs_of(heard, 'relative')
     limit = Z80 * spreads.ratio * pairs.spread
-    sure = np.abs(spreads.compared * pairs.told) > limit
-    surest = np.argsort(-np.abs(pairs.told / pairs.spread), kind='stable')
-    right = (pairs.told > 0).to_numpy()[surest]
+    sure = np.abs(spreads.compared * pairs.answer) > limit
+    surest = np.argsort(-np.abs(pairs.answer / pairs.spread), kind='stable')
+    right = (pairs.answer > 0).to_numpy()[surest]
     return {
         'share': float(sure.mean()),
-        'in_order': float((pairs.told[sure] > 0).mean()) if sure.any() else None,
+        'in_order': float((pairs.answer[sure] > 0).mean()) if sure.any() else None,
         'surest': [
             {'share': share, 'in_order': float(right[: int(share * len(right))].mean())}
             for share in (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -294,12 +296,12 @@ def score_sure_pairs(heard, spreads):
 def ratio_coverage(heard, spreads):
     "Share of ratios of the same sound in a room that lie within their 80 % interval."
     pairs = pairs_of(heard, 'relative', ratio=1.05)
-    off = np.abs(spreads.compared * pairs.told - pairs.log_ratio)
+    off = np.abs(spreads.compared * pairs.answer - pairs.log_ratio)
     return float(np.mean(off <= Z80 * spreads.ratio * pairs.spread))
 
 # %% ../../nbs/29d_order.ipynb #6e49f7b0
-TAUGHT = {'two': (1, 3), 'five': (0.5, 1, 2, 3, 5)}  # m
-EDGES = (ASKED[0], 1, 2, 4, ASKED[1])  # m, of the distances that errors are told for
+CALIBRATION_DISTANCES = {'two': (1, 3), 'five': (0.5, 1, 2, 3, 5)}  # m
+EDGES = (0.5, 1, 2, 4, 6)  # m, of the groups by distance
 
 def _points(part, metres):
     "Rows nearest to some distances, as points of a calibration."
@@ -323,26 +325,29 @@ def score_calibrated(heard, spreads, metres, *, same_sound=False):
     rows = []
     for _, room in heard.groupby('room'):
         for sound, part in room.groupby('sound'):
-            if len(part) <= len(TAUGHT['five']):
+            if len(part) <= len(CALIBRATION_DISTANCES['five']):
                 continue
             points = _points(part, metres)
             mean = np.mean([p['metres'] for p in points])
-            used = {p['metres'] for p in _points(part, TAUGHT['five'])}
+            used = {p['metres'] for p in _points(part, CALIBRATION_DISTANCES['five'])}
             others = room[(room.sound == sound) == same_sound]
             for row in others.itertuples():
-                if row.distance_m in used or not ASKED[0] <= row.distance_m <= ASKED[1]:
+                if (
+                    row.distance_m in used
+                    or not CALIBRATED_RANGE[0] <= row.distance_m <= CALIBRATED_RANGE[1]
+                ):
                     continue
                 log_d, sd = predict_calibrated(points, _heard(row), spreads)
                 off = abs(log_d - np.log(row.distance_m)) / sd
                 rows.append(
                     (row.distance_m, np.exp(log_d), off <= Z80, mean, np.exp(row.log_d))
                 )
-    d, told, covered, mean, plain = np.array(rows).T
-    told_of = pd.DataFrame({'distance_m': d, 'told_m': told})
-    by_distance = told_of.groupby(pd.cut(d, EDGES), observed=True)
+    d, answer, covered, mean, plain = np.array(rows).T
+    answers = pd.DataFrame({'distance_m': d, 'answer_m': answer})
+    by_distance = answers.groupby(pd.cut(d, EDGES), observed=True)
     return {
         'answers': len(d),
-        'mae': float(np.abs(told - d).mean()),
+        'mae': float(np.abs(answer - d).mean()),
         'holds_80': float(covered.mean()),
         'mae_uncalibrated': float(np.abs(plain - d).mean()),
         'mae_mean': float(np.abs(d - d.mean()).mean()),
@@ -352,8 +357,8 @@ def score_calibrated(heard, spreads, metres, *, same_sound=False):
             {
                 'distance_m': [b.left, b.right],
                 'answers': len(part),
-                'mae': float(np.abs(part.told_m - part.distance_m).mean()),
-                'median_told_m': float(part.told_m.median()),
+                'mae': float(np.abs(part.answer_m - part.distance_m).mean()),
+                'median_told_m': float(part.answer_m.median()),
             }
             for b, part in by_distance
         ],
@@ -367,7 +372,9 @@ def score_if_heard(heard):  # Tables of `hear_bench`: validation, test
     }
     spreads = fit_spreads(exact['validation'])
     return {
-        name: {n: score_calibrated(part, spreads, m) for n, m in TAUGHT.items()}
+        name: {
+            n: score_calibrated(part, spreads, m) for n, m in CALIBRATION_DISTANCES.items()
+        }
         for name, part in exact.items()
     }
 
@@ -381,7 +388,7 @@ def score_elsewhere(heard, spreads, *, seed=0):
         for sound, part in room.groupby('sound'):
             if len(part) < 2:
                 continue
-            points = _points(part, TAUGHT['two'])
+            points = _points(part, CALIBRATION_DISTANCES['two'])
             for name, where in (('own', room[room.sound != sound]), ('another', other)):
                 row = where.iloc[int(rng.integers(len(where)))]
                 found[name].append(sounds_elsewhere(points, _heard(row), spreads))
@@ -431,10 +438,11 @@ def score_bench(heard, spreads):
             'ratios_hold_80': ratio_coverage(part, spreads),
             'sure_pairs': score_sure_pairs(part, spreads),
             'calibrated': {
-                n: score_calibrated(part, spreads, m) for n, m in TAUGHT.items()
+                n: score_calibrated(part, spreads, m)
+                for n, m in CALIBRATION_DISTANCES.items()
             },
             'calibrated_same_sound': score_calibrated(
-                part, spreads, TAUGHT['two'], same_sound=True
+                part, spreads, CALIBRATION_DISTANCES['two'], same_sound=True
             ),
             'elsewhere': score_elsewhere(part, spreads),
         }

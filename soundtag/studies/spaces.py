@@ -21,6 +21,7 @@ from soundtag.rooms import (
     SPEED_OF_SOUND,
     ImpulseResponses,
     _describe,
+    _mean_absorption,
     _room_library,
     log_uniform,
     read_columns,
@@ -130,8 +131,7 @@ def draw_space(rng, draw_floor):
         area = 0.5 * abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
         girth = np.linalg.norm(corners - np.roll(corners, -1, axis=0), axis=1).sum()
         surface = 2 * area + girth * height
-        decay = 24 * np.log(10) / SPEED_OF_SOUND * area * height / surface
-        absorption = -np.expm1(-decay / log_uniform(rng, 0.2, 1.2))
+        absorption = _mean_absorption(area * height, surface, log_uniform(rng, 0.2, 1.2))
         if area >= 8 and absorption < 0.75:
             return corners, height, absorption
 
