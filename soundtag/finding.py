@@ -87,11 +87,10 @@ def write_windows(
     write_file(out, table.to_csv(index=False))
     print(f'{out}: {len(found)} windows')
 
-def do_search(
+def check_search(
     args: argparse.Namespace,  # Parsed words
-) -> int:  # Exit code
-    "Find what sounds like some examples."
-    like, unlike, archive = split_words(args.words, args.like, args.unlike, args.answers)
+) -> bool:  # Whether the windows in doubt are wanted
+    "Refuse what can't be carried out before an archive is computed; raises CallError."
     for option in ('out', 'page'):
         if getattr(args, option):
             check_place(getattr(args, option), f'--{option}')
@@ -99,18 +98,37 @@ def do_search(
         raise CallError(f'--answers {args.answers}: there is no such file; check the path')
     if args.order == 'doubt' and not args.answers:
         raise CallError('--order doubt: needs --answers, to learn from; leave it out')
+    doubtful = args.order == 'doubt' if args.order else bool(args.answers)
+    if doubtful and args.approximate:
+        raise CallError(
+            '--approximate: doubt is found exactly; leave it out, or add --order best'
+        )
+    return doubtful
+
+def do_search(
+    args: argparse.Namespace,  # Parsed words
+) -> int:  # Exit code
+    "Find what sounds like some examples."
+    like, unlike, archive = split_words(args.words, args.like, args.unlike, args.answers)
+    doubtful = check_search(args)
+    from soundtag.approximate import faiss_library, has_lists, wants_lists
     from soundtag.neighbours import SearchIndex
     from soundtag.search import search
     from soundtag.tables import plural
 
+    if args.approximate:
+        faiss_library()  # before hours are spent on the archive
     index = SearchIndex.open(archive)
-    print(f'soundtag: {len(index):,} windows searched', file=sys.stderr)
+    some = not doubtful and wants_lists(index, args.approximate)
+    how = 'searched approximately' if some else 'searched'
+    print(f'soundtag: {len(index):,} windows {how}', file=sys.stderr)
+    if some and not has_lists(index):
+        print('soundtag: an approximate index is made first, and kept', file=sys.stderr)
     if len(index.silent):
         count = plural(len(index.silent), 'section')
         print(f'soundtag: not searched, for it is silence: {count}', file=sys.stderr)
-    doubtful = args.order == 'doubt' if args.order else bool(args.answers)
     options = {'unlike': unlike, 'answers': args.answers, 'doubtful': doubtful}
-    found = search(like, index, top=args.top, **options)
+    found = search(like, index, top=args.top, approximate=args.approximate, **options)
     write_windows(found, args.out)
     if args.page:
         from soundtag.answerpage import write_page
@@ -188,6 +206,21 @@ def add_search(
         help='which windows: the best, or, with --answers, the least sure (default: doubt with'
         ' --answers, else best)',
     )
+    kind = command.add_mutually_exclusive_group()
+    for option, compares in (
+        ('approximate', 'an eighth of the windows, in an index that is kept'),
+        (
+            'exact',
+            'every window (default: up to a million, or without the extra approximate)',
+        ),
+    ):
+        kind.add_argument(
+            f'--{option}',
+            dest='approximate',
+            action='store_const',
+            const=option == 'approximate',
+            help=f'compare {compares}',
+        )
     command.set_defaults(can_resume=True)
     add_reading_options(command)
 

@@ -285,7 +285,7 @@ def write_vectors(
 def open_vectors(
     store: FeatureStore,  # Of an archive
     archive: Sequence[str | os.PathLike],  # Files and folders, as they were given
-) -> tuple[np.ndarray, Likeness]:  # Vectors on disk, shape (windows, d)
+) -> tuple[Path, Likeness]:  # File of the vectors
     "The vectors of an archive, written where there are none of just these recordings."
     path, earlier = index_files(store, archive)
     with file_lock(path.parent / 'lock'):
@@ -295,8 +295,7 @@ def open_vectors(
                 if old.stem != path.stem:
                     old.unlink(missing_ok=True)
         with np.load(path.with_suffix('.npz'), allow_pickle=False) as arrays:
-            likeness = Likeness(arrays['mean'], arrays['basis'])
-        return np.load(path, mmap_mode='r', allow_pickle=False), likeness
+            return path, Likeness(arrays['mean'], arrays['basis'])
 
 # %% ../nbs/09h_neighbours.ipynb #a6e45b16
 @dataclass(frozen=True, eq=False)
@@ -316,6 +315,7 @@ class SearchIndex:
     likeness: Likeness  # From rows to vectors
     vectors: np.ndarray  # Float16, shape (windows, d), each of length 1; zeros for silence
     root: str = ''  # The folder that was opened, absolute; '': several, or files
+    path: Path | None = None  # Of the vectors; an approximate index lies beside it
 
     @classmethod
     def open(
@@ -337,9 +337,11 @@ class SearchIndex:
         store = store_archive(archive, WindowEmbedding(), **options)
         if not len(store):
             raise AudioError(f'{archive[0]}: none of its sounds can be read; give others')
-        vectors, likeness = open_vectors(store, archive)
+        path, likeness = open_vectors(store, archive)
+        vectors = np.load(path, mmap_mode='r', allow_pickle=False)
         alone = len(archive) == 1 and os.path.isdir(archive[0])
-        return cls(store, likeness, vectors, os.path.abspath(archive[0]) if alone else '')
+        root = os.path.abspath(archive[0]) if alone else ''
+        return cls(store, likeness, vectors, root, path)
 
     def __len__(self) -> int:
         "The number of windows."

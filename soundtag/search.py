@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from .approximate import nearest_blocks, wants_lists
 from .embed import below
 from .formats import AudioError
 from .neighbours import LOUD, SearchIndex
@@ -73,7 +74,7 @@ def overlap_any(
 
 def pick_windows(
     index: SearchIndex,  # An archive
-    priority: np.ndarray,  # Of each window, shape (windows,)
+    blocks: Iterable[np.ndarray],  # Numbers of windows, best first, as many as are asked for
     top: int,  # How many are wanted
     hidden: Sequence[tuple] = (),  # File, start and end in s, of what is no answer
 ) -> np.ndarray:  # Numbers of windows, best first
@@ -82,7 +83,7 @@ def pick_windows(
     by_file = {}
     for place in hidden:
         by_file.setdefault(place[0], []).append(place)
-    for some in ranked_blocks(priority, 50 * top):
+    for some in blocks:
         places = index.places(some).itertuples(index=False, name=None)
         for i, place in zip(some, places):
             taken = by_file.setdefault(place[0], [])
@@ -196,12 +197,12 @@ def learn(
     model.fit(X, y, sample_weight=np.concatenate(weights))
     return model.coef_[0], float(model.intercept_[0])
 
-def refined_scores(
+def refined_weights(
     index: SearchIndex,  # An archive
     known: tuple[np.ndarray, np.ndarray],  # Vectors of examples and of counterexamples
     heard: dict[int, bool],  # Number of a window → whether it is what is looked for
-) -> np.ndarray:  # Of each window, shape (windows,): log odds
-    "What a classifier that has learned from the answers says of every window."
+) -> tuple[np.ndarray, float]:  # Weights (d,) and bias, of log odds
+    "A classifier that has learned from the answers."
     windows = np.array(list(heard), int)
     right = np.array(list(heard.values()), bool)
     vectors = index.vectors[windows].astype('float32')
@@ -211,8 +212,7 @@ def refined_scores(
             'nothing to search for; give an example, or one answer that is yes'
         )
     unlike = np.concatenate([known[1], vectors[~right]])
-    weights, bias = learn(like, unlike, background_vectors(index))
-    return index.scores(weights) + np.float32(bias)
+    return learn(like, unlike, background_vectors(index))
 
 def background_vectors(
     index: SearchIndex,  # An archive
@@ -221,6 +221,27 @@ def background_vectors(
     number = min(BACKGROUND, len(index))
     drawn = np.random.default_rng(0).choice(len(index), number, replace=False)
     return index.vectors[np.sort(drawn)].astype('float32')
+
+# %% ../nbs/09i_search.ipynb #8cb11513
+def find_windows(
+    index: SearchIndex,  # An archive
+    weights: np.ndarray,  # What each number of a vector counts, shape (d,)
+    bias: float = 0.0,  # What is added
+    *,
+    top: int = 10,  # How many are wanted
+    hidden: Sequence[tuple] = (),  # File, start and end in s, of what is no answer
+    doubtful: bool = False,  # Those nearest to 0, not the highest
+    approximate: bool | None = None,  # Look through some of the windows only; None: of a million
+) -> tuple[np.ndarray, np.ndarray]:  # Numbers of windows, best first, and their scores
+    "The windows that a vector finds."
+    if not doubtful and wants_lists(index, approximate):
+        found = pick_windows(index, nearest_blocks(index, weights, 50 * top), top, hidden)
+        scores = index.vectors[found].astype('float32') @ weights.astype('float32')
+        return found, scores + np.float32(bias)
+    scores = index.scores(weights) + np.float32(bias)
+    priority = -np.abs(scores) if doubtful else scores
+    found = pick_windows(index, ranked_blocks(priority, 50 * top), top, hidden)
+    return found, scores[found]
 
 # %% ../nbs/09i_search.ipynb #d7a86229
 def search(
@@ -231,6 +252,7 @@ def search(
     answers: str | os.PathLike | None = None,  # A table of what somebody heard: fname, start, answer
     doubtful: bool | None = None,  # Ask for the least sure, which takes answers; None: if there are any
     top: int = 10,  # Windows to answer with
+    approximate: bool | None = None,  # Compare an eighth; None: beyond a million, if faiss is there
     sr: float | None = None,  # Rate of arrays in Hz; files state their own
     cache: str | os.PathLike | None = None,  # Folder of the feature store; None: the user's cache
     progress: bool = True,  # Show a bar while computing
@@ -241,7 +263,8 @@ def search(
 
     Of windows that overlap, the nearest; none of the files that are examples, and nothing that
     was answered. To ask often, open a `SearchIndex` once and give it as `archive`. Raises
-    AudioError, DataError, WeightsError; ValueError where it shall doubt without answers.
+    AudioError, DataError, WeightsError; ValueError where it shall doubt without answers, or
+    approximately.
 
     >>> search([], 'nights')
     Traceback (most recent call last):
@@ -254,6 +277,9 @@ def search(
         raise AudioError('nothing to search for; give an example')
     if doubtful and answers is None:
         raise ValueError('doubtful=True: needs answers to learn from; give answers=FILE')
+    doubtful = answers is not None if doubtful is None else doubtful
+    if doubtful and approximate:
+        raise ValueError('approximate=True: doubt is found exactly; give doubtful=False')
     index = archive
     if not isinstance(archive, SearchIndex):
         index = SearchIndex.open(archive, cache=cache, progress=progress)
@@ -262,13 +288,12 @@ def search(
     hidden = [
         (os.path.abspath(one), 0.0, np.inf) for one in [*like, *unlike] if is_path(one)
     ]
+    options = {'top': top, 'doubtful': doubtful, 'approximate': approximate}
     if answers is None:
-        scores = index.scores(question(*known))
-        found = pick_windows(index, scores, top, hidden)
-        return index.places(found).assign(similarity=scores[found])
+        found, scores = find_windows(index, question(*known), hidden=hidden, **options)
+        return index.places(found).assign(similarity=scores)
     heard = read_answers(answers, index)
-    scores = refined_scores(index, known, heard)
     hidden += index.places(list(heard)).itertuples(index=False, name=None)
-    priority = scores if doubtful is False else -np.abs(scores)
-    found = pick_windows(index, priority, top, hidden)
-    return index.places(found).assign(probability=expit(scores[found]))
+    weights, bias = refined_weights(index, known, heard)
+    found, scores = find_windows(index, weights, bias, hidden=hidden, **options)
+    return index.places(found).assign(probability=expit(scores))

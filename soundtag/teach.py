@@ -150,7 +150,7 @@ def sound_keys(
 class TeachResult:
     """What a new label cost, and how well it is known.
 
-    >>> TeachResult(Path('runs/x-owl'), 'owl', 0.95, 0.94, clips=5, recalled=4, taken=2, seconds=8.0)
+    >>> TeachResult(Path('x-owl'), 'owl', 0.95, 0.94, clips=5, recalled=4, taken=2, seconds=8.0)
     <owl: 4 of 5 clips named so; the other labels: 95.0% right before, 94.0% after; 2 of their ...
     """
 

@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+import subprocess
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -85,14 +87,15 @@ def test_examples_find_their_kind(here):
 
 def test_windows_that_overlap_are_one_answer(here):
     index = SearchIndex.open('nights', progress=False)
-    chosen = pick_windows(index, np.zeros(len(index)), len(index))
+    windows = [np.arange(len(index))]
+    chosen = pick_windows(index, windows, len(index))
     places = index.places(chosen)
     for _, part in places.groupby('file'):
         starts = np.sort(part.start)
         ends = np.sort(part.end)
         assert (starts[1:] >= ends[:-1]).all()
     hidden = [(places.file[0], 0.0, np.inf)]
-    left = index.places(pick_windows(index, np.zeros(len(index)), len(index), hidden))
+    left = index.places(pick_windows(index, windows, len(index), hidden))
     assert set(left.file) == set(places.file) - {places.file[0]}
 
 
@@ -109,6 +112,67 @@ def test_an_index_grows_and_forgets(here, tmp_path):
     (tmp_path / 'n/a.wav').unlink()
     left = SearchIndex.open(tmp_path / 'n', **options)
     np.testing.assert_array_equal(left.vectors, two.vectors[3:])
+
+
+# Approximately
+
+
+def test_an_approximate_search_says_what_an_exact_one_says(here, tmp_path, monkeypatch):
+    for label in LABELS:
+        shutil.copytree(f'nights/{label}', tmp_path / f'n/{label}')
+    examples = sorted(Path('nights').glob('Cello/*'))[:2]
+    exact = search(examples, tmp_path / 'n', top=5, progress=False)
+    index = SearchIndex.open(tmp_path / 'n', progress=False)
+    assert not index.path.with_suffix('.faiss').exists()  # few windows
+    for wanted in (True, None):  # asked for, and of itself where windows are many
+        some = search(examples, index, top=5, approximate=wanted)
+        assert some.iloc[:, :3].equals(exact.iloc[:, :3]), wanted
+        np.testing.assert_allclose(some.similarity, exact.similarity, rtol=1e-5)
+        monkeypatch.setattr('soundtag.approximate.MANY', len(index) - 1)
+        if wanted:
+            index.path.with_suffix('.faiss').unlink()
+    assert index.path.with_suffix('.faiss').exists()
+    write_file(tmp_path / 'n/more.wav', Path(examples[0]).read_bytes())
+    more = SearchIndex.open(tmp_path / 'n', progress=False)
+    assert not index.path.with_suffix('.faiss').exists()  # of what is no more
+    assert str(tmp_path / 'n/more.wav') in set(search(examples, more).file)
+    assert more.path.with_suffix('.faiss').exists()
+    assert not [p for p in more.path.parent.iterdir() if '.part' in p.name]
+    rows = exact.iloc[:1].assign(answer='yes').rename(columns={'file': 'fname'})
+    rows.to_csv(tmp_path / 'answers.csv', index=False)
+    options = {'answers': tmp_path / 'answers.csv', 'progress': False}
+    best = [
+        search(examples, more, doubtful=False, approximate=a, **options) for a in (False, True)
+    ]
+    assert best[0].iloc[:, :3].equals(best[1].iloc[:, :3])
+    more.path.with_suffix('.faiss').unlink()
+    search(examples, more, **options)  # doubt is looked for among all
+    assert not more.path.with_suffix('.faiss').exists()
+    with pytest.raises(ValueError, match='doubt is found exactly'):
+        search(examples, more, approximate=True, **options)
+
+
+def test_an_approximate_search_says_what_to_install(here, monkeypatch):
+    examples = sorted(Path('nights').glob('Cello/*'))[:2]
+    code, exact, err = command(*examples, 'IN', 'nights', '--exact')
+    assert code == 0 and 'windows searched\n' in err
+    code, some, err = command(*examples, 'IN', 'nights', '--approximate')
+    assert (code, some) == (0, exact) and 'windows searched approximately' in err
+    assert 'an approximate index is made first' in err
+    assert 'made first' not in command(*examples, 'IN', 'nights', '--approximate')[2]
+    monkeypatch.setitem(sys.modules, 'faiss', None)
+    monkeypatch.setattr('soundtag.approximate.MANY', 1)
+    assert command(*examples, 'IN', 'nights')[1] == exact  # not there, so every window
+    monkeypatch.setattr('soundtag.neighbours.store_archive', None)  # not even begun
+    code, out, err = command(*examples, 'IN', 'nights', '--approximate')
+    assert code == 2 and not out and 'pip install "soundtag[approximate]"' in err
+    code, out, err = command('IN', 'nights', '--approximate', '--answers', examples[0])
+    assert code == 2 and '--approximate: doubt is found exactly' in err
+
+
+def test_nothing_is_approximate_before_it_is_asked_for():
+    code = 'import sys, soundtag.finding, soundtag.search; sys.exit("faiss" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
 
 def silent_archive(folder):

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from ..approximate import open_lists
 from ..audio import wav_bytes
 from ..dataset import merge
 from ..files import write_file
@@ -32,7 +33,7 @@ from soundtag.neighbours import (
 from ..pretrained import CLASSES, POOLED, SR, WIDTHS
 from ..recipe import RECIPES
 from ..results import mfcc_statistics
-from ..search import pick_windows
+from ..search import find_windows, pick_windows, question, ranked_blocks
 from ..store import bytes_per_row, prepare_data
 from soundtag.studies.loop import (
     DRAWS,
@@ -230,7 +231,7 @@ def hour_scores(
         if label in right and right[label].sum():
             scores = V @ Q[examples].mean(0)
             average, _ = rank_scores(right[label][np.argsort(-scores, kind='stable')])
-            ten = pick_windows(index, scores, 10)
+            ten = pick_windows(index, ranked_blocks(scores, 500), 10)
             found.setdefault(label, []).append((average, right[label][ten].mean()))
     return {label: np.mean(values, axis=0).tolist() for label, values in found.items()}
 
@@ -311,11 +312,12 @@ def large_index(
         features=WindowEmbedding(),
         clips=SimpleNamespace(table=table),
     )
-    return SearchIndex(store, None, np.load(path, mmap_mode='r'))
+    return SearchIndex(store, None, np.load(path, mmap_mode='r'), path=path)
 
 def time_searches(
     index,  # `SearchIndex`
     rounds=7,  # Searches
+    approximate=False,  # By an approximate index, which is there
 ):  # {'wall', 'processor'}: s, median and range
     "How long an answer takes once the file is in memory."
     rng = np.random.default_rng(1)
@@ -324,11 +326,52 @@ def time_searches(
     for _ in range(rounds + 1):
         weights = unit(rng.standard_normal((1, DIMENSIONS), 'float32'))[0]
         start = time.perf_counter(), time.process_time()
-        found = pick_windows(index, index.scores(weights), 10)
+        found, _ = find_windows(index, weights, approximate=approximate)
         index.places(found)
         wall.append(time.perf_counter() - start[0])
         processor.append(time.process_time() - start[1])
     return {'wall': median_range(wall[1:]), 'processor': median_range(processor[1:])}
+
+# %% ../../nbs/27c_search.ipynb #5c763f25
+def recall_at_ten(
+    index,  # `SearchIndex`
+    questions,  # Vectors, shape (n, d)
+):  # Share of the windows of an exact search that an approximate one answers with
+    "What an approximate index misses."
+    shared = []
+    for weights in questions:
+        exact, some = (
+            find_windows(index, weights, approximate=a)[0] for a in (False, True)
+        )
+        shared.append(len(set(exact) & set(some)) / len(exact))
+    return float(np.mean(shared))
+
+def approximate_large(
+    index,  # What `large_index` gave
+    number=100,  # Questions
+):  # Recall, what it takes to build the index, its size, and how long a search takes
+    "An approximate index of vectors without any structure, asked by what is like one of them."
+    rng = np.random.default_rng(2)
+    near = index.vectors[rng.choice(len(index), number, replace=False)].astype('float32')
+    noise = unit(rng.standard_normal(near.shape, 'float32'))
+    start = time.perf_counter(), time.process_time()
+    open_lists(index)
+    build = time.perf_counter() - start[0], time.process_time() - start[1]
+    return {
+        'recall': recall_at_ten(index, unit(near + 0.75 * noise)),
+        'build': dict(zip(('wall', 'processor'), (round(t, 1) for t in build))),
+        'megabytes': index.path.with_suffix('.faiss').stat().st_size / 1e6,
+        'query': time_searches(index, approximate=True),
+    }
+
+def approximate_clips(
+    index,  # `SearchIndex` of all clips
+    Q,  # Vector of each clip as an example
+    drawn,  # What `draw_examples` gave
+):  # {'windows', 'recall'}
+    "The same for the real clips, each label asking by three of its own."
+    questions = [question(Q[examples], Q[:0]) for _, examples in drawn]
+    return {'windows': len(index), 'recall': recall_at_ten(index, questions)}
 
 # %% ../../nbs/27c_search.ipynb #46d3fb4b
 @dataclass(frozen=True, eq=False)
@@ -420,6 +463,16 @@ def speed_stage(
     with tempfile.TemporaryDirectory() as folder:
         return {str(n): time_searches(large_index(n, folder)) for n in data.sizes}
 
+def approximate_stage(
+    data,  # `SearchData`
+):  # {windows or 'clips': recall and cost}
+    "What an approximate index finds, and how fast."
+    with tempfile.TemporaryDirectory() as folder:
+        large = approximate_large(large_index(max(data.sizes), folder))
+    drawn = draw_examples(data.y, data.draws)
+    clips = approximate_clips(data.index, data.index.likeness(data.examples), drawn)
+    return {str(max(data.sizes)): large, 'clips': clips}
+
 def compute_stage(
     data,  # `SearchData`
     seconds=600,  # Of noise
@@ -462,6 +515,7 @@ STAGES = {
     'index': index_stage,
     'hours': hours_stage,
     'speed': speed_stage,
+    'approximate': approximate_stage,
     'compute': compute_stage,
     'loop': loop_stage,
 }
