@@ -7,7 +7,7 @@ from setuptools import setup
 cfg = ConfigParser(delimiters=['='])
 cfg.read(Path(__file__).parent / 'settings.ini', encoding='utf-8')
 s = cfg['DEFAULT']
-extras = {name: s[f'{name}_requirements'].split() for name in ('train', 'cluster', 'distance', 'export', 'fast', 'listen', 'litert', 'parquet', 'scenes')}
+extras = {name: s[f'{name}_requirements'].split() for name in ('train', 'approximate', 'cluster', 'distance', 'export', 'fast', 'listen', 'litert', 'parquet', 'scenes')}
 
 setup(
     name=s['lib_name'],

@@ -14,8 +14,9 @@ import pandas as pd
 
 from .files import write_file
 from .pages import RATE, picture_uri, render_page, sound_uri
+from .search import answer_columns
 from .sections import load_section
-from .tables import column_key, read_csv
+from .tables import read_csv
 
 # %% ../nbs/09j_answerpage.ipynb #d9f92178
 COLUMNS = 'fname', 'start', 'end', 'answer', 'correction'  # Of a table of answers
@@ -37,7 +38,7 @@ def earlier_rows(
     if answers is None:
         return []
     raw = read_csv(answers)
-    theirs = {column_key(name): name for name in raw.columns}
+    theirs = answer_columns(raw, COLUMNS)
     cells = [raw[theirs[c]].tolist() if c in theirs else [''] * len(raw) for c in COLUMNS]
     return [list(row) for row in zip(*cells)]
 
@@ -124,12 +125,13 @@ def write_page(
     *,
     label: str = '',  # What is looked for; '': it has no name
     answers: str | os.PathLike | None = None,  # A table of what was answered before
+    doubtful: bool = False,  # Whether these are the windows of which the search is least sure
 ) -> Path:  # `out`
     "A page to listen to what was found, and to answer."
     rows = list(found.itertuples())
     cards = [window_card(r, i, archive_name(r.file, archive)) for i, r in enumerate(rows)]
-    doubtful = 'probability' in found
-    words = ', of which the search is least sure' if doubtful else ', the nearest first'
+    first = 'the most probable' if 'probability' in found else 'the nearest'
+    words = ', of which the search is least sure' if doubtful else f', {first} first'
     content = {'label': label, 'words': words, 'earlier': earlier_rows(answers)}
     sections = {'head': _HEAD, 'windows': _CARDS}
     title = f'{label or "search"}, {len(cards)} windows'

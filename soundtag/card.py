@@ -118,7 +118,8 @@ def _label_part(metrics):
 
 def _limit_lines(config, metrics):
     "What the model must not be trusted with."
-    weak = [r['label'] for r in metrics['labels'] if (r.get('recall') or 1) < 0.6]
+    recalls = {r['label']: r.get('recall') for r in metrics['labels']}
+    weak = [label for label, r in recalls.items() if r is not None and r < 0.6]
     many = 'answers for one sound at a time,'
     if metrics.get('multilabel'):
         many = 'was examined on clips that have at least one of its labels,'

@@ -14,18 +14,21 @@ from typing import TYPE_CHECKING
 from .commands import add_command
 from soundtag.console import (
     CallError,
+    add_cluster,
     add_reading_options,
     check_place,
     check_run,
     integer_from,
     printable,
+    say,
 )
 from .front import silence_tensorflow
+from .workers import cluster
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from soundtag.teach import Taught
+    from soundtag.teach import TeachResult
 
 # %% ../nbs/10i_finding.ipynb #3f05219d
 def split_words(
@@ -87,29 +90,54 @@ def write_windows(
     write_file(out, table.to_csv(index=False))
     print(f'{out}: {len(found)} windows')
 
-def do_search(
+def check_search(
     args: argparse.Namespace,  # Parsed words
-) -> int:  # Exit code
-    "Find what sounds like some examples."
-    like, unlike, archive = split_words(args.words, args.like, args.unlike, args.answers)
+) -> bool:  # Whether the windows in doubt are wanted
+    "Refuse what can't be carried out before an archive is computed; raises CallError."
     for option in ('out', 'page'):
         if getattr(args, option):
             check_place(getattr(args, option), f'--{option}')
     if args.answers and not os.path.isfile(args.answers):
         raise CallError(f'--answers {args.answers}: there is no such file; check the path')
+    if args.order == 'doubt' and not args.answers:
+        raise CallError('--order doubt: needs --answers, to learn from; leave it out')
+    doubtful = args.order == 'doubt' if args.order else bool(args.answers)
+    if doubtful and args.approximate:
+        raise CallError(
+            '--approximate: doubt is found exactly; leave it out, or add --order best'
+        )
+    return doubtful
+
+def do_search(
+    args: argparse.Namespace,  # Parsed words
+) -> int:  # Exit code
+    "Find what sounds like some examples."
+    like, unlike, archive = split_words(args.words, args.like, args.unlike, args.answers)
+    doubtful = check_search(args)
+    from soundtag.approximate import faiss_library, has_lists, wants_lists
     from soundtag.neighbours import SearchIndex
     from soundtag.search import search
+    from soundtag.tables import plural
 
-    index = SearchIndex.open(archive)
-    print(f'soundtag: {len(index):,} windows searched', file=sys.stderr)
-    doubtful = None if args.order is None else args.order == 'doubt'
+    if args.approximate:
+        faiss_library()  # before hours are spent on the archive
+    with cluster(args.cluster, say):
+        index = SearchIndex.open(archive)
+    some = not doubtful and wants_lists(index, args.approximate)
+    how = 'searched approximately' if some else 'searched'
+    print(f'soundtag: {len(index):,} windows {how}', file=sys.stderr)
+    if some and not has_lists(index):
+        print('soundtag: an approximate index is made first, and kept', file=sys.stderr)
+    if len(index.silent):
+        count = plural(len(index.silent), 'section')
+        print(f'soundtag: not searched, for it is silence: {count}', file=sys.stderr)
     options = {'unlike': unlike, 'answers': args.answers, 'doubtful': doubtful}
-    found = search(like, index, top=args.top, **options)
+    found = search(like, index, top=args.top, approximate=args.approximate, **options)
     write_windows(found, args.out)
     if args.page:
         from soundtag.answerpage import write_page
 
-        words = {'label': args.label, 'answers': args.answers}
+        words = {'label': args.label, 'answers': args.answers, 'doubtful': doubtful}
         print(f'page: {write_page(args.page, found, archive, **words)}')
     for reason in index.skipped.reason:
         print(f'soundtag: {printable(str(reason))}', file=sys.stderr)
@@ -179,15 +207,31 @@ def add_search(
     command.add_argument(
         '--order',
         choices=['best', 'doubt'],
-        help='which windows: the best, or the least sure (default: doubt with --answers, else'
-        ' best)',
+        help='which windows: the best, or, with --answers, the least sure (default: doubt with'
+        ' --answers, else best)',
     )
+    kind = command.add_mutually_exclusive_group()
+    for option, compares in (
+        ('approximate', 'an eighth of the windows, in an index that is kept'),
+        (
+            'exact',
+            'every window (default: up to a million, or without the extra approximate)',
+        ),
+    ):
+        kind.add_argument(
+            f'--{option}',
+            dest='approximate',
+            action='store_const',
+            const=option == 'approximate',
+            help=f'compare {compares}',
+        )
+    add_cluster(command)
     command.set_defaults(can_resume=True)
     add_reading_options(command)
 
 # %% ../nbs/10i_finding.ipynb #4c58e12a
 def taught_lines(
-    taught: 'Taught',  # What `teach` gave
+    taught: 'TeachResult',  # What `teach` gave
 ) -> list[str]:
     "What a new label cost, and how well it is known, for people."
     label = printable(taught.label)
@@ -211,10 +255,15 @@ def do_teach(
     from soundtag.report import write_report
 
     taught = teach(args.run, args.label, args.clips, out=args.out)
+    new = load_run(taught.out)
     print(*taught_lines(taught), sep='\n')
-    print(f'report: {write_report(load_run(taught.out))}')
+    print(f'report: {write_report(new)}')
     print(f'run: {taught.out}, in {taught.seconds:.0f} s; {args.run} is as it was')
-    return 0
+    skipped = len(new.skipped)
+    if skipped:
+        reasons = new.out / 'skipped.csv'
+        print(f'soundtag: clips skipped: {skipped}; {reasons} says why', file=sys.stderr)
+    return int(skipped > 0)
 
 def add_teach(
     commands: argparse._SubParsersAction,  # What argparse's `add_subparsers` gave

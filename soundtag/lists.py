@@ -528,11 +528,13 @@ def is_list(
     except DataError:
         return False
     names = {column_key(name) for name in raw}
-    if KALEIDOSCOPE <= names:
+    files, labels = (names & set(COLUMN_ALIASES[c]) for c in ('fname', 'label'))
+    if KALEIDOSCOPE <= names or (files and labels):
         return True
-    if not names & set(COLUMN_ALIASES['fname']):
-        return False
-    return bool(names & set(COLUMN_ALIASES['label'])) or label_columns(raw) is not None
+    try:
+        return bool(files) and label_columns(raw, path) is not None
+    except DataError:
+        return True  # it names labels, and whoever reads it will say what is wrong
 
 def is_section_list(
     path: Path,  # A text file

@@ -109,12 +109,12 @@ def fit_thresholds(
     ]
     return np.array(own)
 
-def cross_named(
+def cross_fitted_answers(
     targets: np.ndarray,  # Labels, 0 or 1, shape (clips, labels)
     p: np.ndarray,  # Out-of-fold probabilities, same shape
     fold: np.ndarray,  # Fold of each clip
 ) -> np.ndarray:  # Bool, same shape
-    "Which labels are answers, by the thresholds of the other folds: for an honest score."
+    "Which labels are answers, by thresholds found on the other folds: for an honest score."
     named = np.zeros(p.shape, bool)
     for k in np.unique(fold):
         own = fold == k
@@ -260,7 +260,7 @@ def multilabel_scores(
     thresholds: dict[str, float],  # Label → threshold of all folds, in the order of the columns
 ) -> dict:  # 'multilabel', 'labels' and 'answers' of metrics.json
     "The labels one by one, and the answers by the thresholds of the other folds."
-    named = cross_named(targets, p, fold)
+    named = cross_fitted_answers(targets, p, fold)
     rows = label_table(targets, p, list(thresholds), named)
     rows = [row | {'threshold': thresholds[row['label']]} for row in rows]
     return {'multilabel': True, 'labels': rows, 'answers': score_answers(targets, named)}
@@ -286,12 +286,11 @@ def multilabel_sentences(
 ) -> list[str]:
     "How good a run with several labels a clip is, in words."
     m = metrics['metrics']
-    chance = metrics['baselines']['chance']
-    linear = metrics['baselines']['linear']
     a = metrics['answers']
 
-    def beside(name):
-        return f"{chance[name]['mean']:.3f} and {linear[name]['mean']:.3f}"
+    def baseline(which):
+        scores = metrics['baselines'][which]
+        return f"{scores['lwlrap']['mean']:.3f} and {scores['map']['mean']:.3f}"
 
     def spread(name):
         sd = m[name]['sd']
@@ -301,9 +300,8 @@ def multilabel_sentences(
         f"Clips have {a['labels_a_clip']:.2f} labels on average, each a yes or no of its own.",
         f"On clips it had not trained on, the {metrics['recipe']['name']} recipe reaches lwlrap "
         f"{spread('lwlrap')} and mean average precision {spread('map')} (mean ± standard deviation "
-        f"over the folds); the labels' frequencies {beside('lwlrap').split(' and ')[0]} and "
-        f"{beside('map').split(' and ')[0]}, a linear model on averaged MFCCs "
-        f"{beside('lwlrap').split(' and ')[1]} and {beside('map').split(' and ')[1]}.",
+        f"over the folds); the labels' frequencies {baseline('chance')}, a linear model on "
+        f"averaged MFCCs {baseline('linear')}.",
         f"By thresholds found on the other folds it finds {a['recall']:.0%} of the labels, and "
         f"{a['precision']:.0%} of its answers are right (F1 {a['f1']:.3f}). It calls unknown what "
         'reaches no threshold, and judges no sound by how unfamiliar it is.',

@@ -35,12 +35,12 @@ from .tables import COLUMN_DEFAULTS, shorten
 LAYERS = (12, 13)  # Of YAMNet's layers 0 to 13, those that are compared
 LOUD = 10 ** (SILENCE_DB / 20)  # What never rises above it is silence
 
-def layer_columns() -> (
-    np.ndarray
-):  # Places among the pooled numbers of a patch, shape (2048,)
-    "Where the means of the channels of `LAYERS` stand."
+def layer_columns(
+    layers: Sequence[int] = LAYERS,  # Numbers of YAMNet's layers
+) -> np.ndarray:  # Places among the pooled numbers of a patch; of `LAYERS`, shape (2048,)
+    "Where the means of the channels of some layers stand."
     ends = np.cumsum(np.repeat(WIDTHS, 2))  # a layer's means, then its maxima
-    return np.concatenate([np.arange(WIDTHS[k]) + ends[2 * k] - WIDTHS[k] for k in LAYERS])
+    return np.concatenate([np.arange(WIDTHS[k]) + ends[2 * k] - WIDTHS[k] for k in layers])
 
 @dataclass(frozen=True, kw_only=True)
 class WindowEmbedding:
@@ -103,7 +103,7 @@ def section_times(
     seconds: float,  # Length of a recording; NaN: unknown
     windows: WindowEmbedding,  # Says how far windows reach
 ) -> list[tuple[float, float]]:  # Start and end of each section in s; NaN: the whole file
-    "The sections of a recording, each reaching over the seam to the next."
+    "The sections of a recording, each reaching into the next."
     overlap = windows.seconds - windows.step
     if not seconds > SECTION + overlap:
         return [(np.nan, np.nan)]
@@ -285,7 +285,7 @@ def write_vectors(
 def open_vectors(
     store: FeatureStore,  # Of an archive
     archive: Sequence[str | os.PathLike],  # Files and folders, as they were given
-) -> tuple[np.ndarray, Likeness]:  # Vectors on disk, shape (windows, d)
+) -> tuple[Path, Likeness]:  # File of the vectors
     "The vectors of an archive, written where there are none of just these recordings."
     path, earlier = index_files(store, archive)
     with file_lock(path.parent / 'lock'):
@@ -295,8 +295,7 @@ def open_vectors(
                 if old.stem != path.stem:
                     old.unlink(missing_ok=True)
         with np.load(path.with_suffix('.npz'), allow_pickle=False) as arrays:
-            likeness = Likeness(arrays['mean'], arrays['basis'])
-        return np.load(path, mmap_mode='r', allow_pickle=False), likeness
+            return path, Likeness(arrays['mean'], arrays['basis'])
 
 # %% ../nbs/09h_neighbours.ipynb #a6e45b16
 @dataclass(frozen=True, eq=False)
@@ -315,6 +314,8 @@ class SearchIndex:
     store: FeatureStore  # Rows of all windows
     likeness: Likeness  # From rows to vectors
     vectors: np.ndarray  # Float16, shape (windows, d), each of length 1; zeros for silence
+    root: str = ''  # The folder that was opened, absolute; '': several, or files
+    path: Path | None = None  # Of the vectors; an approximate index lies beside it
 
     @classmethod
     def open(
@@ -336,8 +337,11 @@ class SearchIndex:
         store = store_archive(archive, WindowEmbedding(), **options)
         if not len(store):
             raise AudioError(f'{archive[0]}: none of its sounds can be read; give others')
-        vectors, likeness = open_vectors(store, archive)
-        return cls(store, likeness, vectors)
+        path, likeness = open_vectors(store, archive)
+        vectors = np.load(path, mmap_mode='r', allow_pickle=False)
+        alone = len(archive) == 1 and os.path.isdir(archive[0])
+        root = os.path.abspath(archive[0]) if alone else ''
+        return cls(store, likeness, vectors, root, path)
 
     def __len__(self) -> int:
         "The number of windows."
@@ -346,10 +350,18 @@ class SearchIndex:
     @property
     def skipped(self) -> pd.DataFrame:
         "What could not be read: fname, path, reason; five minutes of silence are no failure."
-        table = self.store.skipped
-        return table[
-            ~table.reason.astype(str).str.contains(': is silent, every sample is 0')
-        ]
+        return self.store.skipped[~self._is_silent]
+
+    @property
+    def silent(self) -> pd.DataFrame:
+        "Sections in which every sample is 0, and which have no window: fname, path, reason."
+        return self.store.skipped[self._is_silent]
+
+    @property
+    def _is_silent(self) -> pd.Series:
+        "Which of the skipped are nothing but silence."
+        reasons = self.store.skipped.reason.astype(str)
+        return reasons.str.contains(': is silent, every sample is -?0;')
 
     @cached_property
     def ends(self) -> np.ndarray:
@@ -383,19 +395,21 @@ class SearchIndex:
         self,
         file: str,  # Path, as in `places`
         start: float,  # In s
-    ) -> int | None:  # Number of a window; None: there is no such file
-        "The window of a file that begins nearest to a time."
+    ) -> int | None:  # Number of a window; None: there is no such file, or it is shorter
+        "The window of a file that begins nearest to a time, at most its length away."
         if file not in self.sections:
             return None
         ends = self.ends[self.sections[file]]
         frames = self.store.frames[self.sections[file]]
         windows = np.concatenate([np.arange(b - n, b) for b, n in zip(ends, frames)])
-        return int(windows[np.abs(self.places(windows).start - start).argmin()])
+        apart = np.abs(self.places(windows).start.to_numpy() - start)
+        near = apart.min() <= self.store.features.seconds
+        return int(windows[apart.argmin()]) if near else None
 
     def scores(
         self,
         weights: np.ndarray,  # What each number of a vector counts, shape (d,)
-    ) -> np.ndarray:  # Float32, shape (windows,); -inf for silence
+    ) -> np.ndarray:  # Float32, shape (windows,); 0 for silence
         "The product of every window's vector with one vector."
         weights = np.ascontiguousarray(weights, 'float32')
         scores = np.empty(len(self), 'float32')

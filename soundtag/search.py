@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from .approximate import nearest_blocks, wants_lists
 from .embed import below
 from .formats import AudioError
 from .neighbours import LOUD, SearchIndex
 from .pretrained import SR
 from .sections import seconds_from
 from .stream import audio_blocks, is_path
-from .tables import DataError, column_key, read_csv, shorten
+from .tables import COLUMN_ALIASES, DataError, column_key, read_csv, shorten
 
 # %% ../nbs/09i_search.ipynb #07ecf107
 UNLIKE = 0.5  # What counterexamples count, beside 1 for examples
@@ -73,7 +74,7 @@ def overlap_any(
 
 def pick_windows(
     index: SearchIndex,  # An archive
-    priority: np.ndarray,  # Of each window, shape (windows,)
+    blocks: Iterable[np.ndarray],  # Numbers of windows, best first, as many as are asked for
     top: int,  # How many are wanted
     hidden: Sequence[tuple] = (),  # File, start and end in s, of what is no answer
 ) -> np.ndarray:  # Numbers of windows, best first
@@ -82,7 +83,7 @@ def pick_windows(
     by_file = {}
     for place in hidden:
         by_file.setdefault(place[0], []).append(place)
-    for a, some in ranked_blocks(priority, 50 * top):
+    for some in blocks:
         places = index.places(some).itertuples(index=False, name=None)
         for i, place in zip(some, places):
             taken = by_file.setdefault(place[0], [])
@@ -97,13 +98,13 @@ def pick_windows(
 def ranked_blocks(
     priority: np.ndarray,  # Shape (n,)
     size: int,  # Of the first block; each further one is ten times as large
-) -> Iterable[tuple[int, np.ndarray]]:  # Rank of the first, and numbers, best first
+) -> Iterable[np.ndarray]:  # Numbers, best first
     "Numbers in order of priority, without sorting more than are asked for."
     a = 0
     while a < len(priority):
         b = min(a + size, len(priority))
         found = np.argpartition(-priority, b - 1)[:b] if b < len(priority) else np.arange(b)
-        yield a, found[np.lexsort((found, -priority[found]))][a:]
+        yield found[np.lexsort((found, -priority[found]))][a:]
         a = b
         size *= 10
 
@@ -115,27 +116,48 @@ WORDS = {'yes': True, 'y': True, '1': True, 'true': True} | {
     'false': False,
 }  # What an answer may be
 
+def answer_columns(
+    raw: pd.DataFrame,  # A table as read
+    wanted: Sequence[str],  # Our names of columns
+) -> dict[str, str]:  # Our name → theirs, of those that are there
+    "Which columns of a table of answers hold what."
+    theirs = {column_key(name): name for name in raw.columns}
+    columns = {}
+    for ours in wanted:
+        found = [theirs[a] for a in COLUMN_ALIASES.get(ours, (ours,)) if a in theirs]
+        if found:
+            columns[ours] = found[0]
+    return columns
+
 def read_answers(
     path: str | os.PathLike,  # A table with fname, start and answer
     index: SearchIndex,  # The archive it is about
 ) -> dict[int, bool]:  # Number of a window → whether it is what is looked for
     "What somebody heard; raises DataError."
     raw = read_csv(path)
-    theirs = {column_key(name): name for name in raw.columns}
-    missing = [name for name in ('fname', 'start', 'answer') if name not in theirs]
+    wanted = 'fname', 'start', 'answer'
+    columns = answer_columns(raw, wanted)
+    missing = [name for name in wanted if name not in columns]
     if missing:
         raise DataError(
             f'{path}: has the columns {shorten(raw.columns, 8)}, and none called {missing[0]}; '
             'save the answers from the page of a search'
         )
     answers = {}
-    columns = (raw[theirs[name]] for name in ('fname', 'start', 'answer'))
-    for name, start, answer in zip(*columns):
+    for name, start, answer in zip(*(raw[columns[name]] for name in wanted)):
         if not answer.strip():
             continue
         if answer.strip().lower() not in WORDS:
             raise DataError(f'{path}: {answer} is no answer; write yes, no or nothing')
-        window = find_window(name.strip(), start, index)
+        files = find_recordings(name.strip(), index)
+        if len(files) > 1:
+            raise DataError(
+                f'{path}: {name} is the name of {len(files)} recordings; write its path'
+            )
+        seconds = seconds_from(start)
+        window = (
+            index.window_at(files[0], seconds) if files and seconds is not None else None
+        )
         if window is None:
             raise DataError(
                 f'{path}: {name} at {start} s is not in this archive; name the same archive'
@@ -143,29 +165,24 @@ def read_answers(
         answers[window] = WORDS[answer.strip().lower()]
     return answers
 
-def find_window(
-    name: str,  # Of a file: whole, or its last parts where these are enough
-    start: str,  # In s
+def find_recordings(
+    name: str,  # As seen from the archive's folder, from here, or the last parts of a path
     index: SearchIndex,  # An archive
-) -> int | None:  # Number of a window
-    "The window that a row of a table means."
-    seconds = seconds_from(start)
-    path = os.path.abspath(name)
-    if path not in index.sections:
-        ending = '/' + name.replace(os.sep, '/')
-        fits = [
-            file for file in index.sections if file.replace(os.sep, '/').endswith(ending)
-        ]
-        path = fits[0] if len(fits) == 1 else None
-    return None if seconds is None or path is None else index.window_at(path, seconds)
+) -> list[str]:  # Paths; of the first kind that fits, so one at most unless by last parts
+    "The recordings that a row of a table may mean."
+    for path in (os.path.normpath(os.path.join(index.root, name)), os.path.abspath(name)):
+        if path in index.sections:
+            return [path]
+    ending = '/' + name.replace(os.sep, '/')
+    return [file for file in index.sections if file.replace(os.sep, '/').endswith(ending)]
 
-BACKGROUND = 100  # Windows drawn by lot that count as something else
+BACKGROUND = 100  # Windows drawn at random that count as something else
 PENALTY = 10.0  # Inverse of the regularisation, scikit-learn's C
 
 def learn(
     like: np.ndarray,  # Vectors of what is looked for, shape (m, d)
     unlike: np.ndarray,  # Vectors of what is not, shape (n, d)
-    background: np.ndarray,  # Vectors drawn by lot, shape (b, d)
+    background: np.ndarray,  # Vectors drawn at random, shape (b, d)
 ) -> tuple[np.ndarray, float]:  # Weights (d,) and bias: above 0 is probably looked for
     "Logistic regression; both sides count the same, the background one answer in all."
     from sklearn.linear_model import LogisticRegression
@@ -180,12 +197,12 @@ def learn(
     model.fit(X, y, sample_weight=np.concatenate(weights))
     return model.coef_[0], float(model.intercept_[0])
 
-def refined_scores(
+def refined_weights(
     index: SearchIndex,  # An archive
     known: tuple[np.ndarray, np.ndarray],  # Vectors of examples and of counterexamples
     heard: dict[int, bool],  # Number of a window → whether it is what is looked for
-) -> np.ndarray:  # Of each window, shape (windows,): log odds
-    "What a classifier that has learned from the answers says of every window."
+) -> tuple[np.ndarray, float]:  # Weights (d,) and bias, of log odds
+    "A classifier that has learned from the answers."
     windows = np.array(list(heard), int)
     right = np.array(list(heard.values()), bool)
     vectors = index.vectors[windows].astype('float32')
@@ -195,16 +212,36 @@ def refined_scores(
             'nothing to search for; give an example, or one answer that is yes'
         )
     unlike = np.concatenate([known[1], vectors[~right]])
-    weights, bias = learn(like, unlike, background_vectors(index))
-    return index.scores(weights) + np.float32(bias)
+    return learn(like, unlike, background_vectors(index))
 
 def background_vectors(
     index: SearchIndex,  # An archive
 ) -> np.ndarray:  # Float32, shape (at most 100, d)
-    "Windows by lot, the same for the same archive."
+    "Windows at random, the same for the same archive."
     number = min(BACKGROUND, len(index))
     drawn = np.random.default_rng(0).choice(len(index), number, replace=False)
     return index.vectors[np.sort(drawn)].astype('float32')
+
+# %% ../nbs/09i_search.ipynb #8cb11513
+def find_windows(
+    index: SearchIndex,  # An archive
+    weights: np.ndarray,  # What each number of a vector counts, shape (d,)
+    bias: float = 0.0,  # What is added
+    *,
+    top: int = 10,  # How many are wanted
+    hidden: Sequence[tuple] = (),  # File, start and end in s, of what is no answer
+    doubtful: bool = False,  # Those nearest to 0, not the highest
+    approximate: bool | None = None,  # Look through some of the windows only; None: of a million
+) -> tuple[np.ndarray, np.ndarray]:  # Numbers of windows, best first, and their scores
+    "The windows that a vector finds."
+    if not doubtful and wants_lists(index, approximate):
+        found = pick_windows(index, nearest_blocks(index, weights, 50 * top), top, hidden)
+        scores = index.vectors[found].astype('float32') @ weights.astype('float32')
+        return found, scores + np.float32(bias)
+    scores = index.scores(weights) + np.float32(bias)
+    priority = -np.abs(scores) if doubtful else scores
+    found = pick_windows(index, ranked_blocks(priority, 50 * top), top, hidden)
+    return found, scores[found]
 
 # %% ../nbs/09i_search.ipynb #d7a86229
 def search(
@@ -213,8 +250,9 @@ def search(
     *,
     unlike: Sounds = (),  # Counterexamples, as `like`
     answers: str | os.PathLike | None = None,  # A table of what somebody heard: fname, start, answer
-    doubtful: bool | None = None,  # Ask for the least sure, not the best; None: where there are answers
+    doubtful: bool | None = None,  # Ask for the least sure, which takes answers; None: if there are any
     top: int = 10,  # Windows to answer with
+    approximate: bool | None = None,  # Compare an eighth; None: beyond a million, if faiss is there
     sr: float | None = None,  # Rate of arrays in Hz; files state their own
     cache: str | os.PathLike | None = None,  # Folder of the feature store; None: the user's cache
     progress: bool = True,  # Show a bar while computing
@@ -225,7 +263,8 @@ def search(
 
     Of windows that overlap, the nearest; none of the files that are examples, and nothing that
     was answered. To ask often, open a `SearchIndex` once and give it as `archive`. Raises
-    AudioError, DataError, WeightsError.
+    AudioError, DataError, WeightsError; ValueError where it shall doubt without answers, or
+    approximately.
 
     >>> search([], 'nights')
     Traceback (most recent call last):
@@ -236,6 +275,11 @@ def search(
     unlike = listed(unlike)
     if not like and not unlike and answers is None:
         raise AudioError('nothing to search for; give an example')
+    if doubtful and answers is None:
+        raise ValueError('doubtful=True: needs answers to learn from; give answers=FILE')
+    doubtful = answers is not None if doubtful is None else doubtful
+    if doubtful and approximate:
+        raise ValueError('approximate=True: doubt is found exactly; give doubtful=False')
     index = archive
     if not isinstance(archive, SearchIndex):
         index = SearchIndex.open(archive, cache=cache, progress=progress)
@@ -244,13 +288,12 @@ def search(
     hidden = [
         (os.path.abspath(one), 0.0, np.inf) for one in [*like, *unlike] if is_path(one)
     ]
+    options = {'top': top, 'doubtful': doubtful, 'approximate': approximate}
     if answers is None:
-        scores = index.scores(question(*known))
-        found = pick_windows(index, -np.abs(scores) if doubtful else scores, top, hidden)
-        return index.places(found).assign(similarity=scores[found])
+        found, scores = find_windows(index, question(*known), hidden=hidden, **options)
+        return index.places(found).assign(similarity=scores)
     heard = read_answers(answers, index)
-    scores = refined_scores(index, known, heard)
     hidden += index.places(list(heard)).itertuples(index=False, name=None)
-    priority = scores if doubtful is False else -np.abs(scores)
-    found = pick_windows(index, priority, top, hidden)
-    return index.places(found).assign(probability=expit(scores[found]))
+    weights, bias = refined_weights(index, known, heard)
+    found, scores = find_windows(index, weights, bias, hidden=hidden, **options)
+    return index.places(found).assign(probability=expit(scores))

@@ -196,23 +196,43 @@ FLAGS = {'0': False, '0.0': False, 'false': False, '1': True, '1.0': True, 'true
 
 def label_columns(
     raw: pd.DataFrame,  # A table as read, without a column of labels
+    source: str | os.PathLike,  # Its file, for messages
 ) -> (
     pd.Series | None
 ):  # The labels of each clip with commas between them; None: no such columns
     "Labels from a column each, or from numbered columns."
     numbered = [c for c in raw if NUMBERED.fullmatch(column_key(c))]
-    if numbered:
-        cells = raw[numbered].mask(raw[numbered].apply(is_empty), '')
-        return cells.apply(lambda row: join_labels(filter(None, row.str.strip())), axis=1)
     flags = {
         c: raw[c].str.strip().str.lower().map(FLAGS)
         for c in raw
         if column_key(c) not in KNOWN_COLUMNS
     }
     flags = pd.DataFrame({c: cells for c, cells in flags.items() if cells.notna().all()})
+    if numbered and not (flags.shape[1] > 1 and set(numbered) <= set(flags)):
+        cells = raw[numbered].mask(raw[numbered].apply(is_empty), '')
+        return cells.apply(lambda row: join_labels(filter(None, row.str.strip())), axis=1)
     if flags.shape[1] < 2 or not flags.to_numpy(bool).any():
         return None
+    check_flags(flags, source)
     return flags.apply(lambda row: join_labels(row.index[row.to_numpy(bool)]), axis=1)
+
+def check_flags(
+    flags: pd.DataFrame,  # A column a label, booleans
+    source: str | os.PathLike,  # The file, for messages
+) -> None:
+    "Raise DataError for columns that would be read as several labels, and for clips without any."
+    several = [name for name in flags if SEPARATORS.search(name)]
+    if several:
+        raise DataError(
+            f'{source}: names a column of a label {several[0]}, with a comma, semicolon or bar in '
+            'it, which stand between labels; rename it'
+        )
+    blank = np.flatnonzero(~flags.to_numpy(bool).any(axis=1))
+    if len(blank):
+        raise DataError(
+            f'{source}: clips that have 0 in every column of a label (row {shorten(blank + 1)}); '
+            'take them out, for clips of none of the labels cannot be learned from yet'
+        )
 
 # %% ../nbs/01d_tables.ipynb #50cc0912
 NEGATIVES = ('background', 'noise', 'other', 'silence', 'unknown', 'background_noise')
@@ -443,12 +463,13 @@ def pick_columns(
         found = [alias for alias in aliases if alias in theirs]
         if found == ['offset'] and 'onset' not in theirs:
             found = []  # in other lists an offset is where to begin
+        own = label_columns(raw, source) if ours == 'label' and not found else None
         if found:
             picked[ours] = raw[theirs[found[0]]].str.strip()
             if ours == 'label':
                 several = found[0] in ('labels', 'tags')
-        elif ours == 'label' and label_columns(raw) is not None:
-            picked[ours] = label_columns(raw)
+        elif own is not None:
+            picked[ours] = own
             several = True
         elif ours in needed:
             what = {'fname': 'file', 'label': 'label'}[ours]

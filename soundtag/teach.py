@@ -9,6 +9,7 @@ __all__ = ['teach']
 import os
 import re
 import time
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from .recipe import LinearRecipe, Recipe, RunError
 from .results import Run, load_run, run_clips
 from .sections import section_name
 from .store import _locked_writer, bytes_per_row, prepare_data, stat_signature
-from .tables import plural
+from .tables import DataError, label_key, plural
 from .training import train_folds
 
 # %% ../nbs/09k_teach.ipynb #6f1f3603
@@ -36,7 +37,7 @@ def check_run(
     if recipe.get('classifier') != LinearRecipe.classifier:
         raise RunError(
             f'{run.out}: was trained by the recipe {recipe["name"]}, and only runs by pretrained '
-            'are taught in seconds; add the clips to its data set and train again'
+            'can be taught; add the clips to its data set and train again'
         )
     if run.config.get('multilabel'):
         raise RunError(
@@ -45,9 +46,10 @@ def check_run(
         )
     if not label.strip():
         raise RunError('LABEL: is empty; give the new label a name')
-    if label in run.labels:
+    known = [name for name in run.labels if label_key(name) == label_key(label)]
+    if known:
         raise RunError(
-            f'{run.out}: has the label {label} already; add the clips to its data set and train '
+            f'{run.out}: has the label {known[0]} already; add the clips to its data set and train '
             'again, or give another name'
         )
 
@@ -56,7 +58,7 @@ def new_table(
     label: str,  # Its name
     folds: Sequence[int],  # Numbers of the run's folds
 ) -> pd.DataFrame:  # As the table of a data set, path absolute
-    "The new clips, dealt over the folds."
+    "The new clips, spread over the folds."
     missing = [one for one in files if not os.path.exists(one)]
     if missing:
         raise RunError(f'{missing[0]}: there is no such file or folder; check the path')
@@ -89,6 +91,20 @@ def write_list(
     check_new(out, text)
     return write_file(out, text)
 
+def read_list(
+    path: Path,  # What `write_list` gave
+    label: str,  # The new label
+    negatives: Sequence[str],  # Of the run
+) -> Clips:  # Raises RunError, DataError
+    "The list as a data set, in which the new label is one."
+    clips = load_clips(path, negatives=list(negatives))
+    if clips.multilabel or label not in clips.labels:
+        raise RunError(
+            f'{label}: reads as several labels, or as another one beside those of the run; '
+            'give another name'
+        )
+    return clips
+
 def check_new(
     path: Path,  # Of the list
     text: str,  # That it shall hold
@@ -109,7 +125,7 @@ def adopt_features(
     cache: str | os.PathLike | None,  # Folder of the feature store
     progress: bool,  # Show a bar where something is missing
 ) -> None:
-    "Let the store know the run's clips by their new names, so that none is heard again."
+    "Tell the store the new names of the run's clips, so that none is computed again."
     store = prepare_data(clips, recipe.features, cache=cache, progress=progress)
     new_names = dict(zip(sound_keys(listed), map(section_name, *zip(*listed.sections))))
     known = zip(store.clips.paths, sound_keys(store.clips), store.contents)
@@ -131,10 +147,10 @@ def sound_keys(
 
 # %% ../nbs/09k_teach.ipynb #28e1b9e3
 @dataclass(frozen=True)
-class Taught:
+class TeachResult:
     """What a new label cost, and how well it is known.
 
-    >>> Taught(Path('runs/x-owl'), 'owl', 0.95, 0.94, clips=5, recalled=4, taken=2, seconds=8.0)
+    >>> TeachResult(Path('x-owl'), 'owl', 0.95, 0.94, clips=5, recalled=4, taken=2, seconds=8.0)
     <owl: 4 of 5 clips named so; the other labels: 95.0% right before, 94.0% after; 2 of their ...
     """
 
@@ -163,8 +179,8 @@ def teach(
     out: str | os.PathLike | None = None,  # Folder of the new run; None: RUN-LABEL
     cache: str | os.PathLike | None = None,  # Folder of the feature store; None: the user's cache
     progress: bool = True,  # Show a bar, and a line a fold
-) -> Taught:  # `out`, and before, after, recalled, taken
-    """Make a run that knows a label more, from a few clips, in seconds.
+) -> TeachResult:  # `out`, and before, after, recalled, taken
+    """Make a run that knows one more label, from a few clips.
 
     The list of all its clips is written beside it, OUT.csv. Raises RunError, DataError,
     WeightsError.
@@ -175,14 +191,22 @@ def teach(
     soundtag.recipe.RunError: runs/none: holds no run (no config.json); make one with ...
     """
     start = time.perf_counter()
+    label = unicodedata.normalize('NFC', ' '.join(label.split()))
     old = load_run(run)
     check_run(old, label)
     out = Path(out or f'{old.out}-{plain_name(label)}')
     recipe = Recipe.from_settings(old.config['recipe'])
     table = new_table(clips, label, sorted(old.folds.unique().tolist()))
     known = run_clips(old)
-    path = write_list(Path(f'{out}.csv'), known, old, table)
-    whole = replace(load_clips(path, negatives=list(known.negatives)), name=known.name)
+    path = Path(f'{out}.csv')
+    is_new = not path.exists()
+    write_list(path, known, old, table)
+    try:
+        whole = replace(read_list(path, label, known.negatives), name=known.name)
+    except (DataError, RunError):
+        if is_new:
+            path.unlink()
+        raise
     adopt_features(known, whole, recipe, cache, progress)
     options = {'seed': old.config['seed'], 'cache': cache, 'progress': progress}
     train_folds(whole, recipe, old.config['folds']['number'], out, **options)
@@ -204,14 +228,14 @@ def compare_runs(
     whole: Clips,  # Its clips
     label: str,  # What was added
     seconds: float,  # That it took
-) -> Taught:
+) -> TeachResult:
     "What each clip was called by models that have not heard it, before and after."
     table = whole.table.loc[new.folds.index]
     named = np.asarray(new.labels, object)[new.oof.argmax(1)]
     right = named == table.label.to_numpy()
     is_new = (table.label == label).to_numpy()
     before = np.asarray(old.labels, object)[old.oof.argmax(1)]
-    return Taught(
+    return TeachResult(
         out=new.out,
         label=label,
         before=float((before == known.table.label[old.folds.index]).mean()),

@@ -209,6 +209,14 @@ FAULTS = {
     'outside by a detour': (b'fname,label\nsub/../../a.wav,dog\n', 'outside'),
     'fold': (b'fname,label,fold\na.wav,dog,first\n', 'whole numbers'),
     'split': (b'fname,label,split\na.wav,dog,recess\n', 'recess'),
+    'a comma in a column of a label': (
+        b'fname,"Beep, bleep",Dog\na.wav,1,0\n',
+        'names a column of a label Beep, bleep, with a comma',
+    ),
+    'none of the labels': (
+        b'fname,Cat,Dog\nb.wav,1,0\na.wav,0,0\n',
+        'have 0 in every column of a label \\(row 2\\)',
+    ),
     'not there': (b'fname,label\nb.wav,dog\n', '1 of the 1 listed training clips'),
 }
 
@@ -223,6 +231,21 @@ def test_a_faulty_list_is_refused_in_one_line(tmp_path, name):
     with pytest.raises(DataError, match=says) as e:
         load_clips(tmp_path / 'list.csv')
     assert 'list.csv' in str(e.value) and '\n' not in str(e.value) and '; ' in str(e.value)
+    if 'column of a label' in says:  # it is a list still, and no folder of sounds
+        with pytest.raises(DataError, match=says):
+            load_clips(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['class_{}', 'label{}', 'Tag {}'])
+def test_numbered_columns_of_flags_are_a_label_each(tmp_path, name):
+    names = [f'{k}.wav' for k in range(3)]
+    put(tmp_path, names)
+    flags = pd.DataFrame(np.eye(3, dtype=int), columns=[name.format(k) for k in range(3)])
+    flags.iloc[0, 1] = 1
+    flags.assign(fname=names).to_csv(tmp_path / 'list.csv', index=False)
+    first, second, third = flags
+    labels = [f'{first},{second}', second, third]
+    assert load_clips(tmp_path / 'list.csv').table.label.tolist() == labels
 
 
 @pytest.mark.parametrize(

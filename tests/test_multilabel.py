@@ -10,7 +10,7 @@ from test_pretrained import WEIGHTS
 from test_training import FIXED, SR
 
 from soundtag.audio import wav_bytes
-from soundtag.card import write_card
+from soundtag.card import model_card, write_card
 from soundtag.classifier import SoundClassifier
 from soundtag.comparison import pair_answers
 from soundtag.console import score_table
@@ -19,7 +19,7 @@ from soundtag.dataset import DataError, count_labels, load_clips, make_folds, me
 from soundtag.export import export
 from soundtag.fitting import trusted_rows
 from soundtag.metrics import geometric_mean, lwlrap, mean_average_precision
-from soundtag.multilabel import cross_named, fit_thresholds
+from soundtag.multilabel import cross_fitted_answers, fit_thresholds
 from soundtag.pretrained import Embedding
 from soundtag.recipe import RECIPES, RunError
 from soundtag.report import write_report
@@ -153,7 +153,7 @@ def test_a_run_learns_each_label_by_itself(which, request, clips):
     assert metrics['test']['together']['lwlrap'] == lwlrap(truth, together)
     own = json.loads((out / 'thresholds.json').read_text())
     assert list(own.values()) == fit_thresholds(y, run.oof).tolist()
-    named = cross_named(y, run.oof, run.folds.to_numpy())
+    named = cross_fitted_answers(y, run.oof, run.folds.to_numpy())
     assert metrics['answers']['recall'] == (named & (y > 0)).sum() / y.sum()
     first = (out / 'predictions/predictions.csv').read_text().splitlines()
     assert first[0] == 'fname,label' and len(first[1].split(',')[1].split()) == 3
@@ -169,6 +169,11 @@ def test_its_report_and_card_speak_of_several_labels(which, request, clips, tmp_
     assert 'threshold' in text and not (out / 'suspects.csv').exists()
     card = write_card(out, tmp_path / 'mine.onnx').read_text('utf-8')
     assert 'none, one or several of 3 kinds' in card and 'lwlrap' in card
+    never = metrics['labels'][0] | {'recall': 0.0}
+    scores = metrics | {'labels': [never]}
+    config = json.loads((out / 'config.json').read_text('utf-8'))
+    text = model_card('mine.onnx', config, [never['label']], scores)
+    assert f'It finds less than 60 % of: {never["label"]}.' in text
     with pytest.raises(RunError, match='not compared clip by clip'):
         pair_answers(load_run(out), load_run(out), (clips, clips))
 

@@ -7,7 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EXTRAS = 'train', 'distance', 'fast', 'export', 'litert', 'scenes', 'parquet', 'listen', 'cluster'
+EXTRAS = 'approximate cluster distance export fast listen litert parquet scenes train'.split()
 LOCK = oldest.ROOT / 'tests/requirements.txt'
 
 

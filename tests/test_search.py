@@ -1,8 +1,10 @@
-"Search by example, its answers, and a label more: what is found, what is kept, and the commands' words."
+"Search by example, its answers, and one more label: what is found, what is kept, and the commands' words."
 
 import io
 import json
 import shutil
+import subprocess
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import pandas as pd
 import pytest
 
 import soundtag
+from soundtag.answerpage import earlier_rows
 from soundtag.audio import wav_bytes
 from soundtag.cli import main
 from soundtag.corrections import correct_clips
@@ -22,6 +25,7 @@ from soundtag.pretrained import Embedding, WeightsError, download_weights
 from soundtag.recipe import RECIPES, Recipe
 from soundtag.results import load_run, run_clips
 from soundtag.search import pick_windows, read_answers, search
+from soundtag.tables import DataError
 from soundtag.training import train_folds
 
 LABELS = 'Applause', 'Cello', 'Hi-hat'
@@ -83,14 +87,15 @@ def test_examples_find_their_kind(here):
 
 def test_windows_that_overlap_are_one_answer(here):
     index = SearchIndex.open('nights', progress=False)
-    chosen = pick_windows(index, np.zeros(len(index)), len(index))
+    windows = [np.arange(len(index))]
+    chosen = pick_windows(index, windows, len(index))
     places = index.places(chosen)
     for _, part in places.groupby('file'):
         starts = np.sort(part.start)
         ends = np.sort(part.end)
         assert (starts[1:] >= ends[:-1]).all()
     hidden = [(places.file[0], 0.0, np.inf)]
-    left = index.places(pick_windows(index, np.zeros(len(index)), len(index), hidden))
+    left = index.places(pick_windows(index, windows, len(index), hidden))
     assert set(left.file) == set(places.file) - {places.file[0]}
 
 
@@ -109,6 +114,131 @@ def test_an_index_grows_and_forgets(here, tmp_path):
     np.testing.assert_array_equal(left.vectors, two.vectors[3:])
 
 
+# Approximately
+
+
+def test_an_approximate_search_says_what_an_exact_one_says(here, tmp_path, monkeypatch):
+    for label in LABELS:
+        shutil.copytree(f'nights/{label}', tmp_path / f'n/{label}')
+    examples = sorted(Path('nights').glob('Cello/*'))[:2]
+    exact = search(examples, tmp_path / 'n', top=5, progress=False)
+    index = SearchIndex.open(tmp_path / 'n', progress=False)
+    assert not index.path.with_suffix('.faiss').exists()  # few windows
+    for wanted in (True, None):  # asked for, and of itself where windows are many
+        some = search(examples, index, top=5, approximate=wanted)
+        assert some.iloc[:, :3].equals(exact.iloc[:, :3]), wanted
+        np.testing.assert_allclose(some.similarity, exact.similarity, rtol=1e-5)
+        monkeypatch.setattr('soundtag.approximate.MANY', len(index) - 1)
+        if wanted:
+            index.path.with_suffix('.faiss').unlink()
+    assert index.path.with_suffix('.faiss').exists()
+    write_file(tmp_path / 'n/more.wav', Path(examples[0]).read_bytes())
+    more = SearchIndex.open(tmp_path / 'n', progress=False)
+    assert not index.path.with_suffix('.faiss').exists()  # of what is no more
+    assert str(tmp_path / 'n/more.wav') in set(search(examples, more).file)
+    assert more.path.with_suffix('.faiss').exists()
+    assert not [p for p in more.path.parent.iterdir() if '.part' in p.name]
+    rows = exact.iloc[:1].assign(answer='yes').rename(columns={'file': 'fname'})
+    rows.to_csv(tmp_path / 'answers.csv', index=False)
+    options = {'answers': tmp_path / 'answers.csv', 'progress': False}
+    best = [
+        search(examples, more, doubtful=False, approximate=a, **options) for a in (False, True)
+    ]
+    assert best[0].iloc[:, :3].equals(best[1].iloc[:, :3])
+    more.path.with_suffix('.faiss').unlink()
+    search(examples, more, **options)  # doubt is looked for among all
+    assert not more.path.with_suffix('.faiss').exists()
+    with pytest.raises(ValueError, match='doubt is found exactly'):
+        search(examples, more, approximate=True, **options)
+
+
+def test_an_approximate_search_says_what_to_install(here, monkeypatch):
+    examples = sorted(Path('nights').glob('Cello/*'))[:2]
+    code, exact, err = command(*examples, 'IN', 'nights', '--exact')
+    assert code == 0 and 'windows searched\n' in err
+    code, some, err = command(*examples, 'IN', 'nights', '--approximate')
+    assert (code, some) == (0, exact) and 'windows searched approximately' in err
+    assert 'an approximate index is made first' in err
+    assert 'made first' not in command(*examples, 'IN', 'nights', '--approximate')[2]
+    monkeypatch.setitem(sys.modules, 'faiss', None)
+    monkeypatch.setattr('soundtag.approximate.MANY', 1)
+    assert command(*examples, 'IN', 'nights')[1] == exact  # not there, so every window
+    monkeypatch.setattr('soundtag.neighbours.store_archive', None)  # not even begun
+    code, out, err = command(*examples, 'IN', 'nights', '--approximate')
+    assert code == 2 and not out and 'pip install "soundtag[approximate]"' in err
+    code, out, err = command('IN', 'nights', '--approximate', '--answers', examples[0])
+    assert code == 2 and '--approximate: doubt is found exactly' in err
+
+
+def test_nothing_is_approximate_before_it_is_asked_for():
+    code = 'import sys, soundtag.finding, soundtag.search; sys.exit("faiss" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+
+def silent_archive(folder):
+    "Silence, 12 ms of a constant, and a second of noise."
+    rng = np.random.default_rng(0)
+    sounds = {'still': np.zeros(16000), 'constant': np.full(200, 0.01), 'noise': rng.normal(0, 0.1, 16000)}
+    for name, y in sounds.items():
+        write_file(folder / f'{name}.wav', wav_bytes(y, sr=16000))
+    return folder
+
+
+def test_silence_is_counted_and_a_constant_is_a_fault(here, tmp_path):
+    index = SearchIndex.open(silent_archive(tmp_path / 'n'), progress=False)
+    assert [Path(p).name for p in index.silent.path] == ['still.wav']
+    assert [Path(p).name for p in index.skipped.path] == ['constant.wav'] and len(index) == 1
+    code, _, err = command(next(Path('nights/Cello').iterdir()), 'IN', tmp_path / 'n')
+    assert code == 1 and 'not searched, for it is silence: 1 section' in err
+    said = [line for line in err.splitlines() if line.startswith('soundtag: ')]
+    assert 'constant.wav: is silent, every sample is 0.01' in said[-1]
+    assert not any('still.wav' in line for line in said)
+
+
+@pytest.fixture
+def twins(here, tmp_path):
+    "Two recordings of one name, one above the other."
+    for place in ('1.wav', 'may/1.wav', 'may/may/1.wav', 'may/2.wav'):
+        y = np.random.default_rng(len(place)).normal(0, 0.1, 16000 * 5)
+        write_file(tmp_path / f'n/{place}', wav_bytes(y, sr=16000))
+    return tmp_path / 'n'
+
+
+def heard_at(archive, row, tmp_path, head='fname,start,answer'):
+    "Where the window is that a row of answers means."
+    index = SearchIndex.open(archive, progress=False)
+    write_file(tmp_path / 'answers.csv', f'{head}\n{row}\n')
+    ((window, answer),) = read_answers(tmp_path / 'answers.csv', index).items()
+    return tuple(index.places([window]).iloc[0][['file', 'start']])
+
+
+@pytest.mark.parametrize('name', ['1.wav', 'may/1.wav', 'may/may/1.wav'])
+def test_answers_of_the_page_find_their_recordings(twins, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(twins / 'may')  # where 1.wav is another one
+    assert heard_at(twins, f'{name},2,yes', tmp_path) == (str(twins / name), 2.0)
+
+
+def test_a_name_of_several_recordings_is_refused(twins, tmp_path):
+    archive = [twins / 'may', twins / '1.wav']
+    with pytest.raises(DataError, match='1.wav is the name of 3 recordings; write its path'):
+        heard_at(archive, '1.wav,2,yes', tmp_path)
+    assert heard_at(archive, '2.wav,2,yes', tmp_path)[0] == str(twins / 'may/2.wav')
+    assert heard_at(archive, f'{twins}/1.wav,2,yes', tmp_path)[0] == str(twins / '1.wav')
+
+
+def test_an_answer_beyond_the_end_is_refused(twins, tmp_path):
+    assert heard_at(twins, '1.wav,4.9,yes', tmp_path)[1] == 2
+    with pytest.raises(DataError, match='1.wav at 9999 s is not in this archive'):
+        heard_at(twins, '1.wav,9999,yes', tmp_path)
+
+
+def test_answers_in_the_columns_of_a_search(twins, tmp_path):
+    row = f'{twins}/1.wav,2,5,0.3,yes'
+    head = 'file,start,end,similarity,answer'
+    assert heard_at(twins, row, tmp_path, head) == (str(twins / '1.wav'), 2.0)
+    assert earlier_rows(tmp_path / 'answers.csv') == [[f'{twins}/1.wav', '2', '5', 'yes', '']]
+
+
 # The command
 
 
@@ -121,6 +251,19 @@ def test_search_by_command(here, tmp_path):
     words = *examples, '--out', table, '--unlike', 'nights/../nights', 'IN', 'nights'
     code, out, err = command(*words)
     assert code == 0 and table.read_text() == 'file,start,end,similarity\n'  # all are examples
+
+
+def test_a_cluster_computes_the_archive(here, tmp_path, monkeypatch):
+    from dask.distributed import LocalCluster
+
+    words = here / 'nights/Cello', 'IN', here / 'nights', '--top', 5
+    _, alone, _ = command(*words)
+    (tmp_path / 'yamnet').symlink_to(here / 'cache/yamnet')
+    monkeypatch.setenv('SOUNDTAG_CACHE', str(tmp_path))
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as workers:
+        code, found, err = command(*words, '--cluster', workers.scheduler_address)
+    assert (code, found) == (0, alone) and 'workers: 1, with' in err
+    assert list(tmp_path.glob('**/features.dat'))
 
 
 def test_answers_from_the_page_lead_the_next_search(here, tmp_path, chromium):
@@ -146,6 +289,9 @@ def test_answers_from_the_page_lead_the_next_search(here, tmp_path, chromium):
     assert set(rows.correction[:4]) <= {'Cello', ''}
     code, out, _ = command(*asked, '--answers', answers)  # the page again, with what is kept
     assert code == 0 and '%  nights/' in out.splitlines()[0]
+    assert 'of which the search is least sure' in page.read_text()
+    code, out, _ = command(*asked[:-3], tmp_path / 'best.html', '--answers', answers, '--order', 'best')
+    assert code == 0 and 'the most probable first' in (tmp_path / 'best.html').read_text()
     tab.goto(page.as_uri())
     with tab.expect_download() as download:
         tab.click('#save')
@@ -186,11 +332,17 @@ def test_answers_that_say_nothing_are_refused(here, tmp_path, text, wants):
         (['IN', 'nights'], 'no example'),
         (['no.wav', 'IN', 'nights'], 'no.wav: there is no such file'),
         (['nights', 'IN', 'nights', '--out', 'nights'], '--out nights: is a folder'),
+        (['nights', 'IN', 'nights', '--order', 'doubt'], '--order doubt: needs --answers'),
     ],
 )
 def test_search_says_what_is_wrong(here, words, wants):
     code, out, err = command(*words)
     assert code == 2 and not out and wants in err and len(err.splitlines()) == 1
+
+
+def test_no_answers_leave_nothing_to_doubt(here):
+    with pytest.raises(ValueError, match='doubtful=True: needs answers'):
+        search('nights', 'nights', doubtful=True, progress=False)
 
 
 def test_an_example_of_silence_is_refused(here, tmp_path):
@@ -199,7 +351,7 @@ def test_an_example_of_silence_is_refused(here, tmp_path):
     assert code == 2 and 'still.wav: is silence' in err
 
 
-# A label more
+# One more label
 
 
 @pytest.fixture(scope='module')
@@ -237,6 +389,10 @@ def test_teach_by_command(here, run, capsys):
     'words, wants',
     [
         (['Cello', 'nights/Hi-hat'], 'has the label Cello already'),
+        (['cello', 'nights/Hi-hat'], 'has the label Cello already'),
+        ([' Cello  ', 'nights/Hi-hat'], 'has the label Cello already'),
+        (['Cello, bowed', 'nights/Hi-hat'], 'Cello, bowed: reads as several labels'),
+        (['nan', 'nights/Hi-hat'], 'clips without a name or a label'),
         (['owl', 'owl.wav'], 'owl.wav: there is no such file'),
         (['owl', 'ONE'], '1 clip given, and 2 are the least'),
         ([' ', 'nights/Hi-hat'], 'LABEL: is empty'),
@@ -245,10 +401,22 @@ def test_teach_by_command(here, run, capsys):
 )
 def test_teach_says_what_is_wrong(here, run, capsys, words, wants):
     one = str(next(Path('nights/Hi-hat').iterdir()))
+    lists = set(Path('runs').glob('*.csv'))
     assert main(['teach', 'runs/two', *(one if w == 'ONE' else w for w in words)]) == 2
     out, err = capsys.readouterr()
     assert not out and wants in err and len(err.splitlines()) == 1
-    assert not Path('runs/two.csv').exists()
+    assert set(Path('runs').glob('*.csv')) == lists
+
+
+def test_teach_says_which_clips_it_left_out(here, run, capsys, tmp_path):
+    clips = sorted(Path('nights/Hi-hat').iterdir())
+    write_file(tmp_path / 'broken.wav', b'no sound')
+    words = ['runs/two', ' two  words ', *map(str, clips), str(tmp_path / 'broken.wav')]
+    assert main(['teach', *words, '--out', str(tmp_path / 'new')]) == 1
+    out, err = capsys.readouterr()
+    assert 'of 4 clips named so' in out and load_run(tmp_path / 'new').labels[2] == 'two words'
+    skipped = tmp_path / 'new/skipped.csv'
+    assert f'clips skipped: 1; {skipped} says why' in err and 'broken.wav' in skipped.read_text()
 
 
 def test_a_list_of_somebody_else_is_not_written_over(here, run, capsys):

@@ -88,6 +88,7 @@ PUBLIC = {
     'embed': 'embed',
     'classifier': 'SoundClassifier',
     'neighbours': 'SearchIndex',
+    'approximate': '',
     'search': 'search',
     'answerpage': '',
     'teach': 'teach',
@@ -443,6 +444,7 @@ def test_settings_are_the_one_source():
     as_installed = {
         'sklearn': 'scikit-learn',
         'ai_edge_litert': 'ai-edge-litert',
+        'faiss': 'faiss-cpu',
         'PIL': 'pillow',
     }
     ours = PEERS | sys.stdlib_module_names | {'', 'soundtag', 'IPython'}

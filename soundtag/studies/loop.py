@@ -33,16 +33,25 @@ def rank_scores(
     relevant,  # Whether each item is what is looked for, in order of rank
 ):  # average precision, precision at 10
     "How early what is looked for comes."
-    relevant = np.asarray(relevant, float)
-    precision = np.cumsum(relevant) / np.arange(1, len(relevant) + 1)
-    average = (precision * relevant).sum() / max(1, relevant.sum())
+    from sklearn.metrics import average_precision_score
+
+    relevant = np.asarray(relevant, bool)
+    average = average_precision_score(relevant, -np.arange(len(relevant)))
     return float(average), float(relevant[:10].mean())
+
+def halve_recordings(
+    groups,  # Recording of each clip
+    rng,  # numpy Generator
+):  # 0 or 1 for each clip
+    "Two halves, of which no recording is in both."
+    names, group = np.unique(groups, return_inverse=True)
+    return (rng.permutation(len(names)) % 2)[group]
 
 def draw_examples(
     y,  # Label of each clip, array of text
     draws,  # For each label
 ):  # [(label, numbers of its examples)]
-    "Three examples of each label, by lot."
+    "Three examples of each label, at random."
     drawn = []
     for k, label in enumerate(sorted(set(y))):
         rows = np.flatnonzero(y == label)
@@ -55,8 +64,9 @@ def draw_examples(
 def loop_scores(
     V,  # Vectors of clips, of length 1
     y,  # Label of each
+    groups,  # Recording of each
     labels,  # Those to look for
-    choose,  # 'doubt', 'best' or 'lot'
+    choose,  # 'doubt', 'best' or 'random'
     *,
     rounds=4,  # Of ten answers
     draws=5,  # For each label
@@ -67,35 +77,36 @@ def loop_scores(
         for r in range(draws):
             rng = np.random.default_rng([r, k])
             order = rng.permutation(len(y))
-            pool, test = order[: len(y) // 2], order[len(y) // 2 :]
+            half = halve_recordings(groups, rng)[order]
+            pool, test = order[half == 0], order[half == 1]
             like = pool[y[pool] == label][:EXAMPLES]
-            heard = list(like)
+            labelled = list(like)
             background = V[rng.choice(pool, 100, replace=False)]
             curve = []
             for _ in range(rounds + 1):
-                right = y[heard] == label
-                known = V[heard][right], V[heard][~right]
+                right = y[labelled] == label
+                known = V[labelled][right], V[labelled][~right]
                 weights, bias = learn(*known, background)
-                if len(heard) == EXAMPLES:
+                if len(labelled) == EXAMPLES:
                     weights, bias = question(*known), 0.0  # nothing answered yet
                 ranks = np.argsort(-(V[test] @ weights), kind='stable')
                 curve.append(rank_scores(y[test][ranks] == label)[0])
-                if len(heard) == EXAMPLES:
+                if len(labelled) == EXAMPLES:
                     weights, bias = learn(*known, background)
-                left = np.setdiff1d(pool, heard)
-                heard += choose_next(V[left] @ weights + bias, left, choose, rng)
+                left = np.setdiff1d(pool, labelled)
+                labelled += choose_next(V[left] @ weights + bias, left, choose, rng)
             found.setdefault(label, []).append(curve)
     return {label: np.mean(curves, axis=0).tolist() for label, curves in found.items()}
 
 def choose_next(
     scores,  # Log odds of some clips
     left,  # Their numbers
-    choose,  # 'doubt', 'best' or 'lot'
+    choose,  # 'doubt', 'best' or 'random'
     rng,  # numpy Generator
     number=10,  # How many
 ):  # Numbers, a list
     "What to listen to next."
-    key = {'doubt': np.abs(scores), 'best': -scores, 'lot': rng.permutation(len(left))}[
+    key = {'doubt': np.abs(scores), 'best': -scores, 'random': rng.permutation(len(left))}[
         choose
     ]
     return left[np.argsort(key, kind='stable')[:number]].tolist()
@@ -104,11 +115,11 @@ def choose_clips(
     Z,  # Coordinates of some clips
     margin,  # Of the two most probable labels of each
     left,  # Their numbers
-    choose,  # 'doubt', 'doubt, spread' or 'lot'
+    choose,  # 'doubt', 'doubt, spread' or 'random'
     rng,  # numpy Generator
     number=10,  # How many
 ):  # Numbers, a list
-    "What to name next: the smallest margins, perhaps one of each of ten clusters of fifty."
+    "What to label next: the smallest margins, perhaps one of each of ten clusters of fifty."
     if choose != 'doubt, spread':
         return choose_next(margin, left, choose, rng, number)
     from sklearn.cluster import KMeans
@@ -125,23 +136,23 @@ def choose_clips(
 def label_curve(
     Z,  # Coordinates of all clips, shape (clips, d)
     y,  # Number of each label
-    pool,  # Clips that may be listened to
+    pool,  # Clips that may be labelled
     test,  # Clips that are scored
-    choose,  # 'doubt', 'doubt, spread' or 'lot'
+    choose,  # 'doubt', 'doubt, spread' or 'random'
     rng,  # numpy Generator
     *,
     rounds=10,  # Of ten clips
 ):  # Accuracy after 10, 20, … clips
-    "How good the classifier is that some named clips make."
-    heard = rng.permutation(pool)[:10].tolist()
+    "How good the classifier is that some labelled clips make."
+    labelled = rng.permutation(pool)[:10].tolist()
     curve = []
     for _ in range(rounds):
-        known, number = np.unique(y[heard], return_inverse=True)
-        model = Discriminant.fit(Z[heard][:, None], number, FEW.shrinkage)
+        known, number = np.unique(y[labelled], return_inverse=True)
+        model = Discriminant.fit(Z[labelled][:, None], number, FEW.shrinkage)
         curve.append(float((known[model.logits(Z[test]).argmax(1)] == y[test]).mean()))
-        left = np.setdiff1d(pool, heard)
+        left = np.setdiff1d(pool, labelled)
         first, second = np.sort(model.logits(Z[left]), axis=1).T[[-1, -2]]
-        heard += choose_clips(Z[left], first - second, left, choose, rng)
+        labelled += choose_clips(Z[left], first - second, left, choose, rng)
     return curve
 
 def label_curves(
@@ -150,9 +161,9 @@ def label_curves(
     fold,  # Of each clip
     *,
     draws=10,  # Of the first ten clips, for each fold
-):  # {'doubt', 'doubt, spread', 'lot': {'mean', 'sd'}}: accuracy after 10, 20, … clips
-    "Doubt beside lot, in every fold."
-    curves = {'doubt': [], 'doubt, spread': [], 'lot': []}
+):  # {'doubt', 'doubt, spread', 'random': {'mean', 'sd'}}: accuracy after 10, 20, … clips
+    "Doubt beside chance, in every fold."
+    curves = {'doubt': [], 'doubt, spread': [], 'random': []}
     for k in np.unique(fold):
         pool = np.flatnonzero(fold != k)
         test = np.flatnonzero(fold == k)
@@ -177,12 +188,13 @@ def study_loop(
     E,  # Embeddings, shape (clips, 24978)
     V,  # Vectors of whole clips, of length 1
     y,  # Label of each clip
+    groups,  # Recording of each clip
     sets,  # {name of a data set: its labels}
-):  # {'search': {way: {set: curve}}, 'labels': {'doubt', 'lot'}}
+):  # {'search': {way: {set: curve}}, 'labels': {'doubt', 'random'}}
     "Both loops."
     search = {}
-    for choose in ('doubt', 'best', 'lot'):
-        curves = loop_scores(V, y, sorted(set(y)), choose)
+    for choose in ('doubt', 'best', 'random'):
+        curves = loop_scores(V, y, groups, sorted(set(y)), choose)
         search[choose] = {
             name: np.mean([curves[label] for label in labels], 0).round(4).tolist()
             for name, labels in sets.items()
@@ -202,7 +214,7 @@ def listed_without(
     path,  # List to write
     cache,  # Folder of the feature store
 ):  # `Clips` that can be read again from the list
-    "All clips but those of a label, as a list; none is heard again."
+    "All clips but those of a label, as a list; none is computed again."
     table = clips.table[clips.table.label != label]
     rows = table.assign(fname=[str((clips.root / p).resolve()) for p in table.path])
     write_file(path, rows[['fname', 'label', 'split', 'fold', 'group']].to_csv(index=False))
@@ -223,7 +235,10 @@ def teach_label(
     files = np.array([str((clips.root / p).resolve()) for p in clips.table.path])
     own = np.flatnonzero((clips.table.label == label).to_numpy())
     drawn = np.random.default_rng([seed, *label.encode()]).permutation(own)
-    given, others = drawn[:number], drawn[number:]
+    group = clips.table.group.to_numpy(str)
+    _, first = np.unique(group[drawn], return_index=True)
+    given = drawn[np.sort(first)][:number]  # a recording each
+    others = drawn[~np.isin(group[drawn], group[given])]
     with tempfile.TemporaryDirectory() as folder:
         rest = listed_without(clips, label, Path(folder) / 'rest.csv', cache)
         run = train_folds(

@@ -19,7 +19,7 @@ from ..dataset import merge
 from ..duplicates import join_groups
 from ..files import write_file
 from ..metrics import lwlrap, mean_average_precision, mean_std
-from ..multilabel import cross_named, score_answers
+from ..multilabel import cross_fitted_answers, score_answers
 from ..recipe import get_recipe
 from ..results import load_run
 from .scenes import excerpt, mean_square
@@ -168,7 +168,7 @@ def score_mixtures(
     steps = (mixtures.db // 5).clip(0, 3).astype(int).to_numpy()
     for side, hit in hits.items():
         found[f'{side}_by_5_db'] = [float(hit[steps == i].mean()) for i in range(4)]
-    answers = cross_named(targets, p, fold)
+    answers = cross_fitted_answers(targets, p, fold)
     return found | {'answers': score_answers(targets, answers)}
 
 def benchmark_mixtures(

@@ -16,26 +16,29 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from ..approximate import open_lists
 from ..audio import wav_bytes
 from ..dataset import merge
 from ..files import write_file
+from ..linear import QUIETEST
 from ..mfcc import MFCC
 from soundtag.neighbours import (
     DIMENSIONS,
     LAYERS,
     POWER,
-    QUIETEST,
     SearchIndex,
     WindowEmbedding,
+    layer_columns,
 )
 from ..pretrained import CLASSES, POOLED, SR, WIDTHS
 from ..recipe import RECIPES
 from ..results import mfcc_statistics
-from ..search import pick_windows
-from ..store import prepare_data
+from ..search import find_windows, pick_windows, question, ranked_blocks
+from ..store import bytes_per_row, prepare_data
 from soundtag.studies.loop import (
     DRAWS,
     draw_examples,
+    halve_recordings,
     rank_scores,
     study_loop,
     teach_label,
@@ -48,6 +51,7 @@ from ..synthesis import colored_noise
 def search_scores(
     likeness,  # Of each clip to each clip as an example, shape (clips, clips)
     y,  # Label of each clip
+    groups,  # Recording of each clip
     drawn,  # What `draw_examples` gave
     combine='mean',  # Of the three: 'mean' or 'nearest'
 ):  # {label: [average precision, precision at 10]}, means over the draws
@@ -56,7 +60,7 @@ def search_scores(
     for label, examples in drawn:
         scores = likeness[:, examples]
         scores = scores.mean(1) if combine == 'mean' else scores.max(1)
-        rest = np.setdiff1d(np.arange(len(y)), examples)
+        rest = np.flatnonzero(~np.isin(groups, groups[examples]))
         order = rest[np.argsort(-scores[rest], kind='stable')]
         found.setdefault(label, []).append(rank_scores(y[order] == label))
     return {label: np.mean(values, axis=0).tolist() for label, values in found.items()}
@@ -87,13 +91,6 @@ MEASURES = {'as they are': None, 'standardised': (None, 0)} | {
     f'{d} directions, power {p}': (d, p) for d in (32, 64, 128) for p in (0.0, 0.25, 0.5)
 }
 
-def layer_means(
-    layers,  # Numbers of YAMNet's layers
-):  # Places in an `Embedding`: means over patches of the means of channels
-    "Where the means of some layers stand."
-    ends = np.cumsum(np.repeat(WIDTHS, 2))
-    return np.concatenate([np.arange(WIDTHS[k]) + ends[2 * k] - WIDTHS[k] for k in layers])
-
 def unit(
     X,  # Rows
 ):  # The same, each of length 1
@@ -119,17 +116,18 @@ def measured(
 def try_measures(
     E,  # Embeddings of clips, shape (clips, 24978)
     y,  # Label of each
+    groups,  # Recording of each
     drawn,  # What `draw_examples` gave
     sets,  # {name of a data set: its labels}
 ):  # {'layers, measure, combine': what `summarise_search` gives}
     "Every combination."
     table = {}
     for name, layers in LAYER_SETS.items():
-        X = E[:, layer_means(layers)]
+        X = E[:, layer_columns(layers)]
         for measure, options in MEASURES.items():
             likeness = measured(X, options)
             for combine in ('mean', 'nearest'):
-                found = search_scores(likeness, y, drawn, combine)
+                found = search_scores(likeness, y, groups, drawn, combine)
                 table[f'{name}; {measure}; {combine}'] = summarise_search(found, sets)
     return table
 
@@ -233,7 +231,7 @@ def hour_scores(
         if label in right and right[label].sum():
             scores = V @ Q[examples].mean(0)
             average, _ = rank_scores(right[label][np.argsort(-scores, kind='stable')])
-            ten = pick_windows(index, scores, 10)
+            ten = pick_windows(index, ranked_blocks(scores, 500), 10)
             found.setdefault(label, []).append((average, right[label][ten].mean()))
     return {label: np.mean(values, axis=0).tolist() for label, values in found.items()}
 
@@ -248,6 +246,7 @@ def standardised(
 def search_hours(
     parts,  # Several `Clips`
     y,  # Label of each clip
+    groups,  # Recording of each clip
     Q,  # What `pool_clips` gave
     mfcc,  # Means of 40 MFCCs of each clip at 16 kHz
     *,
@@ -257,7 +256,7 @@ def search_hours(
 ):  # {method: {label: [[average precision, precision at 10] of each hour]}}
     "Two hours, each searched by examples from the other half."
     rng = np.random.default_rng(seed)
-    half = rng.permutation(len(y)) % 2
+    half = halve_recordings(groups, rng)
     sounds = [c.load(i, sr=SR)[0] for c in parts for i in range(len(c))]
     found = {}
     last = slice(WIDTHS[12], None)
@@ -294,7 +293,7 @@ def search_hours(
 def large_index(
     windows,  # How many
     folder,  # For the vectors
-):  # `SearchIndex` of vectors drawn by lot, in sections of 200
+):  # `SearchIndex` of random vectors, in sections of 200
     "An index as large as wanted."
     sections = windows // 200
     path = Path(folder) / f'{windows}.npy'
@@ -313,11 +312,12 @@ def large_index(
         features=WindowEmbedding(),
         clips=SimpleNamespace(table=table),
     )
-    return SearchIndex(store, None, np.load(path, mmap_mode='r'))
+    return SearchIndex(store, None, np.load(path, mmap_mode='r'), path=path)
 
 def time_searches(
     index,  # `SearchIndex`
     rounds=7,  # Searches
+    approximate=False,  # By an approximate index, which is there
 ):  # {'wall', 'processor'}: s, median and range
     "How long an answer takes once the file is in memory."
     rng = np.random.default_rng(1)
@@ -326,11 +326,52 @@ def time_searches(
     for _ in range(rounds + 1):
         weights = unit(rng.standard_normal((1, DIMENSIONS), 'float32'))[0]
         start = time.perf_counter(), time.process_time()
-        found = pick_windows(index, index.scores(weights), 10)
+        found, _ = find_windows(index, weights, approximate=approximate)
         index.places(found)
         wall.append(time.perf_counter() - start[0])
         processor.append(time.process_time() - start[1])
     return {'wall': median_range(wall[1:]), 'processor': median_range(processor[1:])}
+
+# %% ../../nbs/27c_search.ipynb #5c763f25
+def recall_at_ten(
+    index,  # `SearchIndex`
+    questions,  # Vectors, shape (n, d)
+):  # Share of the windows of an exact search that an approximate one answers with
+    "What an approximate index misses."
+    shared = []
+    for weights in questions:
+        exact, some = (
+            find_windows(index, weights, approximate=a)[0] for a in (False, True)
+        )
+        shared.append(len(set(exact) & set(some)) / len(exact))
+    return float(np.mean(shared))
+
+def approximate_large(
+    index,  # What `large_index` gave
+    number=100,  # Questions
+):  # Recall, what it takes to build the index, its size, and how long a search takes
+    "An approximate index of vectors without any structure, asked by what is like one of them."
+    rng = np.random.default_rng(2)
+    near = index.vectors[rng.choice(len(index), number, replace=False)].astype('float32')
+    noise = unit(rng.standard_normal(near.shape, 'float32'))
+    start = time.perf_counter(), time.process_time()
+    open_lists(index)
+    build = time.perf_counter() - start[0], time.process_time() - start[1]
+    return {
+        'recall': recall_at_ten(index, unit(near + 0.75 * noise)),
+        'build': dict(zip(('wall', 'processor'), (round(t, 1) for t in build))),
+        'megabytes': index.path.with_suffix('.faiss').stat().st_size / 1e6,
+        'query': time_searches(index, approximate=True),
+    }
+
+def approximate_clips(
+    index,  # `SearchIndex` of all clips
+    Q,  # Vector of each clip as an example
+    drawn,  # What `draw_examples` gave
+):  # {'windows', 'recall'}
+    "The same for the real clips, each label asking by three of its own."
+    questions = [question(Q[examples], Q[:0]) for _, examples in drawn]
+    return {'windows': len(index), 'recall': recall_at_ten(index, questions)}
 
 # %% ../../nbs/27c_search.ipynb #46d3fb4b
 @dataclass(frozen=True, eq=False)
@@ -346,6 +387,14 @@ class SearchData:
     def y(self):
         "Label of each clip."
         return np.concatenate([clips.table.label.to_numpy(str) for clips in self.parts])
+
+    @cached_property
+    def groups(self):
+        "Number of the recording of each clip."
+        names = [
+            f'{clips.name} {group}' for clips in self.parts for group in clips.table.group
+        ]
+        return np.unique(names, return_inverse=True)[1]
 
     @property
     def sets(self):
@@ -382,10 +431,13 @@ def index_stage(
     "What `soundtag search` finds."
     Q = data.index.likeness(data.examples)
     likeness = index_scores(data.index, data.paths, Q)
-    found = search_scores(likeness, data.y, draw_examples(data.y, data.draws))
+    drawn = draw_examples(data.y, data.draws)
+    found = search_scores(likeness, data.y, data.groups, drawn)
+    same = search_scores(likeness, data.y, np.arange(len(data.y)), drawn)
     return summarise_search(found, data.sets) | {
         'windows': len(data.index),
         'labels': found,
+        'same_recordings': summarise_search(same, data.sets),
     }
 
 def hours_stage(
@@ -395,7 +447,8 @@ def hours_stage(
     mfcc = mfcc_of_clips(data.parts)
     with tempfile.TemporaryDirectory() as folder:
         place = data.cache or folder
-        hours = search_hours(data.parts, data.y, data.examples, mfcc, cache=place)
+        known = data.parts, data.y, data.groups, data.examples, mfcc
+        hours = search_hours(*known, cache=place)
     labels = {
         way: {label: np.mean(values, 0).tolist() for label, values in rows.items()}
         for way, rows in hours.items()
@@ -410,12 +463,41 @@ def speed_stage(
     with tempfile.TemporaryDirectory() as folder:
         return {str(n): time_searches(large_index(n, folder)) for n in data.sizes}
 
+def approximate_stage(
+    data,  # `SearchData`
+):  # {windows or 'clips': recall and cost}
+    "What an approximate index finds, and how fast."
+    with tempfile.TemporaryDirectory() as folder:
+        large = approximate_large(large_index(max(data.sizes), folder))
+    drawn = draw_examples(data.y, data.draws)
+    clips = approximate_clips(data.index, data.index.likeness(data.examples), drawn)
+    return {str(max(data.sizes)): large, 'clips': clips}
+
+def compute_stage(
+    data,  # `SearchData`
+    seconds=600,  # Of noise
+):  # {'seconds', 'windows', 'wall', 'processor'}: times in s
+    "What it costs to compute an archive's windows, once."
+    windows = WindowEmbedding()
+    y = colored_noise(seconds * SR, sr=SR, rng=np.random.default_rng(0), slope=-3, low=30)
+    windows.rows(y[: 30 * SR])  # the network is loaded
+    start = time.perf_counter(), time.process_time()
+    rows = windows.rows(y.astype('float32'))
+    times = time.perf_counter() - start[0], time.process_time() - start[1]
+    wall, processor = (round(t, 2) for t in times)
+    return {
+        'seconds': seconds,
+        'windows': len(rows),
+        'wall': wall,
+        'processor': processor,
+    }
+
 def loop_stage(
     data,  # `SearchData`
 ):  # What `study_loop` gives
     "What answers are worth."
     V = data.index.likeness(data.examples)
-    return study_loop(data.parts, data.embeddings, V, data.y, data.sets)
+    return study_loop(data.parts, data.embeddings, V, data.y, data.groups, data.sets)
 
 def clips_stage(
     data,  # `SearchData`
@@ -425,13 +507,16 @@ def clips_stage(
         mfcc_statistics(c, seconds=None, seed=0, cache=data.cache) for c in data.parts
     ]
     mfcc = np.concatenate(statistics)
-    return search_clips(data.embeddings, mfcc, data.y, data.sets, data.draws)
+    drawn = draw_examples(data.y, data.draws)
+    return search_clips(data.embeddings, mfcc, data.y, data.groups, drawn, data.sets)
 
 STAGES = {
     'clips': clips_stage,
     'index': index_stage,
     'hours': hours_stage,
     'speed': speed_stage,
+    'approximate': approximate_stage,
+    'compute': compute_stage,
     'loop': loop_stage,
 }
 
@@ -469,12 +554,12 @@ def search_clips(
     E,  # Embeddings, shape (clips, 24978)
     mfcc,  # Means and deviations of 40 MFCCs, shape (clips, 80)
     y,  # Label of each clip
+    groups,  # Recording of each clip
+    drawn,  # What `draw_examples` gave
     sets,  # {name of a data set: its labels}
-    draws,  # Of three examples, for each label
 ):  # {'table', 'chosen', 'baselines'}
     "Whole clips by every measure."
-    drawn = draw_examples(y, draws)
-    table = try_measures(E, y, drawn, sets)
+    table = try_measures(E, y, groups, drawn, sets)
     baselines = {}
     means = mfcc[:, :40]
     for name, X, measure in (
@@ -483,13 +568,13 @@ def search_clips(
         ('last layer, mean and maximum', E[:, last_layer()], None),
     ):
         for combine in ('mean', 'nearest'):
-            found = search_scores(measured(X, measure), y, drawn, combine)
+            found = search_scores(measured(X, measure), y, groups, drawn, combine)
             baselines[f'{name}; {combine}'] = summarise_search(found, sets)
     return {'table': table, 'chosen': choose_across(table, sets), 'baselines': baselines}
 
 def last_layer():  # Places in an `Embedding`
     "Mean and maximum over the patches of YAMNet's published embedding."
-    own = layer_means((13,))
+    own = layer_columns((13,))
     return np.concatenate([own, own + POOLED + CLASSES])
 
 def mfcc_of_clips(
