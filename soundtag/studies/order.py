@@ -21,7 +21,6 @@ from soundtag.distance import (
     write_distance_model,
 )
 from soundtag.metres import Heard, Spreads, predict_calibrated, sounds_elsewhere
-from soundtag.files import write_file
 from soundtag.rooms import (
     free_field_response,
     read_columns,
@@ -533,11 +532,14 @@ def weights_key(model):
 
 def hear_spaces(estimator, name, sounds, own, path, *, cache=None, n_jobs=None):
     "The answers on one of `BENCH`, from the file where they were kept, or heard and kept."
-    if not path.exists():
+    heard = read_columns(path)
+    if heard is None:
         spaces = simulate_spaces(BENCH[name], cache=cache, n_jobs=n_jobs)
         bench = bench_recordings(spaces, sounds, own, seed=55)
-        write_file(path, hear_bench(estimator, bench, n_jobs=n_jobs).to_csv(index=False))
-    return pd.read_csv(path, float_precision='round_trip')
+        table = hear_bench(estimator, bench, n_jobs=n_jobs)
+        heard = {column: np.array(table[column].to_list()) for column in table}
+        write_columns(path, **heard)
+    return pd.DataFrame(heard)
 
 def second_stage(study, model, sounds, plan, recipe, *, runs, cache=None, n_jobs=None):
     "Heads, spreads and the bench: the model with four outputs, and its spreads."
@@ -557,7 +559,7 @@ def second_stage(study, model, sounds, plan, recipe, *, runs, cache=None, n_jobs
     )
     heard = {}
     for name, part in (('validation', 'valid'), ('test', 'test')):
-        path = Path(runs) / f'heard-{name}-{weights_key(whole)}.csv'
+        path = Path(runs) / f'heard-{name}-{weights_key(whole)}.npz'
         own = own_sounds(plan, part)
         heard[name] = hear_spaces(estimator, name, sounds, own, path, **options)
     study.finish_stage('other rooms')
