@@ -396,6 +396,9 @@ def test_teach_by_command(here, run, capsys):
         (['owl', 'owl.wav'], 'owl.wav: there is no such file'),
         (['owl', 'ONE'], '1 clip given, and 2 are the least'),
         ([' ', 'nights/Hi-hat'], 'LABEL: is empty'),
+        (['unknown', 'nights/Hi-hat'], 'LABEL: unknown is a name for what is none of the labels'),
+        (['Silence', 'nights/Hi-hat'], 'LABEL: Silence is a name for'),
+        (['_background_noise_', 'nights/Hi-hat'], 'LABEL: _background_noise_ is a name for'),
         (['owl', 'nights/Hi-hat', '--out', 'runs/two'], 'runs/two: holds another run'),
     ],
 )
