@@ -327,7 +327,7 @@ def tag_archive(
                 with suppress(OSError):
                     answers[path].unlink()  # of what the recording was before
                 skipped[path] = reason
-                bar.write(f'soundtag: {printable(reason)}', file=sys.stderr)
+                bar.write(f'soundtag: {valid_text(printable(reason))}', file=sys.stderr)
             bar.update()
     write_file(out / 'skipped.csv', skipped_table(skipped))
     write_summary(answers, out, settings['columns'])

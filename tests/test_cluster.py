@@ -395,22 +395,23 @@ def test_a_recording_is_asked_for_again_where_it_is_another(tmp_path, capsys):
     call = words(tmp_path / 'odd', tmp_path / 'heard')
     assert tag_archive(call) == 0
     before = answers_of(tmp_path / 'heard')
-    answers = sorted((tmp_path / 'heard/recordings').rglob('*.csv'))
-    times = [path.stat().st_mtime_ns for path in answers]
+    files = sorted((tmp_path / 'heard/recordings').rglob('*.csv'))
+    times = [path.stat().st_mtime_ns for path in files]
     hiss(tmp_path / 'odd/1.wav', seconds=5)
-    asked = tmp_path / 'heard/asked.jsonl'
+    assert tag_archive(call) == 0
+    assert [p.stat().st_mtime_ns != t for p, t in zip(files, times)] == [False, True, False]
+    after = answers_of(tmp_path / 'heard')
+    assert after.groupby('file').offset.max().iloc[1] > 4 and before.offset.max() <= 2
+    assert after[~after.file.str.endswith('1.wav')].equals(after[after.offset <= 2])
+
+    asked = tmp_path / 'heard/asked.jsonl'  # as a kill may leave it: with too little
     lines = asked.read_text().splitlines(keepends=True)
     asked.write_text(''.join(line for line in lines if '2.wav' not in line) + '["cut')
-    assert tag_archive(call) == 0
-    after = answers_of(tmp_path / 'heard')
-    again = [path.stat().st_mtime_ns != time for path, time in zip(answers, times)]
-    assert again == [False, True, True]
-    ends = after.groupby('file').offset.max()
-    assert ends.iloc[1] > 4 and before.offset.max() <= 2
-    assert after[~after.file.str.endswith('1.wav')].equals(after[after.offset <= 2])
-    write_file(tmp_path / 'odd/1.wav', b'RIFF')  # now it is none: its answer goes
+    write_file(tmp_path / 'odd/1.wav', b'RIFF')  # no sound any more: its answer goes
     assert tag_archive(call) == 1
-    assert len(answers_of(tmp_path / 'heard').file.unique()) == 2 and not answers[1].exists()
+    assert files[0].stat().st_mtime_ns == times[0] and files[2].stat().st_mtime_ns != times[2]
+    rest = after[~after.file.str.endswith('1.wav')].reset_index(drop=True)
+    assert answers_of(tmp_path / 'heard').equals(rest) and not files[1].exists()
 
 
 def test_a_recording_is_asked_for_once_however_it_is_named(tmp_path, monkeypatch, capsys):
@@ -435,20 +436,32 @@ def test_a_recording_is_asked_for_once_however_it_is_named(tmp_path, monkeypatch
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere names are text')
-def test_names_of_any_bytes_and_of_any_length(tmp_path, capsys):
+def test_names_of_any_bytes(tmp_path, capsys):
     odd = [os.fsdecode(name) for name in (b'\xe4r.wav', b'\xf6r.wav')]
-    long = 251 * 'l' + '.wav'  # the file of its answer would have a name of more than 255
-    for i, name in enumerate(('a.wav', *odd, long)):
-        hiss(tmp_path / 'odd' / name[-9:], seed=i).rename(tmp_path / 'odd' / name)
-    call = words(tmp_path / 'odd', tmp_path / 'heard', timeline=False, top=1)
-    assert tag_archive(call) == 1
-    table = answers_of(tmp_path / 'heard')
-    names = [path.removeprefix(str(tmp_path / 'odd') + '/') for path in table.file]
+    for i, name in enumerate(('a.wav', *odd)):
+        hiss(tmp_path / f'odd/{i}.wav', seed=i).rename(tmp_path / 'odd' / name)
+    call = words(tmp_path / 'odd', tmp_path / 'heard', timeline=False)
+    assert tag_archive(call) == 0
+    names = answers_of(tmp_path / 'heard').file.map(os.path.basename)
     assert sorted(set(names)) == ['\\udce4r.wav', '\\udcf6r.wav', 'a.wav']
-    skipped = (tmp_path / 'heard/skipped.csv').read_text()
-    assert skipped.count('\n') == 2 and long in skipped and 'File name too long' in skipped
     answers = [str(path) for path in (tmp_path / 'heard/recordings').rglob('*.csv')]
     assert sum(name in path for path in answers for name in odd) == 2
+    write_file(tmp_path / 'odd' / os.fsdecode(b'\xfcr.wav'), b'RIFF')
+    assert tag_archive(call) == 1
+    assert b'/\xfcr.wav,' in (tmp_path / 'heard/skipped.csv').read_bytes()
+
+
+def test_a_name_that_leaves_no_room_for_an_answer_is_skipped(tmp_path, capsys):
+    long = 251 * 'l' + '.wav'
+    for i, name in enumerate(('a.wav', long, 'z.wav')):
+        hiss(tmp_path / f'odd/{i}.wav', seed=i).rename(tmp_path / 'odd' / name)
+    call = words(tmp_path / 'odd', tmp_path / 'heard', timeline=False)
+    assert tag_archive(call) == 1
+    names = answers_of(tmp_path / 'heard').file.map(os.path.basename)
+    assert sorted(set(names)) == ['a.wav', 'z.wav']
+    skipped = pd.read_csv(tmp_path / 'heard/skipped.csv')
+    assert list(skipped.file) == [str(tmp_path / 'odd' / long)]
+    assert 'its answer cannot be written (File name too long); give' in skipped.reason[0]
 
 
 def test_a_full_disk_ends_an_archive(tmp_path, monkeypatch, capsys):
