@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soundtag.console import (
+    CallError,
     UnknownSound,
     add_cluster,
     add_reading_options,
@@ -66,6 +67,11 @@ def do_data(
 ) -> int:  # Exit code
     "Get or make a data set, or get the weights of YAMNet."
     check_place(args.dest or f'data/{args.name}', 'DEST', folder=True)
+    if args.cluster and args.name != 'mini':
+        raise CallError(
+            '--cluster is for mini, whose clips are computed; a download comes over one line '
+            'onto one disk, leave --cluster out'
+        )
     if args.name == 'yamnet':
         from soundtag.pretrained import download_weights
 
@@ -75,7 +81,8 @@ def do_data(
     from soundtag.download import download
 
     folder = args.dest or f'data/{args.name}'
-    print(mini(folder).root if args.name == 'mini' else download(args.name, folder))
+    with cluster(args.cluster, say):
+        print(mini(folder).root if args.name == 'mini' else download(args.name, folder))
     return 0
 
 def add_data(
@@ -106,6 +113,7 @@ def add_data(
         help='folder for it (default: data/NAME, and for yamnet the cache); a download that broke'
         ' off is continued',
     )
+    add_cluster(command)
     command.set_defaults(can_resume=True)
 
 # %% ../nbs/10c_commands.ipynb #57fd5c2e

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../nbs/01c_miniset.ipynb #e97dc790
 import hashlib
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from soundtag.synthesis import (
     in_room,
     perform,
 )
+from .workers import in_parallel
 
 # %% ../nbs/01c_miniset.ipynb #4b1872d8
 def mini_clip(
@@ -94,6 +96,13 @@ def mini_plan(
     return plan.sort_values('fname', ignore_index=True)
 
 # %% ../nbs/01c_miniset.ipynb #eef29137
+def mini_file(
+    seed: int,  # Of the set
+    part: tuple[str, int, int],  # Sounds, source and take of a clip, as `mini_plan` has them
+) -> bytes:  # A WAV
+    "The file of one clip."
+    return wav_bytes(mini_clip(*part, seed=seed), sr=44100)
+
 def write_mini(
     root: str | os.PathLike,  # An empty folder
     plan: pd.DataFrame,  # From `mini_plan`, or some rows of it
@@ -104,10 +113,10 @@ def write_mini(
     root = Path(root)
     for folder in ('audio_train', 'audio_test', 'meta'):
         (root / f'FSDKaggle2018.{folder}').mkdir()
-    for p in plan.itertuples():
-        y = mini_clip(p.sounds, p.source, p.take, seed=seed)
-        path = root / f'FSDKaggle2018.audio_{p.split}' / p.fname
-        path.write_bytes(wav_bytes(y, sr=44100))
+    parts = plan[['sounds', 'source', 'take']].itertuples(index=False, name=None)
+    made = in_parallel(partial(mini_file, seed), list(parts), n_jobs=1)
+    for p, content in zip(plan.itertuples(), made):
+        (root / f'FSDKaggle2018.audio_{p.split}' / p.fname).write_bytes(content)
     plan = plan.assign(license='Creative Commons 0', usage='Private')
     lists = {
         'train': ('train_post_competition.csv', 'manually_verified'),

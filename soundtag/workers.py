@@ -55,6 +55,9 @@ def run_here(
     ordered: bool,  # Results in the order of the items; False: as they come
 ) -> Iterator:  # Results
     "Call a function for each item, on this machine."
+    if n_jobs == 1:
+        yield from map(function, items)
+        return
     from joblib import Parallel, delayed
 
     parallel = Parallel(
@@ -218,7 +221,7 @@ class Submission:
         while self.numbers:
             for future in self.done:
                 number = self.numbers.pop(future)
-                if was_killed(future):
+                if was_killed(future) and len(self.items) > 1:
                     self.suspects.append(number)
                 else:
                     yield number, take_result(future, self.items[number])

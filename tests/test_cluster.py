@@ -1,5 +1,6 @@
 "Work on a cluster: the same files as without, whatever dies meanwhile."
 
+import json
 import os
 import signal
 import subprocess
@@ -15,22 +16,27 @@ import pytest
 
 pytest.importorskip('distributed')
 
+from cluster_work import deadly, slowly
 from test_pretrained import WEIGHTS, write_h5
 
 import soundtag.cluster
+import soundtag.miniset
 import soundtag.store
 import soundtag.training
 import soundtag.workers
 from soundtag.audio import wav_bytes
+from soundtag.cli import main
 from soundtag.cluster import answer_paths, name_recording, tag_archive
 from soundtag.console import CallError
 from soundtag.dataset import load_clips
 from soundtag.files import write_file
 from soundtag.locks import fold_lock, folds_left
 from soundtag.mfcc import LogMel
+from soundtag.miniset import mini_plan, write_mini
 from soundtag.pretrained import Embedding
 from soundtag.recipe import LinearRecipe, RunError
-from soundtag.store import StoreError, compute_clip, prepare_data
+from soundtag.results import load_run, write_metrics
+from soundtag.store import StoreError, prepare_data
 from soundtag.tagging import Tagger, tag_files
 from soundtag.training import count_jobs, free_memory, train_folds
 from soundtag.workers import ClusterError, cluster, in_parallel, thread_counts, use_threads
@@ -91,33 +97,24 @@ def test_a_store_is_the_same_byte_by_byte(clips, tmp_path, on_cluster):
     assert list(store.skipped.fname) == ['low/broken.wav']
 
 
-def test_workers_that_are_killed_lose_nothing(clips, tmp_path, on_cluster):
-    "Two are killed, one of them while the other's successor starts; others compute what they were at."
-    killed = []
-    over = threading.Event()
+def test_a_set_that_is_computed_is_made_by_workers(tmp_path, on_cluster, monkeypatch):
+    from joblib import parallel_config
 
-    def running():
-        workers = list(on_cluster.cluster.workers.values())
-        return [w.process.pid for w in workers if w.process and w.process.pid]
-
-    def kill():
-        while len(killed) < 2 and not over.wait(0.3):
-            for pid in [pid for pid in running() if pid not in killed][:1]:
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    results = list(in_parallel(slowly, range(300)))
-    over.set()
-    killer.join()
-    assert results == [2 * i for i in range(300)]
-    assert len(set(killed)) == 2
+    plan = mini_plan(0)[:3]
+    for name in ('here', 'cluster'):
+        (tmp_path / name).mkdir()
+    with parallel_config('threading'):
+        write_mini(tmp_path / 'here', plan, seed=0)
+    monkeypatch.setattr(soundtag.miniset, 'mini_clip', None)  # in this process, not in theirs
+    write_mini(tmp_path / 'cluster', plan, seed=0)
+    made = {p.name: p.read_bytes() for p in (tmp_path / 'cluster').rglob('*.*') if p.is_file()}
+    assert len(made) == 5
+    assert made == {p.name: p.read_bytes() for p in (tmp_path / 'here').rglob('*.*') if p.is_file()}
 
 
-def slowly(item):
-    time.sleep(0.01)
-    return 2 * item
+def test_a_download_has_no_use_for_a_cluster(capsys):
+    assert main(['data', 'esc50', '--cluster', 'local']) == 2
+    assert '--cluster is for mini' in capsys.readouterr().err
 
 
 def test_a_worker_with_other_versions_is_refused_whenever_it_joins(on_cluster, monkeypatch):
@@ -143,21 +140,6 @@ def test_threads_of_a_tensorflow_that_runs_cannot_be_changed(monkeypatch):
         assert thread_counts() == {'tensorflow': cores, 'blas': 1}
 
 
-def deadly(path, known, **settings):
-    if path.endswith('07.wav'):
-        time.sleep(0.7)  # as one that runs out of memory
-        os.kill(os.getpid(), 9)
-    return compute_clip(path, known, **settings)
-
-
-def test_a_clip_that_kills_workers_is_named(clips, tmp_path, on_cluster, monkeypatch):
-    monkeypatch.setattr(soundtag.store, 'compute_clip', deadly)
-    with pytest.raises(StoreError, match=r'07\.wav: 4 workers died of it.*was computed is kept'):
-        prepare(clips, tmp_path)
-    monkeypatch.undo()
-    assert len(prepare(clips, tmp_path)) == 24  # and the workers go on
-
-
 @pytest.fixture(scope='module')
 def ears(tmp_path_factory):
     "The recipe pretrained, with a network of random weights."
@@ -166,27 +148,37 @@ def ears(tmp_path_factory):
     return LinearRecipe(name='ears', features=features)
 
 
-def train(clips, out, recipe='post', **options):
-    options |= {'cache': out.parent / 'cache', 'progress': False}
-    return train_folds(clips, recipe, 2, out, **options)
+def train(clips, out, recipe='post', folds=2, cache=None, **options):
+    cache = cache or out.parent / 'cache'
+    return train_folds(clips, recipe, folds, out, cache=cache, progress=False, **options)
+
+
+def results(out, clips):
+    "All numbers of a run, its metrics.json among them, but for how long it took and where."
+    write_metrics(load_run(out), clips, cache=out.parent / 'scores')
+    metrics = json.loads((out / 'metrics.json').read_text())
+    assert metrics['metrics']['accuracy']['folds'] and metrics.pop('seconds')
+    return files(out) | {'metrics.json': metrics}
 
 
 ELSEWHERE = """
 import sys
+from pathlib import Path
 from soundtag.dataset import load_clips
 from soundtag.pretrained import Embedding
 from soundtag.recipe import LinearRecipe
 from soundtag.training import train_folds
-folder, weights, out, cache, k = sys.argv[1:]
+folder, weights, out, cache, *ks = sys.argv[1:]
 features = Embedding(hop=0.96, shortest=1.1, copies=0, weights=weights)
 recipe = LinearRecipe(name='ears', features=features)
-train_folds(load_clips(folder), recipe, 2, out, fold=int(k), cache=cache, progress=False)
+for k in ks:
+    train_folds(load_clips(folder), recipe, 5, out, fold=int(k), cache=cache, progress=False)
 """
 
 
-def train_elsewhere(clips, recipe, out, k):
-    "In a process of its own, which is returned."
-    words = clips.root, recipe.features.weights, out, out.parent / 'cache', k
+def train_elsewhere(clips, recipe, out, *ks):
+    "Some folds in a process of its own, which is returned."
+    words = clips.root, recipe.features.weights, out, out.parent / 'cache', *ks
     command = [sys.executable, '-c', ELSEWHERE, *map(str, words)]
     env = os.environ | {'PYTHONPATH': str(ROOT)}
     return subprocess.Popen(command, env=env, stderr=subprocess.PIPE)
@@ -197,36 +189,42 @@ def test_folds_on_workers_and_in_two_processes_give_the_run_of_one_command(
 ):
     from joblib import parallel_config
 
-    others = [train_elsewhere(clips, ears, tmp_path / 'shared', k) for k in (1, 0)]
-    train(clips, tmp_path / 'cluster', ears)
+    with parallel_config('threading'):
+        train(clips, tmp_path / 'whole', ears, 5)
+        expected = results(tmp_path / 'whole', clips)
+    others = [train_elsewhere(clips, ears, tmp_path / 'shared', *ks) for ks in ((3, 0), (4, 1, 2))]
+    train(clips, tmp_path / 'cluster', ears, 5, cache=tmp_path / 'other')
     for process in others:
         assert process.wait(300) == 0, process.stderr.read().decode()
-    with parallel_config('threading'):
-        train(clips, tmp_path / 'whole', ears)
-    expected = files(tmp_path / 'whole')
     assert 'predictions/oof.npy' in expected
-    assert files(tmp_path / 'cluster') == expected
-    assert files(tmp_path / 'shared') == expected
+    assert files(tmp_path / 'other') == files(tmp_path / 'cache') != {}
+    with parallel_config('threading'):
+        assert results(tmp_path / 'cluster', clips) == expected
+        assert results(tmp_path / 'shared', clips) == expected
     assert not list(tmp_path.glob('.*'))  # no lock is left
-    with pytest.raises(RunError, match='fold=2: there is no such fold; give one of 0, 1'):
-        train(clips, tmp_path / 'shared', ears, fold=2)
+    with pytest.raises(RunError, match='fold=5: there is no such fold; give one of 0, 1, 2'):
+        train(clips, tmp_path / 'shared', ears, 5, fold=5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('recipe', ['post', 'strong'])
 def test_networks_on_workers_are_those_of_one_process(clips, tmp_path, on_cluster, recipe):
+    "For post, fold by fold in this process and side by side in others as well: no recipe differs there."
     from joblib import parallel_config
 
-    train(clips, tmp_path / 'cluster', recipe, epochs=2)
+    train(clips, tmp_path / 'cluster', recipe, cache=tmp_path / 'other', epochs=2)
     with parallel_config('threading'):
-        train(clips, tmp_path / 'whole', recipe, epochs=2)
-        for k in (1, 0):
-            train(clips, tmp_path / 'shared', recipe, epochs=2, fold=k)
-        train(clips, tmp_path / 'jobs', recipe, epochs=2, jobs=2)
-    expected = files(tmp_path / 'whole')
-    assert 'predictions/oof.npy' in expected
-    for name in ('cluster', 'shared', 'jobs'):
-        assert files(tmp_path / name) == expected
+        if recipe == 'strong':
+            train(clips, tmp_path / 'here', recipe, epochs=2)
+        else:
+            for k in (1, 0):
+                train(clips, tmp_path / 'here', recipe, epochs=2, fold=k)
+            train(clips, tmp_path / 'jobs', recipe, epochs=2, jobs=2)
+        assert files(tmp_path / 'other') == files(tmp_path / 'cache') != {}
+        expected = results(tmp_path / 'here', clips)
+        assert 'predictions/oof.npy' in expected
+        for name in ('cluster', 'jobs') if recipe == 'post' else ('cluster',):
+            assert results(tmp_path / name, clips) == expected
 
 
 def test_a_fold_that_is_asked_for_twice_is_trained_once(clips, ears, tmp_path, monkeypatch):
@@ -368,6 +366,39 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     write_file(tmp_path / 'photos/a.jpg', b'')
     with pytest.raises(CallError, match='holds no answers of ours'):
         tag_archive(words(tmp_path, tmp_path / 'photos'))
+
+
+def test_workers_that_are_killed_lose_nothing(clips, tmp_path, on_cluster):
+    "Two are killed, one of them while the other's successor starts; others compute what they were at."
+    killed = []
+    over = threading.Event()
+
+    def running():
+        workers = list(on_cluster.cluster.workers.values())
+        return [w.process.pid for w in workers if w.process and w.process.pid]
+
+    def kill():
+        while len(killed) < 2 and not over.wait(0.3):
+            for pid in [pid for pid in running() if pid not in killed][:1]:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    results = list(in_parallel(slowly, range(300)))
+    over.set()
+    killer.join()
+    assert results == [2 * i for i in range(300)]
+    assert len(set(killed)) == 2
+
+
+def test_a_clip_that_kills_workers_is_named(clips, tmp_path, on_cluster, monkeypatch):
+    monkeypatch.setattr(soundtag.store, 'compute_clip', deadly)
+    monkeypatch.setattr(on_cluster.cluster.scheduler, 'allowed_failures', 1)
+    with pytest.raises(StoreError, match=r'07\.wav: 2 workers died of it.*was computed is kept'):
+        prepare(clips, tmp_path)
+    monkeypatch.undo()
+    assert len(prepare(clips, tmp_path)) == 24  # and the workers go on
 
 
 def test_no_scheduler_and_no_dask(monkeypatch):

@@ -159,7 +159,7 @@ def tag_folder(
     folder,  # With sounds
     out=None,  # Folder for the answers; None: a new one, which is removed
 ):  # As `run_files`
-    "An archive, named by the bundled model."
+    "Name what is in an archive, by the bundled model."
     options = {
         'picture': None,
         'raw': None,
@@ -196,31 +196,58 @@ def write_archive(
 
 def measure_archive(
     number=10_000,  # Files
-    compared=500,  # Of them, asked in this process too
-):  # Seconds, MB, and whether the answers are those of one process
-    "An archive of many short files."
+):  # Seconds, ms, MB, and whether the answers are those of one process
+    "An archive of many short files, on the cluster and then in this process alone."
     with tempfile.TemporaryDirectory() as folder:
         write_archive(f'{folder}/sounds', number)
         before = peak_memory()
         start = time.perf_counter()
+        own = time.process_time()
         tag_folder(f'{folder}/sounds', folder)
         seconds = time.perf_counter() - start
+        own = time.process_time() - own
         after = peak_memory()
         table = pd.read_parquet(f'{folder}/heard/answers.parquet')
         tagger = Tagger.load('bundled')
-        rows = np.linspace(0, len(table) - 1, compared).astype(int)
-        alone = [tagger.tag(file, top=1)[0] for file in table.file.iloc[rows]]
-    answers = list(zip(table.label.iloc[rows], table.probability.iloc[rows]))
+        start = time.process_time()
+        alone = [tagger.tag(file, top=1)[0] for file in table.file]
+        work = time.process_time() - start
+    answers = list(zip(table.label, table.probability))
     return {
         'files': len(table.file.unique()),
         'seconds': round(seconds, 1),
+        'ms_of_client': 1000 * own / number,
+        'ms_of_worker': 1000 * work / number,
         'client_mb_before': round(before),
         'client_mb': round(after),
-        'compared': compared,
         'same': answers == [(label, round(p, 6)) for label, p in alone],
     }
 
 # %% ../../nbs/21e_cluster.ipynb #7547db07
+BATCH = 8  # Clips a task, as `prepare_data` shares them out
+
+def measure_task(
+    clips,  # `Clips`
+    features,  # A feature object
+    alone=24,  # Clips that are computed in this process
+):  # Milliseconds of processors a task
+    "What a batch of clips costs the client that writes it, and the worker that computes it."
+    options = {'progress': False}
+    with tempfile.TemporaryDirectory() as cache:
+        start = time.process_time()
+        prepare_data(clips, features, cache=cache, **options)
+        client = time.process_time() - start
+    few = clips.subset(np.arange(len(clips)) < alone)
+    features.rows(np.zeros(features.sr, 'float32'))
+    with tempfile.TemporaryDirectory() as cache, parallel_config('threading', n_jobs=1):
+        start = time.process_time()
+        prepare_data(few, features, cache=cache, **options)
+        worker = time.process_time() - start
+    return {
+        'ms_of_client': 1000 * client * BATCH / len(clips),
+        'ms_of_worker': 1000 * worker * BATCH / alone,
+    }
+
 def throughput(
     workers,  # How many
     work,  # Seconds of a worker a task
@@ -230,30 +257,18 @@ def throughput(
     return min(1 / handling, workers / (work + handling))
 
 def busy_shares(
-    overhead,  # As `measure_overhead`
-    work,  # {name: seconds of a worker a task}
+    tasks,  # {name: as `measure_task`}
 ):  # {name: {workers: share of what they could do}}
     "How many workers one client keeps busy."
-    handling = overhead['ms_of_client_and_scheduler'] / 1000
-    numbers = 1, 10, 100, 300, 1000
-    return {
-        name: {n: round(throughput(n, seconds, handling) * seconds / n, 3) for n in numbers}
-        for name, seconds in work.items()
-    }
-
-# %% ../../nbs/21e_cluster.ipynb #d107a941
-def seconds_a_clip(
-    clips,  # `Clips`
-    features,  # A feature object
-    number=24,  # Clips
-):  # Of one processor
-    "What a clip costs."
-    few = clips.subset(np.arange(len(clips)) < number)
-    features.rows(np.zeros(features.sr, 'float32'))
-    with parallel_config('threading', n_jobs=1):
-        start = time.process_time()
-        prepare(few, features)
-    return (time.process_time() - start) / number
+    shares = {}
+    for name, cost in tasks.items():
+        work = cost['ms_of_worker'] / 1000
+        handling = cost['ms_of_client'] / 1000
+        shares[name] = {
+            n: round(throughput(n, work, handling) * work / n, 3)
+            for n in (1, 10, 100, 300, 1000)
+        }
+    return shares
 
 # %% ../../nbs/21e_cluster.ipynb #d906640d
 def benchmark_cluster(
@@ -298,12 +313,14 @@ def benchmark_cluster(
             if name not in kills:
                 kills[name] = survive(client, work, expected[name], pause)
                 study.finish_stage(f'kills in {name}')
-    cost = {
-        'log-mel': seconds_a_clip(clips, FEATURES),
-        'pretrained': seconds_a_clip(clips, RECIPES['pretrained'].features, 8),
-    }
-    work = {name: 8 * seconds for name, seconds in cost.items()}  # eight clips a task
-    work['a recording of a minute'] = 2.0
-    shares = busy_shares(result['overhead'], work)
-    study.finish_stage('costs', seconds_a_clip=cost, busy_shares=shares)
+        if 'tasks' not in result:
+            tasks = {
+                'log-mel, 8 clips': measure_task(clips, FEATURES),
+                'pretrained, 8 clips': measure_task(clips, RECIPES['pretrained'].features),
+                'a file of 2 s named': {
+                    name: result['archive'][name]
+                    for name in ('ms_of_client', 'ms_of_worker')
+                },
+            }
+            study.finish_stage('tasks', tasks=tasks, busy_shares=busy_shares(tasks))
     return result
