@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING
 from .commands import add_command
 from soundtag.console import (
     CallError,
+    add_cluster,
     add_reading_options,
     check_place,
     check_run,
     integer_from,
     printable,
+    say,
 )
 from .front import silence_tensorflow
+from .workers import cluster
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +121,8 @@ def do_search(
 
     if args.approximate:
         faiss_library()  # before hours are spent on the archive
-    index = SearchIndex.open(archive)
+    with cluster(args.cluster, say):
+        index = SearchIndex.open(archive)
     some = not doubtful and wants_lists(index, args.approximate)
     how = 'searched approximately' if some else 'searched'
     print(f'soundtag: {len(index):,} windows {how}', file=sys.stderr)
@@ -221,6 +225,7 @@ def add_search(
             const=option == 'approximate',
             help=f'compare {compares}',
         )
+    add_cluster(command)
     command.set_defaults(can_resume=True)
     add_reading_options(command)
 

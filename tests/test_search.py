@@ -253,6 +253,19 @@ def test_search_by_command(here, tmp_path):
     assert code == 0 and table.read_text() == 'file,start,end,similarity\n'  # all are examples
 
 
+def test_a_cluster_computes_the_archive(here, tmp_path, monkeypatch):
+    from dask.distributed import LocalCluster
+
+    words = here / 'nights/Cello', 'IN', here / 'nights', '--top', 5
+    _, alone, _ = command(*words)
+    (tmp_path / 'yamnet').symlink_to(here / 'cache/yamnet')
+    monkeypatch.setenv('SOUNDTAG_CACHE', str(tmp_path))
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as workers:
+        code, found, err = command(*words, '--cluster', workers.scheduler_address)
+    assert (code, found) == (0, alone) and 'workers: 1, with' in err
+    assert list(tmp_path.glob('**/features.dat'))
+
+
 def test_answers_from_the_page_lead_the_next_search(here, tmp_path, chromium):
     examples = sorted(Path('nights').glob('Cello/*'))[:1]
     page = tmp_path / 'page.html'
