@@ -67,7 +67,7 @@ def reads_the_book(nb):
 
 def extras(nb):
     "What a chapter's cells take beside what learning takes."
-    uses_faiss = any(re.search(r'approximate=True|fit_lists|open_lists', c.source) for c in nb.cells if c.cell_type == 'code')
+    uses_faiss = any(re.search(r'approximate=True|build_faiss_index|open_faiss_index', c.source) for c in nb.cells if c.cell_type == 'code')
     return 'train,approximate' if uses_faiss else 'train'
 
 
