@@ -83,8 +83,11 @@ def write_windows(
     "Answer."
     from soundtag.files import write_file
 
+    if not len(found):
+        print('soundtag: nothing found that is not an example or answered', file=sys.stderr)
     if not out:
-        print(*[window_line(row) for row in found.itertuples()], sep='\n')
+        for row in found.itertuples():
+            print(window_line(row))
         return
     table = found.round({'start': 2, 'end': 2, 'similarity': 4, 'probability': 4})
     write_file(out, table.to_csv(index=False))
@@ -114,7 +117,7 @@ def do_search(
     "Find what sounds like some examples."
     like, unlike, archive = split_words(args.words, args.like, args.unlike, args.answers)
     doubtful = check_search(args)
-    from soundtag.approximate import faiss_library, has_lists, wants_lists
+    from soundtag.approximate import faiss_library, has_faiss_index, is_approximate
     from soundtag.neighbours import SearchIndex
     from soundtag.search import search
     from soundtag.tables import plural
@@ -123,10 +126,10 @@ def do_search(
         faiss_library()  # before hours are spent on the archive
     with cluster(args.cluster, say):
         index = SearchIndex.open(archive)
-    some = not doubtful and wants_lists(index, args.approximate)
+    some = not doubtful and is_approximate(index, args.approximate)
     how = 'searched approximately' if some else 'searched'
-    print(f'soundtag: {len(index):,} windows {how}', file=sys.stderr)
-    if some and not has_lists(index):
+    print(f"soundtag: {plural(len(index), 'window')} {how}", file=sys.stderr)
+    if some and not has_faiss_index(index):
         print('soundtag: an approximate index is made first, and kept', file=sys.stderr)
     if len(index.silent):
         count = plural(len(index.silent), 'section')
