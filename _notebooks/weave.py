@@ -65,21 +65,27 @@ def reads_the_book(nb):
     return any(re.search(r"results/|\.\./images", c.source) for c in nb.cells if c.cell_type == 'code')
 
 
-def set_up(laboratory=False, book=False):
+def extras(nb):
+    "What a chapter's cells take beside what learning takes."
+    uses_faiss = any(re.search(r'approximate=True|build_faiss_index|open_faiss_index', c.source) for c in nb.cells if c.cell_type == 'code')
+    return 'train,approximate' if uses_faiss else 'train'
+
+
+def set_up(laboratory=False, book=False, extras='train'):
     "The one cell that makes a notebook run where it was opened alone, as in Colab; a study is found in the repository."
     where = '(there is no results folder beside it)' if book else '(in Colab)'
     condition = "not Path('results').is_dir()" if book else "'google.colab' in sys.modules"
     return (f"#| hide\n# Where this notebook was opened alone {where}, this fetches soundtag; elsewhere it does nothing.\nimport sys\n"
             + ("from pathlib import Path\n" if book else '') + f"if {condition}:\n"
             f"    !git clone --quiet --depth 1 --branch {SETTINGS['branch']} {SETTINGS['git_url']}\n"
-            f"    %pip install --quiet './{SETTINGS['repo']}[train]'\n"
+            f"    %pip install --quiet './{SETTINGS['repo']}[{extras}]'\n"
             f"    %cd {SETTINGS['repo']}/nbs" + ("\n    sys.path.insert(0, '..')" if laboratory else ''))
 
 
 def equip(path):
     "The text of a chapter with its badges and its set-up cell, as its second and third cells."
     nb = nbformat.read(path, as_version=4)
-    ours = [nbformat.v4.new_markdown_cell(badges(path.relative_to(ROOT).as_posix())), nbformat.v4.new_code_cell(set_up(in_laboratory(path), reads_the_book(nb)))]
+    ours = [nbformat.v4.new_markdown_cell(badges(path.relative_to(ROOT).as_posix())), nbformat.v4.new_code_cell(set_up(in_laboratory(path), reads_the_book(nb), extras(nb)))]
     for cell in ours:
         cell.id = sha256(cell.source.encode()).hexdigest()[:8]
     nb.cells[1:] = ours + [c for c in nb.cells[1:] if not re.match(r'\[!\[Open in Colab\]|#\| hide\n# (In Colab this fetches|Where this notebook was opened alone)', c.source)]

@@ -272,10 +272,11 @@ def write_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from soundtag.files import write_file
+    from soundtag.files import valid_text, write_file
 
     types = dict.fromkeys(('file', 'label', 'distance'), pa.string()) | {'rank': pa.int32()}
     schema = pa.schema([(name, types.get(name, pa.float64())) for name in columns])
+    rows = [row | {'file': valid_text(row['file'])} for row in rows]
     table = pa.Table.from_pylist(rows, schema=schema)
     write_file(path, lambda part: pq.write_table(table, part))
 

@@ -6,9 +6,9 @@
 __all__ = []
 
 # %% ../nbs/09ha_approximate.ipynb #321bd01a
+import math
 import sys
-from collections.abc import Iterator
-from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 # %% ../nbs/09ha_approximate.ipynb #3d73960d
 MANY = 1_000_000  # Windows up to which a search compares all of them, unless told otherwise
-PROBES = 8  # One list of so many is looked through
-A_LIST = 64  # Windows that each centre is learned from
+SHARE = 1 / 8  # Of the lists, the nearest of which are looked through
+POINTS_PER_CENTRE = 64  # Windows that each centre is learned from
 CHUNK = 100_000  # Windows that are read at once
 
 def faiss_library() -> ModuleType:  # Raises AudioError
@@ -38,26 +38,30 @@ def faiss_library() -> ModuleType:  # Raises AudioError
         ) from None
     return faiss
 
-def wants_lists(
+def is_approximate(
     index: SearchIndex,  # An archive
     approximate: bool | None,  # What the user said; None: nothing
 ) -> bool:  # Raises AudioError
     "Whether a search looks through some of the windows only."
-    if approximate is None:
-        return len(index) > MANY and find_spec('faiss') is not None
-    if approximate:
+    if approximate is False or approximate is None and len(index) <= MANY:
+        return False
+    try:
         faiss_library()
-    return approximate
+    except AudioError:
+        if approximate:
+            raise
+        return False
+    return True
 
-def fit_lists(
+def build_faiss_index(
     vectors: np.ndarray,  # Of all windows, of length 1 or, for silence, 0; shape (windows, d)
 ) -> 'faiss.IndexIVF':
     "Centres, and the lists of windows around them; silence is in none."
     faiss = faiss_library()
     size, d = vectors.shape
-    wanted = 4 * int(np.sqrt(size))
+    n_lists = 4 * int(np.sqrt(size))
     rng = np.random.default_rng(0)
-    drawn = rng.choice(size, min(size, wanted * A_LIST), replace=False)
+    drawn = rng.choice(size, min(size, n_lists * POINTS_PER_CENTRE), replace=False)
     sample = vectors[np.sort(drawn)].astype('float32')
     sample = sample[sample.any(1)]
     if not len(sample):
@@ -65,7 +69,7 @@ def fit_lists(
     lists = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatIP(d),
         d,
-        max(1, min(wanted, len(sample) // A_LIST)),
+        max(1, min(n_lists, len(sample) // POINTS_PER_CENTRE)),
         faiss.ScalarQuantizer.QT_8bit,
         faiss.METRIC_INNER_PRODUCT,
     )
@@ -78,45 +82,51 @@ def fit_lists(
     return lists
 
 # %% ../nbs/09ha_approximate.ipynb #638d79cc
-def has_lists(
+def has_faiss_index(
     index: SearchIndex,  # An archive
 ) -> bool:
     "Whether its approximate index is there already."
     return index.path.with_suffix('.faiss').exists()
 
-def open_lists(
+def read_faiss_index(
+    path: Path,  # Of a .faiss file
+) -> 'faiss.IndexIVF | None':  # None: it is damaged, or not there
+    "An approximate index, its lists left on disk until they are needed."
+    faiss = faiss_library()
+    mapped = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+    try:
+        return faiss.read_index(str(path), 0 if sys.platform == 'win32' else mapped)
+    except RuntimeError:
+        return None
+
+def open_faiss_index(
     index: SearchIndex,  # An archive
 ) -> 'faiss.IndexIVF':
-    "The lists of an archive, made where there are none of just these vectors."
+    "The approximate index of an archive, built where there is none of just these vectors."
     faiss = faiss_library()
     path = index.path.with_suffix('.faiss')
-    with file_lock(path.parent / 'lock'):
-        if not has_lists(index):
-            lists = fit_lists(index.vectors)
-            write_file(path, lambda part: faiss.write_index(lists, str(part)))
-        mapped = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
-        lists = faiss.read_index(str(path), 0 if sys.platform == 'win32' else mapped)
-    lists.nprobe = -(-lists.nlist // PROBES)
+
+    def say_wait():
+        print(f'{path}: another process is building it, waiting for it', file=sys.stderr)
+
+    with file_lock(path.with_suffix('.lock'), on_wait=say_wait):
+        lists = read_faiss_index(path)
+        if lists is None:
+            built = build_faiss_index(index.vectors)
+            write_file(path, lambda part: faiss.write_index(built, str(part)))
+            lists = read_faiss_index(path)
+    lists.nprobe = math.ceil(SHARE * lists.nlist)
     return lists
 
-def nearest_blocks(
+def nearest_windows(
     index: SearchIndex,  # An archive
     weights: np.ndarray,  # What each number of a vector counts, shape (d,)
-    size: int,  # Of the first block; each further one is about ten times as large
-) -> Iterator[np.ndarray]:  # Numbers of windows, best first
-    "Windows in about the order of their product with a vector, in each block exactly in it."
-    lists = open_lists(index)
+    size: int,  # How many at most
+) -> np.ndarray:  # Numbers of windows, best first
+    "The windows of the nearest lists whose product with a vector is largest."
+    lists = open_faiss_index(index)
     weights = np.ascontiguousarray(weights, 'float32')
-    known = np.empty(0, int)
-    while True:
-        size = min(size, len(index))
-        found = lists.search(weights[None], size)[1][0]
-        found = np.setdiff1d(found[found >= 0], known)
-        if len(found):
-            scores = index.vectors[found].astype('float32') @ weights
-            yield found[np.lexsort((found, -scores))]
-        elif lists.nprobe == lists.nlist:
-            return
-        known = np.append(known, found)
-        size *= 10
-        lists.nprobe = min(lists.nlist, 10 * lists.nprobe)
+    found = lists.search(weights[None], min(size, len(index)))[1][0]
+    found = found[found >= 0]
+    scores = index.vectors[found].astype('float32') @ weights
+    return found[np.lexsort((found, -scores))]

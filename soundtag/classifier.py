@@ -42,6 +42,13 @@ def as_list(
         raise AudioError(f'{one!r}: is no sound; give paths, or arrays of samples and sr')
     return sounds
 
+def has_lists(
+    y: Sequence,  # The label of each sound, or its labels
+) -> bool:
+    "Whether sounds have lists of names in place of a label."
+    lists = (labels for labels in y if isinstance(labels, (list, tuple, set)))
+    return any(isinstance(label, str) for labels in lists for label in labels)
+
 # %% ../nbs/09f_classifier.ipynb #a0e7a1d3
 class SoundClassifier(ClassifierMixin, BaseEstimator):
     """Names sounds by labels it has learned: the recipe `pretrained` as a scikit-learn estimator.
@@ -99,6 +106,11 @@ class SoundClassifier(ClassifierMixin, BaseEstimator):
         X = as_list(X)
         if len(y) != len(X):
             raise DataError(f'{len(X)} sounds and {len(y)} labels; give a label a sound')
+        if has_lists(y):
+            raise DataError(
+                'y holds lists of labels; it takes 0 and 1, a column a label, as '
+                'sklearn.preprocessing.MultiLabelBinarizer().fit_transform(y) gives them'
+            )
         if np.ndim(y) == 2:
             return self._fit_several(X, np.asarray(y), groups)
         self.thresholds_ = None

@@ -7,13 +7,15 @@ __all__ = []
 
 # %% ../nbs/10h_cluster.ipynb #54e429d2
 import csv
+import errno
 import hashlib
 import json
 import os
 import sys
 import threading
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
 from importlib.util import find_spec
@@ -31,8 +33,16 @@ from soundtag.answers import (
     in_order,
     tag_rows,
 )
-from .console import CallError, check_model, default_model, expand, is_there, say
-from .files import read_json, write_file
+from soundtag.console import (
+    CallError,
+    check_model,
+    default_model,
+    expand,
+    is_there,
+    printable,
+    say,
+)
+from .files import read_json, valid_text, write_file
 from .workers import WorkerDied, cluster, in_parallel
 
 if TYPE_CHECKING:
@@ -74,7 +84,7 @@ def name_recording(
             rows = event_rows(tagger, path)
         else:
             rows = tag_rows(path, tagger.tag(path, top=settings['top']))
-    except AudioError as e:
+    except (AudioError, OSError) as e:
         return path, None, failed_row(path, e, columns)['error']
     return path, ','.join(columns) + '\n' + csv_lines(rows, columns), None
 
@@ -145,17 +155,62 @@ def begin_archive(
     write_file(path, json.dumps(settings, indent=1))
 
 # %% ../nbs/10h_cluster.ipynb #9dd1a573
+def sort_files(
+    found: Iterable,  # As `expand` gives
+) -> tuple[list[str], dict[str, str]]:  # Recordings; what is none → why
+    "Absolute paths, each once."
+    recordings = {}
+    skipped = {}
+    for file in found:
+        path = str(file) and os.path.abspath(str(file))
+        if is_there(file):
+            recordings[path] = None
+        else:
+            skipped[path] = skip_reason(file)
+    return list(recordings), skipped
+
 def answer_paths(
-    files: list[Path],  # Recordings
+    files: Iterable[str | os.PathLike],  # Recordings
     out: Path,  # Folder of answers
-) -> dict[str, Path]:  # Recording → the file of its answer
+) -> dict[str, Path]:  # Absolute path of a recording → the file of its answer
     "Where each answer goes: under the whole path of its recording, as no other has it."
     answers = {}
-    for file in files:
-        drive, place = os.path.splitdrive(os.path.abspath(file))
+    for path in map(os.path.abspath, files):
+        drive, place = os.path.splitdrive(path)
         name = (drive.replace(':', '') + place).lstrip(os.sep)
-        answers[str(file)] = out / 'recordings' / f'{name}.csv'
+        answers[path] = out / 'recordings' / f'{name}.csv'
     return answers
+
+def read_stamps(
+    out: Path,  # Folder of answers
+) -> dict[str, list]:  # Recording → what `file_stamp` gave when it was asked for
+    "What the answers are about."
+    stamps = {}
+    with suppress(FileNotFoundError), open(out / 'asked.jsonl', encoding='utf-8') as f:
+        for line in f:
+            with suppress(
+                ValueError
+            ):  # a line that a kill has cut: its recording is asked again
+                path, stamp = json.loads(line)
+                stamps[path] = stamp
+    return stamps
+
+def write_answer(
+    path: str,  # Of a recording
+    answer: str,  # A CSV
+    file: Path,  # Where it goes
+) -> str | None:  # Why it can't go there; None: it is there
+    "Write an answer, whatever the name of its recording."
+    try:
+        write_file(file, answer.encode('utf-8', 'surrogateescape'))
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return (
+            f'{path}: its answer cannot be written ({e.strerror}); '
+            'give the recording another name, or look at the folder of answers'
+        )
+    return None
 
 def tag_recordings(
     left: list[str],  # Recordings without an answer
@@ -195,10 +250,13 @@ def write_summary(
 
     def rows():
         for path in answers.values():
-            if path.exists():
-                with open(path, encoding='utf-8', newline='') as f:
+            if os.path.exists(path):
+                with open(
+                    path, encoding='utf-8', errors='surrogateescape', newline=''
+                ) as f:
                     for row in csv.DictReader(f):
-                        yield row | {name: float(row[name]) for name in numbers}
+                        numeric = {name: float(row[name]) for name in numbers}
+                        yield row | numeric | {'file': valid_text(row['file'])}
 
     def write(part):
         stream = rows()
@@ -238,26 +296,38 @@ def tag_archive(
     "Name what is heard in many recordings, by the workers of a cluster."
     from tqdm import tqdm
 
+    from soundtag.sessions import file_stamp
+
     check_archive(args)
-    found = expand(args.audio)
+    recordings, skipped = sort_files(expand(args.audio))
     out = Path(args.out)
     settings = archive_settings(args)
     begin_archive(out, settings)
-    answers = answer_paths([file for file in found if is_there(file)], out)
-    left = [path for path, answer in answers.items() if not answer.exists()]
-    skipped = [(str(file), skip_reason(file)) for file in found if not is_there(file)]
+    answers = answer_paths(recordings, out)
+    stamps = {path: file_stamp(path) for path in answers}
+    before = read_stamps(out)
+    left = [
+        path
+        for path, answer in answers.items()
+        if before.get(path) != stamps[path] or not os.path.exists(answer)
+    ]
     with (
         cluster(args.cluster, say),
+        open(out / 'asked.jsonl', 'a', encoding='utf-8', buffering=1) as asked,
         tqdm(
             total=len(answers), initial=len(answers) - len(left), unit='file', disable=None
         ) as bar,
     ):
         for path, answer, reason in tag_recordings(left, settings, args.trust):
-            if answer is None:
-                skipped.append((path, reason))
-                bar.write(f'soundtag: {reason}', file=sys.stderr)
+            if answer is not None:
+                reason = write_answer(path, answer, answers[path])
+            if reason is None:
+                asked.write(json.dumps([path, stamps[path]]) + '\n')
             else:
-                write_file(answers[path], answer.encode('utf-8', 'surrogateescape'))
+                with suppress(OSError):
+                    answers[path].unlink()  # of what the recording was before
+                skipped[path] = reason
+                bar.write(f'soundtag: {valid_text(printable(reason))}', file=sys.stderr)
             bar.update()
     write_file(out / 'skipped.csv', skipped_table(skipped))
     write_summary(answers, out, settings['columns'])
@@ -271,9 +341,9 @@ def skip_reason(
     return getattr(file, 'reason', 'there is no such file; check the path')
 
 def skipped_table(
-    skipped: list[tuple[str, str]],  # File and reason
+    skipped: dict[str, str],  # File → reason
 ) -> bytes:  # A CSV
     "What could not be heard."
-    rows = [{'file': file, 'reason': reason} for file, reason in sorted(skipped)]
+    rows = [{'file': file, 'reason': reason} for file, reason in sorted(skipped.items())]
     text = 'file,reason\n' + csv_lines(rows, ('file', 'reason'))
     return text.encode('utf-8', 'surrogateescape')

@@ -73,7 +73,7 @@ def error_message(
     """
     if isinstance(error, OSError) and error.strerror:
         text = f'{error.filename}: {error.strerror}' if error.filename else error.strerror
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             text += '; free space and give the same command again'
     elif isinstance(error, ModuleNotFoundError) and str(error.name).split('.')[0] in LEARNING:
         text = f'this takes {error.name}, which is not installed; pip install "soundtag[train]"'

@@ -381,6 +381,15 @@ FAR = 3.0  # Where it ends
 UNSURE = 0.9  # Deviation of the logarithm from which on nothing is said; 1.02 knows nothing
 SHORTEST = 0.25  # Seconds of sound that say something
 
+def interval_deviation(
+    stated: np.ndarray,  # Deviations of logarithms, as a model states them
+    spreads: dict,  # Of the model, as `Distance.of`
+) -> np.ndarray:
+    "The deviations by which intervals hold in rooms of another kind (chapter 29d)."
+    return spreads.get('interval', 1.0) * np.power(
+        stated, spreads.get('interval_power', 1.0)
+    )
+
 @dataclass(frozen=True)
 class Distance:
     """How far away a source is, as far as one microphone can tell.
@@ -402,11 +411,13 @@ class Distance:
         log_sd: float,  # Logarithm of its standard deviation
         *,
         calibrated: bool = False,  # Whether to give metres
+        spreads: dict = {},  # Of the model: interval and interval_power, where it has them
     ) -> 'Distance':
         "What can be said of an answer."
         sd = math.exp(log_sd)
         if sd > UNSURE:
             return cls('unknown')
+        sd = float(interval_deviation(sd, spreads))
         low, high, median = (float(np.exp(log_d + z * sd)) for z in (-Z80, Z80, 0))
         place = 'near' if median < NEAR else 'far' if median > FAR else 'middle'
         metres = round(median, 2) if calibrated else None
@@ -563,7 +574,7 @@ class DistanceEstimator:
         'middle'
         """
         logs = combine_windows(rows)
-        return None if logs is None else Distance.of(logs[0], logs[1])
+        return None if logs is None else Distance.of(*logs[:2], spreads=self.spreads)
 
 # %% ../nbs/10a_distance.ipynb #ac4626a5
 def _fixed_dense(table, x):

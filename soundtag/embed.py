@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from .dataset import Clips
-from .files import write_file
+from .files import valid_text, write_file
 from .formats import AudioError
 from .lists import look_into
 from .pretrained import Embedding
@@ -139,7 +139,8 @@ class Embeddings:
         from pyarrow import parquet
 
         rows = pyarrow.FixedSizeListArray.from_arrays(self.X.ravel(), self.X.shape[1])
-        table = pyarrow.table({'name': self.names, 'embedding': rows})
+        names = [valid_text(name) for name in self.names]
+        table = pyarrow.table({'name': names, 'embedding': rows})
         about = {'soundtag': json.dumps(self.settings)}
         parquet.write_table(table.replace_schema_metadata(about), part)
 

@@ -57,6 +57,13 @@ def write_npy(
     np.save(buffer, array, allow_pickle=False)
     return write_file(path, buffer.getvalue())
 
+# %% ../nbs/00_files.ipynb #bb25fced
+def valid_text(
+    text: str,  # Perhaps the name of a file
+) -> str:  # The same, where it is valid
+    "Text that UTF-8 can hold: what it can't is spelled out."
+    return text.encode('utf-8', 'backslashreplace').decode('utf-8')
+
 # %% ../nbs/00_files.ipynb #59a0de8f
 def read_json(
     path: str | os.PathLike,  # A JSON file

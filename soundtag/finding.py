@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING
 from .commands import add_command
 from soundtag.console import (
     CallError,
+    add_cluster,
     add_reading_options,
     check_place,
     check_run,
     integer_from,
     printable,
+    say,
 )
 from .front import silence_tensorflow
+from .workers import cluster
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,8 +83,11 @@ def write_windows(
     "Answer."
     from soundtag.files import write_file
 
+    if not len(found):
+        print('soundtag: nothing found that is not an example or answered', file=sys.stderr)
     if not out:
-        print(*[window_line(row) for row in found.itertuples()], sep='\n')
+        for row in found.itertuples():
+            print(window_line(row))
         return
     table = found.round({'start': 2, 'end': 2, 'similarity': 4, 'probability': 4})
     write_file(out, table.to_csv(index=False))
@@ -111,18 +117,19 @@ def do_search(
     "Find what sounds like some examples."
     like, unlike, archive = split_words(args.words, args.like, args.unlike, args.answers)
     doubtful = check_search(args)
-    from soundtag.approximate import faiss_library, has_lists, wants_lists
+    from soundtag.approximate import faiss_library, has_faiss_index, is_approximate
     from soundtag.neighbours import SearchIndex
     from soundtag.search import search
     from soundtag.tables import plural
 
     if args.approximate:
         faiss_library()  # before hours are spent on the archive
-    index = SearchIndex.open(archive)
-    some = not doubtful and wants_lists(index, args.approximate)
+    with cluster(args.cluster, say):
+        index = SearchIndex.open(archive)
+    some = not doubtful and is_approximate(index, args.approximate)
     how = 'searched approximately' if some else 'searched'
-    print(f'soundtag: {len(index):,} windows {how}', file=sys.stderr)
-    if some and not has_lists(index):
+    print(f"soundtag: {plural(len(index), 'window')} {how}", file=sys.stderr)
+    if some and not has_faiss_index(index):
         print('soundtag: an approximate index is made first, and kept', file=sys.stderr)
     if len(index.silent):
         count = plural(len(index.silent), 'section')
@@ -221,6 +228,7 @@ def add_search(
             const=option == 'approximate',
             help=f'compare {compares}',
         )
+    add_cluster(command)
     command.set_defaults(can_resume=True)
     add_reading_options(command)
 

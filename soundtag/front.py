@@ -11,6 +11,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 # %% ../nbs/00b_front.ipynb #feff5cc6
 PARAMETER = re.compile(r'\s+(\*{0,2}\w+)\b(?!\().*?,?\s\s# (.+)$')
@@ -165,3 +169,23 @@ def silence_tensorflow() -> Iterator[None]:
     with close_descriptor():
         yield
     logging.getLogger('tensorflow').setLevel(logging.ERROR)
+
+# %% ../nbs/00b_front.ipynb #d0b66eb3
+def load_onnxruntime() -> ModuleType:
+    "ONNX Runtime, told not to report to its makers unless ORT_DISABLE_TELEMETRY says otherwise."
+    os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
+    import onnxruntime
+
+    return onnxruntime
+
+def onnx_session(
+    content: bytes,  # Of a .onnx file
+    *,
+    threads: int = 0,  # 0: ONNX Runtime's own choice
+) -> 'onnxruntime.InferenceSession':
+    "A model opened on the processor, without messages."
+    runtime = load_onnxruntime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    return runtime.InferenceSession(content, options, providers=['CPUExecutionProvider'])

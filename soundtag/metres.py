@@ -39,14 +39,21 @@ class Spreads:
 
     compared: float = 1.0  # What a difference of the numbers to compare stands for
     ratio: float = 0.7  # Of a ratio, against the stated deviations of both
-    offset: float = 0.0  # Mean log distance in m, less `gain` times the one stated
-    gain: float = 1.0  # What a difference of stated ones stands for
+    offset: float = 0.0  # Log distance in m, less `gain` times the one stated there on average
+    gain: float = 1.0  # How far distances differ where those stated differ by 1
     center: float = 0.5  # Mean of the stated ones
     room: float = 0.5  # Of rooms about the offset
     slope: float = 0.2  # Of rooms about the gain
     sound: float = 0.4  # Of sounds within a room
-    rest: float = 0.6  # Of one recording, against its stated deviation
+    rest: float = 0.6  # Of one recording, where its stated deviation is 1
+    power: float = 1.0  # Of the stated deviation in that
+    expected: float = 0.0  # Median log distance in m, before anything is heard
+    expected_sd: float | None = None  # Its deviation; None: any distance is as likely
+    scale: float = 1.0  # Of a calibrated answer's deviation, where the stated one is 1
+    scale_power: float = 0.0  # Of the stated deviation in that
     decay: float = 0.4  # Of the logarithm of the reverberation time, within a room
+    interval: float = 1.0  # Deviation without a calibration, where the stated one is 1
+    interval_power: float = 1.0  # Of the stated deviation in that
 
 @dataclass(frozen=True)
 class Heard:
@@ -130,20 +137,30 @@ def _shared(spreads, a, b):
 
 def predict_calibrated(
     points: list[dict],  # Of the calibration: metres, log_d, deviation
-    heard: Heard,  # A recording in the same room
+    heard: Heard,  # A recording in the same room, or arrays of several
     spreads: Spreads,
-) -> tuple[float, float]:  # Logarithm of the distance in m, and its deviation
+) -> tuple[float, float]:  # Logarithm of the distance in m, its median, and its deviation
     "What points of known distance in a room say about another recording there."
     stated = np.array([p['log_d'] for p in points])
     strays = np.log([p['metres'] for p in points]) - spreads.offset - spreads.gain * stated
-    own = spreads.rest * np.array([p['deviation'] for p in points])
+    own = _own_deviation(spreads, np.array([p['deviation'] for p in points]))
     K = _shared(spreads, stated, stated) + spreads.sound**2 + np.diag(own**2)
     k = _shared(spreads, stated, heard.log_d)
     weights = np.linalg.solve(K, k)
-    mean = spreads.offset + spreads.gain * heard.log_d + weights @ strays
-    variance = _shared(spreads, heard.log_d, heard.log_d) - weights @ k
-    variance += spreads.sound**2 + (spreads.rest * heard.deviation) ** 2
-    return float(mean), float(np.sqrt(variance))
+    mean = spreads.offset + spreads.gain * heard.log_d + strays @ weights
+    variance = spreads.room**2 + spreads.slope**2 * (heard.log_d - spreads.center) ** 2
+    variance += spreads.sound**2 + _own_deviation(spreads, heard.deviation) ** 2
+    variance -= np.sum(weights * k, axis=0)
+    if spreads.expected_sd is not None:
+        trust = spreads.expected_sd**2 / (spreads.expected_sd**2 + variance)
+        mean = spreads.expected + trust * (mean - spreads.expected)
+        variance = trust * variance
+    scale = spreads.scale * np.power(heard.deviation, spreads.scale_power)
+    return mean, scale * np.sqrt(variance)
+
+def _own_deviation(spreads, stated):
+    "How far one recording strays."
+    return spreads.rest * np.power(stated, spreads.power)
 
 OTHER_ROOM = 3.0  # Deviations of the reverberation time from which on a room is another one
 
@@ -347,8 +364,8 @@ microphone, of these recordings:
 |---|---|---|---|
 {rows}
 
-Between {near:g} and {far:g} m it is at its best; for what is farther than 3 m the answer is \
-often too small. In another room, or where furniture, doors or the microphone have changed, \
+Between {near:g} and {far:g} m it is at its best; for what is farther than 2 m the answer is \
+mostly too small. In another room, or where furniture, doors or the microphone have changed, \
 calibrate again. \
 {other}
 """

@@ -297,6 +297,13 @@ def open_vectors(
         with np.load(path.with_suffix('.npz'), allow_pickle=False) as arrays:
             return path, Likeness(arrays['mean'], arrays['basis'])
 
+# %% ../nbs/09h_neighbours.ipynb #73ec0a94
+def only_silent(
+    skipped: pd.DataFrame,  # fname, path, reason
+) -> pd.Series:  # Bool
+    "Which of the skipped are nothing but silence."
+    return skipped.reason.astype(str).str.contains(': is silent, every sample is -?0;')
+
 # %% ../nbs/09h_neighbours.ipynb #a6e45b16
 @dataclass(frozen=True, eq=False)
 class SearchIndex:
@@ -314,8 +321,8 @@ class SearchIndex:
     store: FeatureStore  # Rows of all windows
     likeness: Likeness  # From rows to vectors
     vectors: np.ndarray  # Float16, shape (windows, d), each of length 1; zeros for silence
+    path: Path  # Of the vectors; an approximate index lies beside it
     root: str = ''  # The folder that was opened, absolute; '': several, or files
-    path: Path | None = None  # Of the vectors; an approximate index lies beside it
 
     @classmethod
     def open(
@@ -336,12 +343,16 @@ class SearchIndex:
         options = {'cache': cache, 'n_jobs': n_jobs, 'progress': progress}
         store = store_archive(archive, WindowEmbedding(), **options)
         if not len(store):
-            raise AudioError(f'{archive[0]}: none of its sounds can be read; give others')
+            silent = len(store.skipped) and only_silent(store.skipped).all()
+            what = (
+                'holds nothing but silence' if silent else 'none of its sounds can be read'
+            )
+            raise AudioError(f'{archive[0]}: {what}; give others')
         path, likeness = open_vectors(store, archive)
         vectors = np.load(path, mmap_mode='r', allow_pickle=False)
         alone = len(archive) == 1 and os.path.isdir(archive[0])
         root = os.path.abspath(archive[0]) if alone else ''
-        return cls(store, likeness, vectors, root, path)
+        return cls(store, likeness, vectors, path, root)
 
     def __len__(self) -> int:
         "The number of windows."
@@ -350,18 +361,12 @@ class SearchIndex:
     @property
     def skipped(self) -> pd.DataFrame:
         "What could not be read: fname, path, reason; five minutes of silence are no failure."
-        return self.store.skipped[~self._is_silent]
+        return self.store.skipped[~only_silent(self.store.skipped)]
 
     @property
     def silent(self) -> pd.DataFrame:
         "Sections in which every sample is 0, and which have no window: fname, path, reason."
-        return self.store.skipped[self._is_silent]
-
-    @property
-    def _is_silent(self) -> pd.Series:
-        "Which of the skipped are nothing but silence."
-        reasons = self.store.skipped.reason.astype(str)
-        return reasons.str.contains(': is silent, every sample is -?0;')
+        return self.store.skipped[only_silent(self.store.skipped)]
 
     @cached_property
     def ends(self) -> np.ndarray:

@@ -31,6 +31,7 @@ from .channel import random_channel
 from .dataset import DataError
 from .download import Patience, Remote, check_content, fetch, short_reason
 from .files import cache_dir, file_lock, write_file
+from .front import onnx_session
 from .mfcc import FEATURES
 from .normalization import loud_span, pad_or_repeat
 
@@ -302,13 +303,7 @@ def open_network(
     threads: int = 0,  # Of ONNX Runtime; 0: its own choice
 ) -> 'onnxruntime.InferenceSession':  # To be asked by `run_network`
     "The network on ONNX Runtime."
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
-    providers = ['CPUExecutionProvider']
-    return ort.InferenceSession(onnx_network(weights), options, providers=providers)
+    return onnx_session(onnx_network(weights), threads=threads)
 
 def run_network(
     network: 'onnxruntime.InferenceSession',  # What `open_network` gave

@@ -17,7 +17,7 @@ import pandas as pd
 from .dataset import Clips
 from .duplicates import describe_duplicates
 from .files import write_file
-from .metrics import format_percent
+from .metrics import accuracy, format_percent
 from .multilabel import multilabel_rows, multilabel_sentences
 from .pages import as_svg, clip_media, data_uri, render_page
 from .recipe import RunError, recipe_words
@@ -36,7 +36,8 @@ from soundtag.results import (
     write_metrics,
 )
 from .runs import read_rows, read_run_file
-from .suspects import find_suspects
+from .suspects import find_suspects, set_sentences, suspect_csv
+from .suspects import suspect_rows, suspect_sentences
 from .tables import plural, shorten
 
 # %% ../nbs/08a_report.ipynb #018605dd
@@ -280,35 +281,6 @@ def confusion_rows(
         rows.append({'name': display_name(label), 'cells': row})
     return rows
 
-# %% ../nbs/08a_report.ipynb #188eedf2
-def suspect_csv(
-    suspects: pd.DataFrame,  # What `find_suspects` gave
-) -> str:  # fname,label,suggested,probability,correction
-    "The list to fill in."
-    table = suspects[['label', 'suggested']].assign(
-        probability=suspects.probability.astype(float).round(4), correction=''
-    )
-    return table.to_csv(lineterminator='\n')
-
-def suspect_sentences(
-    suspects: pd.DataFrame,  # What `find_suspects` gave
-    accuracy: float,  # Of the run
-) -> list[str]:  # An empty list where there are none
-    "How many labels are doubted, and how far the doubts can be trusted."
-    if not len(suspects):
-        return []
-    be = 'label is' if len(suspects) == 1 else 'labels are'
-    sentences = [
-        f'{len(suspects):,} {be} contradicted by a model that heard neither the clip nor its '
-        'label, and found another one at least twice as probable.'
-    ]
-    if accuracy < 0.8:
-        sentences.append(
-            f'As the model is right on {accuracy:.0%} of the clips, many of these are mistakes '
-            'of its own: the further down the list, the more.'
-        )
-    return sentences
-
 # %% ../nbs/08a_report.ipynb #6f9bfe00
 def _moment(text):
     "A date for people, '' where it is none."
@@ -434,16 +406,19 @@ of its clips.</p>
 # %% ../nbs/08a_report.ipynb #622969e2
 _CARD = '''{% from 'player' import player with context %}
 {% macro card(m) -%}
-<p class="soft">{{ m.fname }} · {{ '%.2g' % (100 * m.p_truth) }} % for its label,
-{{ '%.0f' % (100 * m.p_guess) }} % for the guess
+<p class="soft">{{ m.fname }} · {{ '%.2g' % (100 * m.p_truth) }} % for
+{{ 'the least probable of its labels' if 'multilabel' in metrics else 'its label' }},
+{{ '%.0f' % (100 * m.p_guess) }} % for
+{{ 'another one' if 'multilabel' in metrics else 'the guess' }}
 {%- if not m.verified %} · label not verified{% endif %}</p>
 {{ player(m, m.truth ~ ', taken for ' ~ m.guess ~ ': ' ~ m.fname) }}
 {%- endmacro %}
 '''
 
-_SUSPECTS = '''{% from 'card' import card with context %}{% if confusion %}
+_SUSPECTS = '''{% from 'card' import card with context %}
 <section id="suspects"><h2>Labels that are probably wrong</h2>
 {% if doubts %}<p>{{ doubts | join(' ') }} Listen, write down what you hear (a label, or
+{{- ' all its labels with commas between, or' if 'multilabel' in metrics }}
 <code>remove</code>; nothing where you can't tell), and give the list back by
 <code>soundtag train DATA --corrections FILE</code>.</p>
 <p><button type="button" id="save" hidden>Save corrections.csv</button>
@@ -458,8 +433,10 @@ hand.</p>
  data-label="{{ m.truth }}"></label>
 </li>{% endfor %}</ol>
 {% if rest.suspects %}<p>Without a player, to keep the page small: {{ rest.suspects }}.</p>
-{% endif %}{% else %}<p>None: no model found another label twice as probable as the one given.</p>
-{% endif %}</section>{% endif %}
+{% endif %}{% else %}<p>None: no model found another label
+{{ 'far more probable than one' if 'multilabel' in metrics else 'twice as probable as the one' }}
+given.</p>
+{% endif %}</section>
 '''
 
 _MISTAKES = '''{% from 'card' import card with context %}
@@ -532,21 +509,24 @@ if (save) {
 def clip_cards(
     run: Run,  # A finished run
     clips: Clips,  # All clips of its data set
-    suspects: list[str],  # Clips whose label is doubted, worst first
+    suspects: pd.DataFrame,  # What `find_suspects` gave
     most: int,  # Clips with a player
 ) -> tuple[list[dict], list[str]]:  # What the page shows of each of them; the other mistakes
     "Suspects first, then the other mistakes, each with its sound and its picture."
     mistakes = worst_mistakes(run, clips, len(run.folds))
-    names = list(dict.fromkeys([*suspects, *mistakes.index]))
+    if clips.multilabel:  # a label may be doubted though the first guess is right
+        others = mistakes.drop(suspects.index, errors='ignore')
+        mistakes = pd.concat([suspect_rows(suspects, clips.table.verified), others])
+    comma = ', ' if clips.multilabel else ','
+    names = list(dict.fromkeys([*suspects.index, *mistakes.index]))
     number = {name: i for i, name in enumerate(clips.table.index)}
     cards = []
     for row in mistakes.loc[names[:most]].itertuples():
-        truth = display_name(row.truth)
         shown = {
             'fname': row.Index,
             'id': f'clip-{len(cards)}',
-            'truth': truth.replace(',', ', ') if clips.multilabel else truth,
-            'guess': display_name(row.guess),
+            'truth': display_name(row.truth).replace(',', comma),
+            'guess': display_name(row.guess).replace(',', comma),
         }
         cards.append(row._asdict() | shown | clip_media(clips, number[row.Index]))
     return cards, names[most:]
@@ -557,16 +537,16 @@ def mistake_content(
     most: int,  # Clips with a player
 ) -> dict:  # What the templates of suspects, mistakes and confusion name
     "The clips a run got wrong, and `suspects.csv`, which is written, too."
-    if clips.multilabel:
-        cards, rest = clip_cards(run, clips, [], most)
-        rest = {'mistakes': shorten(rest, NAMED)}
-        return {'mistakes': cards, 'rest': rest, 'doubts': [], 'confusion': []}
     y = true_labels(run, clips)
     suspects = find_suspects(run.folds.index, y, run.oof, run.labels)
     path = write_file(run.out / 'suspects.csv', suspect_csv(suspects))
-    cards, rest = clip_cards(run, clips, list(suspects.index), most)
+    cards, rest = clip_cards(run, clips, suspects, most)
     doubted = set(suspects.index)
-    cells = confusion_lists(run, y, {card['fname']: card['id'] for card in cards})
+    doubts = set_sentences(len(suspects))
+    cells = {}
+    if not clips.multilabel:
+        doubts = suspect_sentences(suspects, accuracy(y, run.oof))
+        cells = confusion_lists(run, y, {card['fname']: card['id'] for card in cards})
     return {
         'suspects': [card for card in cards if card['fname'] in doubted],
         'mistakes': [card for card in cards if card['fname'] not in doubted],
@@ -574,10 +554,10 @@ def mistake_content(
             'suspects': shorten([name for name in rest if name in doubted], NAMED),
             'mistakes': shorten([name for name in rest if name not in doubted], NAMED),
         },
-        'doubts': suspect_sentences(suspects, float((run.oof.argmax(1) == y).mean())),
+        'doubts': doubts,
         'list_uri': data_uri('text/csv', path.read_bytes()),
         'labels': run.labels,
-        'confusion': confusion_rows(cells, run.labels),
+        'confusion': cells and confusion_rows(cells, run.labels),
         'lists': list(cells.values()),
     }
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from .approximate import nearest_blocks, wants_lists
+from .approximate import is_approximate, nearest_windows
 from .embed import below
 from .formats import AudioError
 from .neighbours import LOUD, SearchIndex
@@ -231,13 +231,15 @@ def find_windows(
     top: int = 10,  # How many are wanted
     hidden: Sequence[tuple] = (),  # File, start and end in s, of what is no answer
     doubtful: bool = False,  # Those nearest to 0, not the highest
-    approximate: bool | None = None,  # Look through some of the windows only; None: of a million
+    approximate: bool | None = None,  # Compare an eighth; None: beyond a million, if faiss is there
 ) -> tuple[np.ndarray, np.ndarray]:  # Numbers of windows, best first, and their scores
     "The windows that a vector finds."
-    if not doubtful and wants_lists(index, approximate):
-        found = pick_windows(index, nearest_blocks(index, weights, 50 * top), top, hidden)
-        scores = index.vectors[found].astype('float32') @ weights.astype('float32')
-        return found, scores + np.float32(bias)
+    if not doubtful and is_approximate(index, approximate):
+        nearest = nearest_windows(index, weights, 50 * top)
+        found = pick_windows(index, [nearest], top, hidden)
+        if len(found) == top:
+            scores = index.vectors[found].astype('float32') @ weights.astype('float32')
+            return found, scores + np.float32(bias)
     scores = index.scores(weights) + np.float32(bias)
     priority = -np.abs(scores) if doubtful else scores
     found = pick_windows(index, ranked_blocks(priority, 50 * top), top, hidden)
@@ -256,9 +258,7 @@ def search(
     sr: float | None = None,  # Rate of arrays in Hz; files state their own
     cache: str | os.PathLike | None = None,  # Folder of the feature store; None: the user's cache
     progress: bool = True,  # Show a bar while computing
-) -> (
-    pd.DataFrame
-):  # file, start, end in s, and similarity, -1 to 1, or with answers probability
+) -> pd.DataFrame:  # file, start, end in s, and similarity, at most 1 without `unlike`, or with answers probability
     """The windows of an archive that are most like some examples.
 
     Of windows that overlap, the nearest; none of the files that are examples, and nothing that

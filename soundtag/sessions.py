@@ -22,6 +22,7 @@ import numpy as np
 
 from .audio import seconds_to_samples
 from .files import cache_dir, write_file
+from .front import load_onnxruntime, onnx_session
 from soundtag.models import (
     Distrust,
     ModelError,
@@ -263,13 +264,7 @@ def open_onnx(
     threads: int = 0,  # 0: ONNX Runtime's own choice
 ) -> Predict:  # Windows → answers
     "A model on ONNX Runtime, which gets bytes and no path: it can name no other files."
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
-    providers = ['CPUExecutionProvider']
-    session = ort.InferenceSession(data, options, providers=providers)
+    session = onnx_session(data, threads=threads)
     name = session.get_inputs()[0].name
     return lambda X: session.run(None, {name: X})[0]
 
@@ -336,7 +331,7 @@ def run_trial(
     "Open the model that comes by standard input, and ask it; called in a process of its own."
     data = sys.stdin.buffer.read()
     if ending == '.onnx':
-        import onnxruntime
+        load_onnxruntime()
     else:
         litert_interpreter()
     limit_process(seconds)

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from .linear import best_temperature
 
 # %% ../nbs/06h_suspects.ipynb #611934ab
 TIMES = 2  # As probable as the label given, or more, is the label that is suggested
+TIMES_OF_SETS = 4  # The same for the odds of labels, where a clip has several
+FLOOR = 1 / 8  # Odds that count for the best label not given where it has less
 
 def calibrate(
     p: np.ndarray,  # Out-of-fold probabilities (clips, labels)
@@ -28,13 +30,14 @@ def calibrate(
 # %% ../nbs/06h_suspects.ipynb #2ec5e3eb
 def find_suspects(
     names: Sequence[str],  # fname of each clip
-    y: np.ndarray,  # Column of the label given, int, shape (clips,)
+    y: np.ndarray,  # Column of the label given, int, (clips,); of several 0 or 1, (clips, labels)
     probabilities: np.ndarray,  # Out of fold, shape (clips, labels)
     labels: Sequence[str],  # Names of the columns
 ) -> pd.DataFrame:  # Index fname; label, suggested, probability, p_label; worst first
     """Clips whose label is probably wrong, by models that have seen neither clip nor label.
 
-    `probability` is that of the label suggested, `p_label` that of the label given.
+    `probability` is that of the label suggested, `p_label` that of the label given; of several,
+    that of the most probable label not given, and that of the least probable one given.
 
     >>> p = np.array([[0.9, 0.1]] * 4 + [[0.1, 0.9]] * 4 + [[0.9, 0.1]])
     >>> y = np.array([0] * 4 + [1] * 5)
@@ -46,6 +49,8 @@ def find_suspects(
     columns = ['label', 'suggested', 'probability', 'p_label']
     if len(labels) < 2 or not len(y):
         return pd.DataFrame(columns=columns, index=pd.Index([], name='fname'))
+    if np.ndim(y) == 2:
+        return doubt_sets(names, y, probabilities, labels)
     p = calibrate(probabilities, y)
     others = p.copy()
     others[rows, y] = -1
@@ -56,3 +61,113 @@ def find_suspects(
     suspects = table[table.probability >= TIMES * table.p_label]
     ratio = suspects.probability / np.maximum(suspects.p_label, 1e-12)
     return suspects.iloc[np.argsort(-ratio.to_numpy(), kind='stable')]
+
+# %% ../nbs/06h_suspects.ipynb #28171995
+def calibrated_odds(
+    p: np.ndarray,  # Out-of-fold probabilities (clips, labels), each label a yes or no of its own
+    targets: np.ndarray,  # The labels given, 0 or 1, same shape
+) -> np.ndarray:  # Log odds, same shape
+    "Log odds scaled by the temperature under which the labels given are most probable."
+    from scipy.optimize import minimize_scalar
+
+    p = np.clip(np.asarray(p, float), 1e-12, 1 - 1e-12)
+    z = np.log(p) - np.log1p(-p)
+    doubt = 1 / (len(z) + 2)
+    truth = np.where(targets > 0, 1 - doubt, doubt)
+
+    def loss(log_temperature):
+        scaled = z / np.exp(log_temperature)
+        return (np.logaddexp(0, scaled) - truth * scaled).mean()
+
+    found = minimize_scalar(loss, bounds=(-3, 7), method='bounded')
+    return z / np.exp(found.x)
+
+def doubt_sets(
+    names: Sequence[str],  # fname of each clip
+    targets: np.ndarray,  # The labels given, 0 or 1, shape (clips, labels)
+    probabilities: np.ndarray,  # Out of fold, same shape
+    labels: Sequence[str],  # Names of the columns
+) -> pd.DataFrame:  # As `find_suspects`, with commas between labels
+    "Clips of which a label is probably wrong or missing."
+    odds = calibrated_odds(probabilities, targets)
+    given = np.asarray(targets) > 0
+    rival = np.where(given, -np.inf, odds).max(1)
+    weakest = np.where(given, odds, np.inf).min(1)
+    likely = np.maximum(rival, np.log(FLOOR))
+    lead = likely - np.minimum(weakest, 0)
+    outdone = odds <= np.minimum(likely - np.log(TIMES_OF_SETS), 0)[:, None]
+    new = np.where(given, ~outdone, odds >= 0)
+    empty = ~new.any(1)
+    new[empty, odds[empty].argmax(1)] = True  # a clip has one label at least
+    lead[(new == given).all(1)] = -np.inf
+    table = pd.DataFrame(
+        {
+            'label': [join_names(labels, row) for row in given],
+            'suggested': [join_names(labels, row) for row in new],
+            'probability': expit(rival),
+            'p_label': expit(weakest),
+        },
+        pd.Index(list(names), name='fname'),
+    )
+    order = np.argsort(-lead, kind='stable')
+    return table.iloc[order[lead[order] >= np.log(TIMES_OF_SETS)]]
+
+def join_names(
+    labels: Sequence[str],  # Names
+    row: np.ndarray,  # Which of them, bool
+) -> str:  # 'bark,rain'
+    "Some labels, with commas between them."
+    return ','.join(label for label, wanted in zip(labels, row) if wanted)
+
+def suspect_rows(
+    suspects: pd.DataFrame,  # What `find_suspects` gave
+    verified: pd.Series,  # fname → whether somebody has checked its labels
+) -> pd.DataFrame:  # Index fname; truth, guess, p_truth, p_guess, verified
+    "Suspects in the form of a run's mistakes, as the report shows them."
+    heads = {'label': 'truth', 'suggested': 'guess', 'p_label': 'p_truth'}
+    rows = suspects.rename(columns=heads | {'probability': 'p_guess'})
+    return rows.assign(verified=verified[rows.index])
+
+# %% ../nbs/06h_suspects.ipynb #c20f1672
+def suspect_csv(
+    suspects: pd.DataFrame,  # What `find_suspects` gave
+) -> str:  # fname,label,suggested,probability,correction
+    "The list to fill in."
+    table = suspects[['label', 'suggested']].assign(
+        probability=suspects.probability.astype(float).round(4), correction=''
+    )
+    return table.to_csv(lineterminator='\n')
+
+def suspect_sentences(
+    suspects: pd.DataFrame,  # What `find_suspects` gave
+    accuracy: float,  # Of the run
+) -> list[str]:  # An empty list where there are none
+    "How many labels are doubted, and how far the doubts can be trusted."
+    if not len(suspects):
+        return []
+    be = 'label is' if len(suspects) == 1 else 'labels are'
+    sentences = [
+        f'{len(suspects):,} {be} contradicted by a model that heard neither the clip nor its '
+        'label, and found another one at least twice as probable.'
+    ]
+    if accuracy < 0.8:
+        sentences.append(
+            f'As the model is right on {accuracy:.0%} of the clips, many of these are mistakes '
+            'of its own: the further down the list, the more.'
+        )
+    return sentences
+
+def set_sentences(
+    count: int,  # Suspects among clips with several labels
+) -> list[str]:  # An empty list where there are none
+    "How many are doubted, and how far the doubts can be trusted."
+    if not count:
+        return []
+    whose = 'of 1 clip are' if count == 1 else f'of {count:,} clips are'
+    return [
+        f'The labels {whose} contradicted by a model that heard neither clip nor labels: another '
+        'label is far more probable to it than one of those given, one of them is hardly probable '
+        'at all, or one is missing that is.',
+        'A faint sound is improbable to it, too, though its label is right: the further down the '
+        'list, the more of these.',
+    ]

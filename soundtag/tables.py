@@ -194,6 +194,31 @@ def read_label_cells(
 NUMBERED = re.compile(r'(label|tag|class|category)_?\d+')
 FLAGS = {'0': False, '0.0': False, 'false': False, '1': True, '1.0': True, 'true': True}
 
+def read_flags(
+    raw: pd.DataFrame,  # Text
+    columns: list[str],  # Which
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # Booleans, missing for other text; which cells are empty
+    "Cells as yes or no, as far as they say so."
+    flags = {c: raw[c].str.strip().str.lower().map(FLAGS).astype(object) for c in columns}
+    empty = {c: is_empty(raw[c]) for c in columns}
+    return pd.DataFrame(flags, raw.index), pd.DataFrame(empty, raw.index)
+
+def free_columns(
+    raw: pd.DataFrame,  # A table as read
+) -> list[str]:  # Their names
+    "Columns whose names mean nothing to us, so that they may be labels."
+    return [c for c in raw if column_key(c) not in KNOWN_COLUMNS]
+
+def flag_columns(
+    raw: pd.DataFrame,  # A table as read
+    columns: list[str],  # Where to look
+) -> list[str]:  # Those of 0 and 1, perhaps with blank cells
+    "Columns that may each be a label."
+    flags, empty = read_flags(raw, columns)
+    return [
+        c for c in columns if flags[c].notna().any() and (flags[c].notna() | empty[c]).all()
+    ]
+
 def label_columns(
     raw: pd.DataFrame,  # A table as read, without a column of labels
     source: str | os.PathLike,  # Its file, for messages
@@ -201,20 +226,90 @@ def label_columns(
     pd.Series | None
 ):  # The labels of each clip with commas between them; None: no such columns
     "Labels from a column each, or from numbered columns."
+    columns = flag_columns(raw, free_columns(raw))
     numbered = [c for c in raw if NUMBERED.fullmatch(column_key(c))]
-    flags = {
-        c: raw[c].str.strip().str.lower().map(FLAGS)
-        for c in raw
-        if column_key(c) not in KNOWN_COLUMNS
-    }
-    flags = pd.DataFrame({c: cells for c, cells in flags.items() if cells.notna().all()})
-    if numbered and not (flags.shape[1] > 1 and set(numbered) <= set(flags)):
+    filled = [c for c in numbered if not is_empty(raw[c]).all()]
+    if numbered and not (len(columns) > 1 and set(filled) <= set(columns)):
+        check_numbered(raw, filled, source)
         cells = raw[numbered].mask(raw[numbered].apply(is_empty), '')
         return cells.apply(lambda row: join_labels(filter(None, row.str.strip())), axis=1)
-    if flags.shape[1] < 2 or not flags.to_numpy(bool).any():
+    flags = read_flags(raw, columns)[0].eq(True)
+    if len(columns) < 2 or not flags.to_numpy().any():
         return None
+    check_words(raw, raw.columns, source)
+    check_cells(raw, columns, source)
     check_flags(flags, source)
     return flags.apply(lambda row: join_labels(row.index[row.to_numpy(bool)]), axis=1)
+
+# %% ../nbs/01d_tables.ipynb #58fec0ff
+WORDS = set(  # Names that COLUMN_ALIASES knows, and that sounds have as well
+    'source recording speaker duration length offset event target species annotation'.split()
+)
+
+def check_words(
+    raw: pd.DataFrame,  # A table as read
+    columns: Iterable[str],  # Those to look at
+    source: str | os.PathLike,  # Its file, for messages
+) -> None:
+    "Raise DataError for a column that is called like no label and holds what a label does."
+    words = flag_columns(raw, [c for c in columns if column_key(c) in WORDS])
+    labels = flag_columns(raw, free_columns(raw))
+    flags = read_flags(raw, words)[0].eq(True)
+    odd = [c for c in words if flags[c].any() and not flags[c].all()]
+    if odd and len(labels) > 1:
+        key = column_key(odd[0])
+        ours = next(ours for ours, names in COLUMN_ALIASES.items() if key in names)
+        cure = f'else to {ours}' if ours in ('group', 'label') else 'else take it out'
+        raise DataError(
+            f'{source}: the column {odd[0]} holds 0 and 1, as {shorten(labels)} do; rename it, to '
+            f'"{odd[0]} sound" if it is a label, {cure}'
+        )
+
+def check_cells(
+    raw: pd.DataFrame,  # A table as read
+    columns: list[str],  # Each a label
+    source: str | os.PathLike,  # Its file, for messages
+) -> None:
+    "Raise DataError for cells that leave open whether a clip has a label."
+    cure = 'write 0 or 1 there, or take the column out if it is no label'
+    flags, empty = read_flags(raw, columns)
+    blank = [c for c in columns if empty[c].any() and flags.eq(False).to_numpy().any()]
+    if blank:
+        rows = shorten(np.flatnonzero(empty[blank[0]]) + 1)
+        raise DataError(
+            f'{source}: the column {blank[0]} of a label has blank cells (row {rows}); {cure}'
+        )
+    others = [c for c in free_columns(raw) if c not in columns]
+    flags, empty = read_flags(raw, others)
+    for c in others:
+        if (flags[c].eq(False) | empty[c]).any():
+            refuse_odd(raw, [c], source, cure)
+
+def check_numbered(
+    raw: pd.DataFrame,  # A table as read
+    columns: list[str],  # Numbered, and not empty
+    source: str | os.PathLike,  # Its file, for messages
+) -> None:
+    "Raise DataError for columns of 0 and 1 that something else slipped into: no name stands twice."
+    flags = read_flags(raw, columns)[0]
+    if any((flags.eq(flag).sum(axis=1) > 1).any() for flag in (False, True)):
+        refuse_odd(raw, columns, source, 'write 0 or 1 there, or names in all of them')
+
+def refuse_odd(
+    raw: pd.DataFrame,  # A table as read
+    columns: list[str],  # Some of its columns
+    source: str | os.PathLike,  # Its file, for messages
+    cure: str,  # What should be there
+) -> None:
+    "Raise DataError where most cells are 0 or 1, for the first that is not."
+    flags, empty = read_flags(raw, columns)
+    odd = (flags.isna() & ~empty).to_numpy()
+    if 0 < odd.sum() < flags.notna().to_numpy().sum():
+        row, column = np.argwhere(odd)[0]
+        raise DataError(
+            f'{source}: the column {columns[column]} says {raw[columns[column]].iloc[row]} in '
+            f'row {row + 1}, and 0 or 1 in most; {cure}'
+        )
 
 def check_flags(
     flags: pd.DataFrame,  # A column a label, booleans
@@ -237,6 +332,12 @@ def check_flags(
 # %% ../nbs/01d_tables.ipynb #50cc0912
 NEGATIVES = ('background', 'noise', 'other', 'silence', 'unknown', 'background_noise')
 
+def is_negative(
+    label: str,  # As it is read
+) -> bool:
+    "Whether a label says itself that it is none."
+    return re.sub(r'[\W_]+', '_', label.lower()).strip('_') in NEGATIVES
+
 def find_negatives(
     labels: list[str],  # Of a data set
     negatives: Sequence[str] | None = None,  # Those the user names; None: by what they are called
@@ -251,10 +352,7 @@ def find_negatives(
             )
         return ()
     if negatives is None:
-        plain = {
-            label: re.sub(r'[\W_]+', '_', label.lower()).strip('_') for label in labels
-        }
-        found = tuple(label for label in labels if plain[label] in NEGATIVES)
+        found = tuple(filter(is_negative, labels))
         return found if len(found) < len(labels) else ()
     strange = [label for label in negatives if label not in labels]
     if strange:
@@ -467,6 +565,7 @@ def pick_columns(
         if found:
             picked[ours] = raw[theirs[found[0]]].str.strip()
             if ours == 'label':
+                check_words(raw, [theirs[found[0]]], source)
                 several = found[0] in ('labels', 'tags')
         elif own is not None:
             picked[ours] = own

@@ -24,7 +24,7 @@ from .recipe import LinearRecipe, Recipe, RunError
 from .results import Run, load_run, run_clips
 from .sections import section_name
 from .store import _locked_writer, bytes_per_row, prepare_data, stat_signature
-from .tables import DataError, label_key, plural
+from .tables import DataError, is_negative, label_key, plural
 from .training import train_folds
 
 # %% ../nbs/09k_teach.ipynb #6f1f3603
@@ -46,6 +46,10 @@ def check_run(
         )
     if not label.strip():
         raise RunError('LABEL: is empty; give the new label a name')
+    if is_negative(label):
+        raise RunError(
+            f'LABEL: {label} is a name for what is none of the labels; give the new label another'
+        )
     known = [name for name in run.labels if label_key(name) == label_key(label)]
     if known:
         raise RunError(

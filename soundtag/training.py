@@ -544,16 +544,53 @@ def run_apart(
 # (results/training.json), networks are not measured
 MEMORY_PER_FOLD = 2e9
 
+def group_left(
+    folder: Path,  # Of a group of processes
+    old: bool,  # Its files are those of cgroup version 1
+) -> int:  # Bytes; raises OSError, ValueError where it has no limit
+    "What a group may still take; what caches hold is given up for it."
+    names = ('limit_in_bytes', 'usage_in_bytes') if old else ('max', 'current')
+    limit, used = (int((folder / f'memory.{name}').read_text()) for name in names)
+    with suppress(OSError, ValueError):
+        stat = dict(line.split() for line in (folder / 'memory.stat').open())
+        for age in ('active', 'inactive'):
+            used -= int(stat.get(f'total_{age}_file' if old else f'{age}_file', 0))
+    return max(0, limit - used)
+
+def group_memory(
+    proc: str | os.PathLike,  # Where Linux tells of processes
+    groups: str | os.PathLike,  # Where it tells of groups of processes
+) -> Iterator[int]:  # Bytes, of each group with a limit that this process is in
+    "What a container or a scheduler still allows."
+    for line in (Path(proc) / 'self/cgroup').read_text('utf-8').splitlines():
+        _, kinds, place = line.split(':', 2)
+        if kinds and 'memory' not in kinds.split(','):
+            continue
+        root = Path(groups, 'memory' if kinds else '')
+        group = root / place.lstrip('/')
+        for folder in (group, *group.parents):
+            with suppress(OSError, ValueError):
+                yield group_left(folder, old=bool(kinds))
+            if folder == root:
+                break
+
 def free_memory(
-    path: str | os.PathLike = '/proc/meminfo',  # Where Linux tells of it
+    proc: str | os.PathLike = '/proc',  # Where Linux tells of processes and memory
+    groups: str | os.PathLike = '/sys/fs/cgroup',  # Where it tells of groups of processes
 ) -> int:  # Bytes; 0: unknown
     "How much memory new processes may take; what caches hold is given up for them."
-    with suppress(OSError, IndexError, ValueError):
-        text = Path(path).read_text('utf-8')
-        return 1024 * int(text.split('MemAvailable:')[1].split()[0])
-    with suppress(AttributeError, OSError, ValueError):  # none of it on Windows and macOS
-        return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    return 0
+    found = []
+    try:
+        text = (Path(proc) / 'meminfo').read_text('utf-8')
+        found.append(1024 * int(text.split('MemAvailable:')[1].split()[0]))
+    except (OSError, IndexError, ValueError):
+        with suppress(
+            AttributeError, OSError, ValueError
+        ):  # none of it on Windows and macOS
+            found.append(os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
+    with suppress(OSError, ValueError):
+        found += group_memory(proc, groups)
+    return min(found, default=0)
 
 def count_jobs() -> int:  # 1 or more
     "How many trainings this machine has cores and memory for."

@@ -17,9 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soundtag import console
+from soundtag.answers import TAG_COLUMNS, tag_rows, write_parquet
 from soundtag.audio import AudioError
 from soundtag.cli import main
 from soundtag.dataset import load_clips
+from soundtag.embed import Embeddings
 from soundtag.recipe import RECIPES
 from soundtag.tagging import SESSIONS, YAMNET_FILES, Calibration, Tagger
 from soundtag.timeline import FLOOR, Timeline, Tracker, listen, timeline
@@ -144,6 +146,16 @@ def test_parquet(tagger, nights, tmp_path):
         table = pd.read_parquet(out)
         same = pd.read_csv(io.StringIO(cli('tag', nights, *more, '--format', 'csv')[1]))
         assert table.shape[1] == columns and table.values.tolist() == same.values.tolist()
+
+
+def test_parquet_holds_names_of_any_bytes(tmp_path):
+    pytest.importorskip('pyarrow')
+    name = os.fsdecode(b'b\xe4r.wav')
+    write_parquet(tag_rows(name, [('Bark', 0.5)]), TAG_COLUMNS, tmp_path / 'tags.parquet')
+    assert pd.read_parquet(tmp_path / 'tags.parquet').file.tolist() == ['b\\udce4r.wav']
+    skipped = pd.DataFrame(columns=['fname', 'reason'])
+    Embeddings([name], np.zeros((1, 3)), skipped, {}).save(tmp_path / 'rows.parquet')
+    assert pd.read_parquet(tmp_path / 'rows.parquet').name.tolist() == ['b\\udce4r.wav']
 
 
 def test_parquet_says_what_it_takes(monkeypatch, tmp_path):

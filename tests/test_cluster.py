@@ -1,5 +1,6 @@
 "Work on a cluster: the same files as without, whatever dies meanwhile."
 
+import errno
 import json
 import os
 import signal
@@ -8,6 +9,8 @@ import sys
 import threading
 import time
 from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,7 +43,15 @@ from soundtag.results import load_run, write_metrics
 from soundtag.store import StoreError, prepare_data
 from soundtag.tagging import Tagger, tag_files
 from soundtag.training import count_jobs, free_memory, train_folds, watch_folds
-from soundtag.workers import ClusterError, cluster, in_parallel, thread_counts, use_threads
+from soundtag.workers import (
+    ClusterError,
+    WorkerDied,
+    cluster,
+    in_parallel,
+    take_result,
+    thread_counts,
+    use_threads,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 FEATURES = LogMel(sr=8000, n_mels=32, n_fft=256, hop_length=100)
@@ -239,12 +250,12 @@ def test_a_fold_that_is_asked_for_twice_is_trained_once(clips, ears, tmp_path, m
         return fold_lock(out, k)
 
     monkeypatch.setattr(soundtag.training, 'fold_lock', lock)
-    second = threading.Thread(target=train, args=(clips, tmp_path / 'run', ears), kwargs={'fold': 1})
-    with fold_lock(tmp_path / 'run', 1):
-        second.start()
-        assert waiting.wait(60)
-        (tmp_path / 'last').rename(last)
-    second.join()
+    with ThreadPoolExecutor(1) as pool:
+        with fold_lock(tmp_path / 'run', 1):
+            second = pool.submit(train, clips, tmp_path / 'run', ears, fold=1)
+            assert waiting.wait(60)
+            (tmp_path / 'last').rename(last)
+        second.result()
     assert model.stat().st_mtime_ns == before
     assert folds_left(tmp_path / 'run') == [0]
 
@@ -252,9 +263,9 @@ def test_a_fold_that_is_asked_for_twice_is_trained_once(clips, ears, tmp_path, m
 def test_a_machine_trains_what_its_memory_holds(tmp_path, monkeypatch):
     from joblib import cpu_count
 
-    file = write_file(tmp_path / 'meminfo', 'MemFree: 1000 kB\nMemAvailable: 5000000 kB\n')
-    assert free_memory(file) == 5.12e9  # what caches hold is free as well
-    assert free_memory(tmp_path / 'none') > 0  # as elsewhere
+    write_file(tmp_path / 'meminfo', 'MemFree: 1000 kB\nMemAvailable: 5000000 kB\n')
+    assert free_memory(tmp_path, tmp_path) == 5.12e9  # what caches hold is free as well
+    assert free_memory(tmp_path / 'none', tmp_path) >= 0  # as elsewhere
     for free, jobs in ((0, 1), (5.12e9, min(2, cpu_count())), (1e15, cpu_count())):
         monkeypatch.setattr(soundtag.training, 'free_memory', lambda: free)
         assert count_jobs() == jobs
@@ -271,6 +282,45 @@ def test_a_bar_shows_how_far_the_folds_of_all_workers_are(tmp_path):
         del tasks[0]
         assert shown.wait(60)
     assert bar.n == 20 + 2 * 5 + 0
+
+
+@pytest.mark.parametrize(
+    'line, files, left',
+    [
+        ('0::/', {'memory.max': 3e9, 'memory.current': 1e9}, 2e9),
+        ('0::/', {'memory.max': 'max', 'memory.current': 1e9}, 5.12e9),
+        ('0::/', {'memory.max': 9e9, 'memory.current': 1e9}, 5.12e9),
+        ('0::/', {'memory.max': 1e9, 'memory.current': 2e9}, 0),
+        (
+            '0::/job/step',
+            {
+                'job/memory.max': 4e9,
+                'job/memory.current': 3e9,
+                'job/memory.stat': 'anon 1\nactive_file 500000000\ninactive_file 250000000\n',
+                'job/step/memory.max': 'max',
+                'job/step/memory.current': 1e9,
+            },
+            1.75e9,
+        ),
+        (
+            '7:cpu:/\n4:hugetlb,memory:/docker/a1',  # as the machine calls it; in the container: /
+            {
+                'memory/memory.limit_in_bytes': 3e9,
+                'memory/memory.usage_in_bytes': 2e9,
+                'memory/memory.stat': 'cache 9\ntotal_inactive_file 100000000\n',
+            },
+            1.1e9,
+        ),
+        ('nonsense', {'memory.max': 3e9, 'memory.current': 1e9}, 5.12e9),
+    ],
+)
+def test_memory_ends_where_the_limit_of_a_container_is(tmp_path, line, files, left):
+    write_file(tmp_path / 'proc/meminfo', 'MemAvailable: 5000000 kB\n')
+    write_file(tmp_path / 'proc/self/cgroup', f'{line}\n')
+    for name, content in files.items():
+        text = content if isinstance(content, str) else str(int(content))
+        write_file(tmp_path / 'groups' / name, text)
+    assert free_memory(tmp_path / 'proc', tmp_path / 'groups') == left
 
 
 def test_a_whole_run_waits_for_no_fold(clips, tmp_path):
@@ -343,6 +393,117 @@ def test_answers_of_one_archive_are_not_given_for_another(tmp_path, capsys):
     assert list(a.probability) != list(b.probability)
 
 
+def hiss(path, seed=0, seconds=2):
+    y = 0.1 * np.random.default_rng(seed).standard_normal(seconds * SR)
+    return write_file(path, wav_bytes(y, sr=SR))
+
+
+def answers_of(folder):
+    return pd.read_parquet(folder / 'answers.parquet')
+
+
+def test_a_recording_is_asked_for_again_where_it_is_another(tmp_path, capsys):
+    for i in range(3):
+        hiss(tmp_path / f'odd/{i}.wav')
+    call = words(tmp_path / 'odd', tmp_path / 'heard')
+    assert tag_archive(call) == 0
+    before = answers_of(tmp_path / 'heard')
+    files = sorted((tmp_path / 'heard/recordings').rglob('*.csv'))
+    times = [path.stat().st_mtime_ns for path in files]
+    hiss(tmp_path / 'odd/1.wav', seconds=5)
+    assert tag_archive(call) == 0
+    assert [p.stat().st_mtime_ns != t for p, t in zip(files, times)] == [False, True, False]
+    after = answers_of(tmp_path / 'heard')
+    assert after.groupby('file').offset.max().iloc[1] > 4 and before.offset.max() <= 2
+    assert after[~after.file.str.endswith('1.wav')].equals(after[after.offset <= 2])
+
+    asked = tmp_path / 'heard/asked.jsonl'  # as a kill may leave it: with too little
+    lines = asked.read_text().splitlines(keepends=True)
+    asked.write_text(''.join(line for line in lines if '2.wav' not in line) + '["cut')
+    write_file(tmp_path / 'odd/1.wav', b'RIFF')  # no sound any more: its answer goes
+    assert tag_archive(call) == 1
+    assert files[0].stat().st_mtime_ns == times[0] and files[2].stat().st_mtime_ns != times[2]
+    rest = after[~after.file.str.endswith('1.wav')].reset_index(drop=True)
+    assert answers_of(tmp_path / 'heard').equals(rest) and not files[1].exists()
+
+
+def test_a_recording_is_asked_for_once_however_it_is_named(tmp_path, monkeypatch, capsys):
+    for i in range(2):
+        hiss(tmp_path / f'odd/{i}.wav', seed=i)
+    (tmp_path / 'other').mkdir()
+    monkeypatch.chdir(tmp_path)
+    call = words('odd', 'heard', timeline=False)
+    call.audio = ['odd', str(tmp_path / 'odd'), 'odd/../odd/1.wav', 'gone.wav', './gone.wav']
+    assert tag_archive(call) == 1
+    assert '2 recordings, 1 skipped' in capsys.readouterr().out
+    before = answers_of(tmp_path / 'heard')
+    paths = [str(tmp_path / f'odd/{i}.wav') for i in range(2)]
+    assert list(before.file) == [path for path in paths for _ in range(3)]
+    monkeypatch.chdir(tmp_path / 'other')
+    hiss(tmp_path / 'odd/1.wav', seed=9)
+    call.audio, call.out = ['../odd'], '../heard'
+    assert tag_archive(call) == 0
+    after = answers_of(tmp_path / 'heard')
+    assert list(after.file) == list(before.file)
+    assert after[:3].equals(before[:3]) and not after[3:].equals(before[3:])
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere names are text')
+def test_names_of_any_bytes(tmp_path, capsys):
+    odd = [os.fsdecode(name) for name in (b'\xe4r.wav', b'\xf6r.wav')]
+    for i, name in enumerate(('a.wav', *odd)):
+        hiss(tmp_path / f'odd/{i}.wav', seed=i).rename(tmp_path / 'odd' / name)
+    call = words(tmp_path / 'odd', tmp_path / 'heard', timeline=False)
+    assert tag_archive(call) == 0
+    names = answers_of(tmp_path / 'heard').file.map(os.path.basename)
+    assert sorted(set(names)) == ['\\udce4r.wav', '\\udcf6r.wav', 'a.wav']
+    answers = [str(path) for path in (tmp_path / 'heard/recordings').rglob('*.csv')]
+    assert sum(name in path for path in answers for name in odd) == 2
+    write_file(tmp_path / 'odd' / os.fsdecode(b'\xfcr.wav'), b'RIFF')
+    assert tag_archive(call) == 1
+    assert b'/\xfcr.wav,' in (tmp_path / 'heard/skipped.csv').read_bytes()
+
+
+def test_a_name_that_leaves_no_room_for_an_answer_is_skipped(tmp_path, capsys):
+    long = 251 * 'l' + '.wav'
+    for i, name in enumerate(('a.wav', long, 'z.wav')):
+        hiss(tmp_path / f'odd/{i}.wav', seed=i).rename(tmp_path / 'odd' / name)
+    call = words(tmp_path / 'odd', tmp_path / 'heard', timeline=False)
+    assert tag_archive(call) == 1
+    names = answers_of(tmp_path / 'heard').file.map(os.path.basename)
+    assert sorted(set(names)) == ['a.wav', 'z.wav']
+    skipped = pd.read_csv(tmp_path / 'heard/skipped.csv')
+    assert list(skipped.file) == [str(tmp_path / 'odd' / long)]
+    assert 'its answer cannot be written (File name too long); give' in skipped.reason[0]
+
+
+def test_a_full_disk_ends_an_archive(tmp_path, monkeypatch, capsys):
+    hiss(tmp_path / 'a.wav')
+
+    def full(path, data):
+        if Path(path).suffix == '.csv':
+            raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+        return write_file(path, data)
+
+    monkeypatch.setattr(soundtag.cluster, 'write_file', full)
+    line = ['tag', tmp_path / 'a.wav', '--model', 'bundled', '--out', tmp_path / 'heard']
+    monkeypatch.setattr(soundtag.cluster, 'cluster', lambda *given: nullcontext())
+    assert main([str(w) for w in (*line, '--cluster', 'local')]) == 2
+    err = capsys.readouterr().err.splitlines()
+    assert len(err) == 1 and 'a.wav.csv: No space left on device; free space' in err[0]
+
+
+def test_a_recording_that_the_disk_does_not_give_is_skipped(clips, monkeypatch):
+    def fail(*given, **options):
+        raise OSError(errno.EIO, 'Input/output error', 'a.wav')
+
+    monkeypatch.setattr(Tagger, 'tag', fail)
+    settings = {'model': 'bundled', 'model_hash': '', 'threshold': None, 'timeline': False}
+    settings |= {'top': 1, 'columns': ['file', 'label', 'probability']}
+    found = name_recording(settings, False, 'a.wav')
+    assert found == ('a.wav', None, 'a.wav: Input/output error')
+
+
 def test_a_worker_that_lives_long_hears_with_the_model_of_today(clips, monkeypatch):
     loaded = []
     load = Tagger.load
@@ -413,6 +574,18 @@ def test_a_clip_that_kills_workers_is_named(clips, tmp_path, on_cluster, monkeyp
         prepare(clips, tmp_path)
     monkeypatch.undo()
     assert len(prepare(clips, tmp_path)) == 24  # and the workers go on
+
+
+def test_by_default_four_workers_must_die(on_cluster):
+    from dask.distributed.scheduler import KilledWorker
+
+    allowed = on_cluster.cluster.scheduler.allowed_failures
+    died = SimpleNamespace(
+        status='error', exception=lambda: KilledWorker('call-1', None, allowed_failures=allowed)
+    )
+    with pytest.raises(WorkerDied, match=r'4 workers died of 07\.wav') as e:
+        take_result(died, '07.wav')
+    assert (e.value.item, e.value.deaths) == ('07.wav', 4)
 
 
 def test_no_scheduler_and_no_dask(monkeypatch):

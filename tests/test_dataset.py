@@ -217,6 +217,30 @@ FAULTS = {
         b'fname,Cat,Dog\nb.wav,1,0\na.wav,0,0\n',
         'have 0 in every column of a label \\(row 2\\)',
     ),
+    'a blank cell in a column of a label': (
+        b'fname,Bark,Meow,Rain\na.wav,1,0,1\nb.wav,0,1,\n',
+        'the column Rain of a label has blank cells \\(row 2\\); write 0 or 1 there',
+    ),
+    'a number in a column of a label': (
+        b'fname,Bark,Meow,Rain\na.wav,1,0,1\nb.wav,0,1,2\nc.wav,0,1,0\n',
+        'the column Rain says 2 in row 2, and 0 or 1 in most; write 0 or 1 there, or take',
+    ),
+    'a blank cell in numbered columns': (
+        b'fname,label_1,label_2\na.wav,1,0\nb.wav,0,1\nc.wav,1,\n',
+        'the column label_2 of a label has blank cells \\(row 3\\)',
+    ),
+    'a word in numbered columns': (
+        b'fname,tag1,tag2,tag3\na.wav,1,0,0\nb.wav,0,yes,0\n',
+        'the column tag2 says yes in row 2, and 0 or 1 in most; write 0 or 1 there, or names',
+    ),
+    **{
+        f'a label called {name}': (
+            f'fname,Bark,{name},Meow\na.wav,1,0,1\nb.wav,0,1,0\n'.encode(),
+            f'the column {name} holds 0 and 1, as Bark, Meow do; rename it, to "{name} sound" if it '
+            f'is a label, else {cure}',
+        )
+        for name, cure in (('Source', 'to group'), ('Length', 'take it out'), ('Event', 'to label'))
+    },
     'not there': (b'fname,label\nb.wav,dog\n', '1 of the 1 listed training clips'),
 }
 
@@ -246,6 +270,29 @@ def test_numbered_columns_of_flags_are_a_label_each(tmp_path, name):
     first, second, third = flags
     labels = [f'{first},{second}', second, third]
     assert load_clips(tmp_path / 'list.csv').table.label.tolist() == labels
+
+
+@pytest.mark.parametrize(
+    'columns, labels',
+    [
+        (('Bark,Meow', '1,', ',1', '1,1'), ['Bark', 'Meow', 'Bark,Meow']),  # a 1, or nothing
+        (('label_1,label_2', '1,', ',1', '1,'), ['label_1', 'label_2', 'label_1']),
+        (('label_1,label_2', 'Bark,', 'Meow,Bark', 'Bark,1'), ['Bark', 'Bark,Meow', '1,Bark']),
+        (('label_1,label_2', '0,1', '2,1', '2,0'), ['0,1', '1,2', '0,2']),  # three names
+        (('Bark,Meow,fold,split', '1,0,0,train', '0,1,1,train', '1,1,0,train'), None),
+        (('Bark,Meow,verified,speaker_id', '1,0,0,1', '0,1,1,0', '1,1,0,1'), None),
+        (('Bark,Meow,seconds,hz,take', '1,0,1.0,0,A', '0,1,0.7,8,', '1,1,1,9,1'), None),
+        (('Bark,Meow,species,source', '1,0,owl,1', '0,1,cat,0', '1,1,owl,1'), ['owl', 'cat', 'owl']),
+        (('Bark,event', '1,0', '0,1', '1,0'), ['0', '1', '0']),
+    ],
+)
+def test_columns_beside_those_of_labels(tmp_path, columns, labels):
+    put(tmp_path, ['a.wav', 'b.wav', 'c.wav'])
+    names = ('fname', 'a.wav', 'b.wav', 'c.wav')
+    lines = [f'{name},{cells}\n' for name, cells in zip(names, columns)]
+    (tmp_path / 'list.csv').write_text(''.join(lines))
+    found = load_clips(tmp_path / 'list.csv').table.label.tolist()
+    assert found == (labels or ['Bark', 'Meow', 'Bark,Meow'])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from soundtag.explain import (
     random_mask,
     stft,
 )
-from soundtag.tagging import Tagger
+from soundtag.tagging import Calibration, Tagger
 
 SR = 16000
 
@@ -145,3 +145,24 @@ def test_the_figure_has_units():
     matplotlib.use('Agg')
     ax = plot_explanation(explain(listener(0, 500), noise(), SR, masks=3))
     assert (ax.get_xlabel(), ax.get_ylabel()) == ('time [s]', 'frequency [Hz]')
+
+
+def test_each_answer_among_several_labels_has_a_map_of_its_own():
+    def answer(X):
+        power, hz = np.abs(np.fft.rfft(X)) ** 2, np.fft.rfftfreq(X.shape[1], 1 / SR)
+        bands = [power[:, (hz >= low) & (hz < low + 400)].sum(1) for low in (300, 2000)]
+        return 1 / (1 + np.exp(61 - 10 * np.log10(np.stack(bands, 1) + 1e-9)))
+
+    calibration = Calibration(thresholds={'low': 0.5, 'high': 0.5})
+    tagger = Tagger(answer, ['low', 'high'], SR, 2.0, independent=True, calibration=calibration)
+    t = np.arange(SR) / SR
+    y = np.concatenate([np.sin(2 * np.pi * 500 * t), np.sin(2 * np.pi * 2200 * t)]) * 0.3
+    answers = tagger.tag(y, SR)
+    assert {label for label, _ in answers} == {'low', 'high'}
+    for label, _ in answers:
+        explanation = explain(tagger, y, SR, label=label, masks=200)
+        hz, s = axes(explanation)
+        first = explanation.relevance[np.ix_((hz > 400) & (hz < 600), s < 0.9)].mean()
+        second = explanation.relevance[np.ix_((hz > 2100) & (hz < 2300), s > 1.1)].mean()
+        own, other = (first, second) if label == 'low' else (second, first)
+        assert own > 0.1 and own > 5 * abs(other), label  # the other sound doesn't speak against it

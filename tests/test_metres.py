@@ -22,6 +22,9 @@ from soundtag.models import ModelError
 from soundtag.tables import DataError
 
 SR = 16000
+# Logarithm and deviation, as before there was a prior
+OWN_MODEL = 0.684292, 0.649047
+FILE_WITHOUT_PRIOR = 0.602498, 0.477180
 TONE = np.sin(np.arange(SR)).astype('float32')
 
 
@@ -98,6 +101,62 @@ def test_intervals_of_a_calibration_hold_where_rooms_and_sounds_stray_as_stated(
         mean, sd = predict_calibrated(points, heard(truth, 1), s)
         covered.append(abs(mean - np.log(truth)) <= 1.2816 * sd)
     assert 0.72 < np.mean(covered) < 0.88
+
+
+def test_models_without_a_prior_answer_as_they_did():
+    points = [
+        {'metres': 1.0, 'log_d': 0.4, 'deviation': 0.7},
+        {'metres': 3.0, 'log_d': 1.1, 'deviation': 0.9},
+    ]
+    of_a_file = Spreads(
+        offset=-0.1426, gain=0.9417, center=0.7006, room=0.1572, slope=0.002, sound=0.1853, rest=0.6905
+    )
+    for spreads, before in ((Spreads(), OWN_MODEL), (of_a_file, FILE_WITHOUT_PRIOR)):
+        answer = predict_calibrated(points, Heard(0.8, 0.8, 0.6, 0.0), spreads)
+        np.testing.assert_allclose(answer, before, rtol=1e-3)
+
+
+def test_what_is_expected_counts_the_more_the_less_is_heard():
+    points = [{'metres': m, 'log_d': np.log(m), 'deviation': 0.1} for m in (1.0, 3.0)]
+    heard = Heard(np.log([0.5, 2.0, 8.0]), np.zeros(3), np.ones(3), np.zeros(3))
+    answers = {
+        rest: predict_calibrated(
+            points, heard, Spreads(rest=rest, power=0.0, expected=np.log(2), expected_sd=0.6)
+        )
+        for rest in (0.01, 0.5, 50.0)
+    }
+    alone = predict_calibrated(points, heard, Spreads(rest=0.5, power=0.0))
+    sure, middle, deaf = (np.exp(mean) for mean, _ in answers.values())
+    assert sure[0] < middle[0] < deaf[0] < 2.01 and 1.99 < deaf[2] < middle[2] < sure[2]
+    np.testing.assert_allclose(answers[50.0][1], 0.6, rtol=1e-3)
+    # Bayes, for one recording: precisions add up
+    precision = 1 / alone[1] ** 2 + 1 / 0.6**2
+    mean = (alone[0] / alone[1] ** 2 + np.log(2) / 0.6**2) / precision
+    np.testing.assert_allclose(answers[0.5], (mean, precision**-0.5))
+    with_none, _ = predict_calibrated([], heard, Spreads(expected=np.log(2), expected_sd=1e-3))
+    np.testing.assert_allclose(np.exp(with_none), 2, rtol=1e-3)
+
+
+def test_calibrated_intervals_are_as_wide_as_was_measured():
+    points = [{'metres': m, 'log_d': np.log(m), 'deviation': 0.5} for m in (1.0, 3.0)]
+    heard = Heard(0.5, 0.5, 0.8, 0.0)
+    mean, sd = predict_calibrated(points, heard, Spreads())
+    same, wide = predict_calibrated(points, heard, Spreads(scale=1.2, scale_power=0.5))
+    assert same == mean and math.isclose(wide, 1.2 * math.sqrt(0.8) * sd)
+
+
+def test_intervals_without_a_calibration_are_as_wide_as_was_measured():
+    def answer(deviation, spreads):
+        rows = np.array([[0, np.log(2), np.log(deviation)]])
+        return DistanceEstimator(lambda X: X, SR, 1.0, spreads).answer(rows)
+
+    measured = {'interval': 0.8, 'interval_power': 0.5}
+    plain, narrow = answer(0.64, {}), answer(0.64, measured)
+    assert narrow.place == plain.place and narrow == answer(0.64, {})  # 0.8 times 0.8
+    assert answer(0.85, measured).high < answer(0.85, {}).high
+    # what tells nothing is found by what is stated
+    assert answer(0.89, {'interval': 2.0}).place == 'middle'
+    assert answer(0.91, measured).place == 'unknown'
 
 
 @pytest.mark.parametrize(

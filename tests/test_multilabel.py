@@ -1,9 +1,11 @@
 "Clips with several labels, from the list to the exported file."
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_linear import write_h5
 from test_pretrained import WEIGHTS
@@ -23,7 +25,8 @@ from soundtag.multilabel import cross_fitted_answers, fit_thresholds
 from soundtag.pretrained import Embedding
 from soundtag.recipe import RECIPES, RunError
 from soundtag.report import write_report
-from soundtag.results import load_run, write_metrics
+from soundtag.results import fold_clips, load_run, true_labels, write_metrics
+from soundtag.suspects import find_suspects
 from soundtag.tagging import ModelError, load_tagger
 from soundtag.teach import teach
 from soundtag.timeline import timeline
@@ -160,13 +163,42 @@ def test_a_run_learns_each_label_by_itself(which, request, clips):
     assert 'lwlrap' in score_table(metrics) and 'lwlrap' in run._repr_html_()
 
 
+def test_its_report_plays_the_labels_that_are_probably_wrong(run, clips, tmp_path):
+    out = tmp_path / 'run'
+    shutil.copytree(run[0], out)
+    run = load_run(out)
+    names = run.folds.index
+    truth = fold_clips(run, clips).targets.astype(int)
+    p = np.where(truth > 0, 0.9, 0.1)  # made up: a model that knows
+    both, one = (np.flatnonzero(truth.sum(1) == n)[0] for n in (2, 1))
+    label = clips.table.label.copy()
+    label[names[both]] = label[names[both]].split(',')[0]  # one too few
+    label[names[one]] = next(x for x in LABELS if x != label[names[one]])  # another in its place
+    spoiled = replace(clips, table=clips.table.assign(label=label))
+    data = run.config['data'] | {'fingerprint': spoiled.fingerprint}
+    run = replace(run, oof=p, config=run.config | {'data': data})
+    suspects = find_suspects(names, true_labels(run, spoiled), p, run.labels)
+    assert suspects.index.tolist() == [names[one], names[both]]
+    assert suspects.suggested.tolist() == [clips.table.label[name] for name in suspects.index]
+    page = write_report(run, write_metrics(run, spoiled), spoiled, worst=1).read_text('utf-8')
+    part = page[page.index('id="suspects"') : page.index('id="mistakes"')]
+    assert part.count('<audio') == 1 and 'The labels of 2 clips are contradicted' in part
+    assert f'data-fname="{names[one]}"' in part and f'keep the page small: {names[both]}' in part
+    assert 'all its labels with commas between' in part
+    listed = pd.read_csv(out / 'suspects.csv', keep_default_na=False)
+    assert listed.fname.tolist() == [names[one], names[both]]
+    listed.assign(correction=listed.suggested).to_csv(tmp_path / 'heard.csv', index=False)
+    corrected = correct_clips(spoiled, tmp_path / 'heard.csv')
+    assert corrected.table.label.equals(clips.table.label)
+
+
 @pytest.mark.parametrize('which', ['run', 'linear_run'])
 def test_its_report_and_card_speak_of_several_labels(which, request, clips, tmp_path):
     out, metrics, *_ = request.getfixturevalue(which)
     text = write_report(load_run(out), metrics, clips).read_text('utf-8')
     assert 'each a yes or no of its own' in text and 'mean average precision' in text
-    assert 'What is taken for what' not in text and 'probably wrong' not in text
-    assert 'threshold' in text and not (out / 'suspects.csv').exists()
+    assert 'What is taken for what' not in text and 'probably wrong' in text
+    assert 'threshold' in text and (out / 'suspects.csv').exists()
     card = write_card(out, tmp_path / 'mine.onnx').read_text('utf-8')
     assert 'none, one or several of 3 kinds' in card and 'lwlrap' in card
     never = metrics['labels'][0] | {'recall': 0.0}

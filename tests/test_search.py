@@ -2,12 +2,14 @@
 
 import io
 import json
+import math
 import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ import pytest
 
 import soundtag
 from soundtag.answerpage import earlier_rows
+from soundtag.approximate import open_faiss_index
 from soundtag.audio import wav_bytes
 from soundtag.cli import main
 from soundtag.corrections import correct_clips
@@ -24,7 +27,7 @@ from soundtag.neighbours import SearchIndex
 from soundtag.pretrained import Embedding, WeightsError, download_weights
 from soundtag.recipe import RECIPES, Recipe
 from soundtag.results import load_run, run_clips
-from soundtag.search import pick_windows, read_answers, search
+from soundtag.search import find_windows, pick_windows, read_answers, search
 from soundtag.tables import DataError
 from soundtag.training import train_folds
 
@@ -152,6 +155,79 @@ def test_an_approximate_search_says_what_an_exact_one_says(here, tmp_path, monke
         search(examples, more, approximate=True, **options)
 
 
+def made_archive(folder, windows=20_000, file_windows=20):
+    "Vectors around 300 centres, as windows of files that nobody recorded."
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(300, 16))[np.arange(windows) % 300] + rng.normal(size=(windows, 16))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.save(folder / 'vectors.npy', vectors.astype('float16'))
+    sections = windows // file_windows
+    paths = [f'/nights/{i}.wav' for i in range(sections)]
+    table = pd.DataFrame({'path': paths, 'seconds': 3.0 * file_windows, 'start': 0.0, 'end': np.nan})
+    store = SimpleNamespace(
+        frames=np.full(sections, file_windows),
+        features=SimpleNamespace(step=3.0, seconds=3.0),  # none overlaps another
+        clips=SimpleNamespace(table=table),
+    )
+    path = folder / 'vectors.npy'
+    return SearchIndex(store, None, np.load(path, mmap_mode='r'), path)
+
+
+def test_an_eighth_of_the_lists_finds_nearly_all_in_order(tmp_path):
+    index = made_archive(tmp_path)
+    rng = np.random.default_rng(1)
+    shared = []
+    for _ in range(20):
+        weights = index.vectors[rng.integers(len(index))].astype('float32')
+        exact, right = find_windows(index, weights, approximate=False)
+        some, scores = find_windows(index, weights, approximate=True)
+        assert (np.diff(scores) <= 0).all() and (scores <= right + 1e-6).all()
+        shared.append(len(set(exact) & set(some)) / 10)
+    assert 0.9 < np.mean(shared)
+    lists = open_faiss_index(index)
+    assert lists.nlist > 100 and lists.nprobe == math.ceil(lists.nlist / 8)
+
+
+def test_where_most_is_hidden_all_are_compared(tmp_path):
+    index = made_archive(tmp_path)
+    weights = index.vectors[0].astype('float32')
+    best, _ = find_windows(index, weights, top=600, approximate=False)
+    hidden = list(index.places(best[:590]).itertuples(index=False, name=None))
+    options = {'top': 100, 'hidden': hidden}
+    exact, right = find_windows(index, weights, approximate=False, **options)
+    some, scores = find_windows(index, weights, approximate=True, **options)
+    assert len(some) == 100 and (np.diff(scores) <= 0).all() and not set(some) & set(best[:590])
+    tiny = made_archive(tmp_path, windows=40)
+    (tmp_path / 'vectors.faiss').unlink()
+    few = find_windows(tiny, weights, top=50, approximate=True)
+    np.testing.assert_array_equal(few[0], find_windows(tiny, weights, top=50, approximate=False)[0])
+
+
+def test_a_damaged_approximate_index_is_built_again(tmp_path):
+    index = made_archive(tmp_path, windows=2000)
+    weights = index.vectors[5].astype('float32')
+    before, _ = find_windows(index, weights, approximate=True)
+    assert len(before) == 10
+    content = (tmp_path / 'vectors.faiss').read_bytes()
+    for damaged in (b'', content[: len(content) // 2], b'IwSq' + bytes(200)):
+        (tmp_path / 'vectors.faiss').write_bytes(damaged)
+        again, _ = find_windows(index, weights, approximate=True)
+        np.testing.assert_array_equal(again, before)
+        assert (tmp_path / 'vectors.faiss').read_bytes() == content
+
+
+def test_nothing_found_is_said(here):
+    words = sorted(Path('nights').glob('Cello/*'))
+    code, out, err = command(*words, 'IN', *words)
+    assert (code, out) == (0, '') and 'nothing found' in err
+
+
+def test_silence_alone_is_called_so(here, tmp_path):
+    write_file(tmp_path / 'still.wav', wav_bytes(np.zeros(16000), sr=16000))
+    code, _, err = command('nights/Cello', 'IN', tmp_path)
+    assert code == 2 and 'holds nothing but silence' in err
+
+
 def test_an_approximate_search_says_what_to_install(here, monkeypatch):
     examples = sorted(Path('nights').glob('Cello/*'))[:2]
     code, exact, err = command(*examples, 'IN', 'nights', '--exact')
@@ -251,6 +327,19 @@ def test_search_by_command(here, tmp_path):
     words = *examples, '--out', table, '--unlike', 'nights/../nights', 'IN', 'nights'
     code, out, err = command(*words)
     assert code == 0 and table.read_text() == 'file,start,end,similarity\n'  # all are examples
+
+
+def test_a_cluster_computes_the_archive(here, tmp_path, monkeypatch):
+    from dask.distributed import LocalCluster
+
+    words = here / 'nights/Cello', 'IN', here / 'nights', '--top', 5
+    _, alone, _ = command(*words)
+    (tmp_path / 'yamnet').symlink_to(here / 'cache/yamnet')
+    monkeypatch.setenv('SOUNDTAG_CACHE', str(tmp_path))
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as workers:
+        code, found, err = command(*words, '--cluster', workers.scheduler_address)
+    assert (code, found) == (0, alone) and 'workers: 1, with' in err
+    assert list(tmp_path.glob('**/features.dat'))
 
 
 def test_answers_from_the_page_lead_the_next_search(here, tmp_path, chromium):
@@ -383,6 +472,9 @@ def test_teach_by_command(here, run, capsys):
         (['owl', 'owl.wav'], 'owl.wav: there is no such file'),
         (['owl', 'ONE'], '1 clip given, and 2 are the least'),
         ([' ', 'nights/Hi-hat'], 'LABEL: is empty'),
+        (['unknown', 'nights/Hi-hat'], 'LABEL: unknown is a name for what is none of the labels'),
+        (['Silence', 'nights/Hi-hat'], 'LABEL: Silence is a name for'),
+        (['_background_noise_', 'nights/Hi-hat'], 'LABEL: _background_noise_ is a name for'),
         (['owl', 'nights/Hi-hat', '--out', 'runs/two'], 'runs/two: holds another run'),
     ],
 )

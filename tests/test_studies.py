@@ -330,9 +330,31 @@ def test_a_clip_and_its_copies_in_rooms_stay_in_one_fold(tmp_path, drum):
     assert len(fewer) == 16 and fewer.table.groupby('group').fold.nunique().max() == 1
 
 
+def test_the_bench_is_heard_once(tmp_path, monkeypatch):
+    from soundtag.distance import DistanceEstimator
+    from soundtag.studies import order
+
+    def bench(*args, **options):
+        for i in range(3):
+            sound = np.sin(np.arange(16000) * (i + 1))
+            yield sound, {'room': 'wedge 0', 'sound': i, 'distance_m': (i + 1) / 3}
+
+    monkeypatch.setattr(order, 'simulate_spaces', lambda *args, **options: None)
+    monkeypatch.setattr(order, 'bench_recordings', bench)
+    answer = np.float32([[0.1, -0.3, 0.2, 0.7]])
+    estimator = DistanceEstimator(lambda X: answer.repeat(len(X), 0), 16000, 1.0)
+    path = tmp_path / 'heard.npz'
+    first = order.hear_spaces(estimator, 'test', None, None, path, n_jobs=2)
+    monkeypatch.delattr(order, 'bench_recordings')  # not made again
+    again = order.hear_spaces(estimator, 'test', None, None, path, n_jobs=2)
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+    assert first.distance_m.tolist() == [1 / 3, 2 / 3, 1.0]
+    np.testing.assert_array_equal(first[['log_d', 'decay']], answer[:, [0, 3]].repeat(3, 0))
+
+
 def test_the_card_of_the_distance_model_says_what_was_measured(root):
-    told = json.loads((root / 'nbs/results/distance.json').read_text('utf-8'))
-    assert (root / 'soundtag/bundled/DISTANCE.md').read_text('utf-8') == ranging_card(told)
+    result = json.loads((root / 'nbs/results/distance.json').read_text('utf-8'))
+    assert (root / 'soundtag/bundled/DISTANCE.md').read_text('utf-8') == ranging_card(result)
     assert (root / 'soundtag/bundled/distance.onnx').stat().st_size < 2e6
 
 

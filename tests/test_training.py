@@ -348,6 +348,13 @@ def test_a_fixed_schedule_goes_on_in_mid_fold(home, fixed):
     )
 
 
+def test_fold_by_fold_is_as_all_at_once(home, clips, finished):
+    "A network learns the same whichever fold its process trained before."
+    for k in (1, 0):
+        train(clips, home / 'by_fold', fold=k)
+    assert numbers(home / 'by_fold') == numbers(finished)
+
+
 def test_windows_in_training_are_windows_in_tagging(fixed, clips):
     "A sound shorter than the window is repeated, as training does; a longer one is heard in windows."
     tagger = Tagger.load(fixed)

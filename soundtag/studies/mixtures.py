@@ -9,6 +9,7 @@ __all__ = ['SR', 'SECONDS', 'SOFTEST', 'HOW', 'mix', 'draw_pairs', 'write_mixtur
 # %% ../../nbs/27a_mixtures.ipynb #7290e513
 import tempfile
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from ..results import load_run
 from .scenes import excerpt, mean_square
 from .study import Study
 from ..stratify import label_targets
+from ..suspects import find_suspects
 from ..training import train_folds
 
 # %% ../../nbs/27a_mixtures.ipynb #2cd2ebd6
@@ -171,11 +173,87 @@ def score_mixtures(
     answers = cross_fitted_answers(targets, p, fold)
     return found | {'answers': score_answers(targets, answers)}
 
+# %% ../../nbs/27a_mixtures.ipynb #bc235b0f
+CHANGES = 'another in its place', 'one too many', 'one too few'
+
+def change_sets(
+    clips,  # `Clips` of several labels, mixtures among them
+    mixtures,  # Names of the mixtures
+    change,  # One of `CHANGES`
+    rng,  # numpy Generator
+):  # `Clips`, with labels that are wrong
+    "Change a label of a tenth of the mixtures, and of the clips where that leaves them one."
+    table = clips.table.copy()
+    is_mixture = table.index.isin(mixtures)
+    parts = [table.index[is_mixture], table.index[~is_mixture]]
+    if change == 'one too few':
+        parts = parts[:1]
+    for part in parts:
+        for name in rng.permutation(part)[: round(len(part) / 10)]:
+            own = table.label[name].split(',')
+            others = [label for label in clips.labels if label not in own]
+            k = int(rng.integers(len(own)))
+            new = [] if change == 'one too few' else [others[rng.integers(len(others))]]
+            kept = own if change == 'one too many' else own[:k] + own[k + 1 :]
+            table.loc[name, 'label'] = ','.join(sorted([*kept, *new]))
+    return replace(clips, table=table)
+
+def judge_suspects(
+    run,  # A finished `Run` that has learned from `spoiled`
+    spoiled,  # What `change_sets` gave
+    clips,  # The same with the right labels
+    mixtures,  # Names of the mixtures
+):  # {'mixtures', 'clips': {'wrong', 'head', 'listed', 'recall'}}
+    "What the list of suspects finds of the labels that were changed."
+    names = run.folds.index
+    given = label_targets(spoiled.table.label[names], run.labels, multilabel=True)
+    listed = find_suspects(names, given, run.oof, run.labels).index
+    wrong = spoiled.table.label[names] != clips.table.label[names]
+    found = {}
+    for part, is_own in (
+        ('mixtures', names.isin(mixtures)),
+        ('clips', ~names.isin(mixtures)),
+    ):
+        number = int(wrong[is_own].sum())
+        if number:
+            own = wrong[listed[listed.isin(names[is_own])]]
+            found[part] = {
+                'wrong': number,
+                'head': float(own[:number].sum() / number),
+                'listed': len(own),
+                'recall': float(own.sum() / number),
+            }
+    return found
+
+def try_changes(
+    study,  # The `Study`, of which the piece suspects is written
+    clips,  # `Clips` of several labels, mixtures among them
+    mixtures,  # Names of the mixtures
+    recipe,  # A recipe
+    draws,  # Of labels that are changed, for each of `CHANGES`
+    options,  # Of `train_folds`
+):
+    "Train on labels some of which are wrong, and ask for these."
+    suspects = study.piece('suspects', {})
+    for change, draw in product(CHANGES, range(draws)):
+        name = f'{change}, {draw}'
+        if name in suspects:
+            continue
+        rng = np.random.default_rng([draw, CHANGES.index(change)])
+        spoiled = change_sets(clips, mixtures, change, rng)
+        with tempfile.TemporaryDirectory() as folder:
+            train_folds(spoiled, recipe, out=Path(folder) / 'run', **options)
+            run = load_run(Path(folder) / 'run')
+            suspects[name] = judge_suspects(run, spoiled, clips, mixtures)
+        study.finish_stage(f'suspects: {name}')
+
+# %% ../../nbs/27a_mixtures.ipynb #be041bce
 def benchmark_mixtures(
     sets,  # Two `Clips`, or more, of which the first two are mixed
     *,
     recipes=('pretrained',),  # Names of recipes, or recipes
     how=HOW,  # Which systems of each
+    draws=2,  # Of labels that are changed, for each of `CHANGES`
     seed=0,  # Of the pairs and of the training
     out=None,  # JSON file to write; one begun with the same settings is resumed; None: nowhere
     cache=None,  # Folder of the feature store; None: the user's
@@ -215,4 +293,7 @@ def benchmark_mixtures(
                 p = mixture_probabilities(load_run(run), mixtures)
                 systems[name] = score_mixtures(p, mixtures, both.labels)
                 study.finish_stage(name, mixtures=len(mixtures))
+        clips = with_mixtures(both, mixtures, folder, 'several labels')
+        options = {'seed': seed, 'cache': cache, 'progress': progress}
+        try_changes(study, clips, mixtures.index, recipes[0], draws, options)
     return study.result

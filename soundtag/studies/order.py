@@ -6,15 +6,27 @@
 __all__ = []
 
 # %% ../../nbs/29d_order.ipynb #ca5a7ff8
-from dataclasses import asdict
+import hashlib
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from soundtag.distance import Z80, DistanceEstimator, combine_windows, write_distance_model
+from soundtag.distance import (
+    Z80,
+    DistanceEstimator,
+    combine_windows,
+    interval_deviation,
+    write_distance_model,
+)
 from soundtag.metres import Heard, Spreads, predict_calibrated, sounds_elsewhere
-from soundtag.rooms import free_field_response, simulate_recording
+from soundtag.rooms import (
+    free_field_response,
+    read_columns,
+    simulate_recording,
+    write_columns,
+)
 from soundtag.studies.distance import benchmark_network
 from soundtag.studies.pairs import SR, Sources, make_groups, synthetic_sounds, varied_rooms
 from soundtag.studies.spaces import TEST, VALIDATION, Spaces, simulate_spaces
@@ -150,15 +162,18 @@ def bench_recordings(responses, sounds, own, *, seed, clips=10):
                         row | {'drr': table.drr.iloc[i], 'rt60': table.rt60.iloc[i]},
                     )
 
-def hear_bench(estimator, recordings):  # Pairs of `bench_recordings` → DataFrame
-    "What an estimator tells of each recording: log_d, log_sd, relative and decay beside its row."
-    rows = []
-    for recording, row in recordings:
+def hear_bench(estimator, recordings, *, n_jobs=None):  # Of `bench_recordings` → DataFrame
+    "An estimator's answer to each recording: log_d, log_sd, relative and decay beside its row."
+    from joblib import Parallel, delayed
+
+    def hear(recording, row):
         answer = combine_windows(estimator.predict_windows(recording, SR))
         if answer is not None:
-            numbers = dict(zip(('log_d', 'log_sd', 'relative', 'decay'), answer))
-            rows.append(row | numbers)
-    return pd.DataFrame(rows)
+            return row | dict(zip(('log_d', 'log_sd', 'relative', 'decay'), answer))
+
+    workers = Parallel(n_jobs=n_jobs or -1, prefer='threads', return_as='generator')
+    rows = workers(delayed(hear)(*pair) for pair in recordings)
+    return pd.DataFrame([row for row in rows if row])
 
 # %% ../../nbs/29d_order.ipynb #ed05c3e7
 def clip_share(heard, answer='log_d'):
@@ -211,10 +226,11 @@ def score_order(heard, answer='relative'):
         'by_nearer': by_near,
     }
 
-def score_answers(heard):
+def score_answers(heard, spreads):
     "Errors of the distances, uncalibrated, and whether intervals hold, beside trivial answers."
     d = heard.distance_m.to_numpy()
-    log_d, sd = heard.log_d.to_numpy(), np.exp(heard.log_sd.to_numpy())
+    log_d, stated = heard.log_d.to_numpy(), np.exp(heard.log_sd.to_numpy())
+    sd = interval_deviation(stated, asdict(spreads))
     off = np.abs(log_d - np.log(d))
     return {
         'recordings': len(heard),
@@ -224,51 +240,125 @@ def score_answers(heard):
         'rms_log': float(np.sqrt(np.mean(off**2))),
         'rms_log_mean': float(np.log(d).std()),
         'holds_80': float(np.mean(off <= Z80 * sd)),
+        'stated_holds_80': float(np.mean(off <= Z80 * stated)),
         'median_factor_80': float(np.median(np.exp(Z80 * sd))),
         'clip_share': clip_share(heard),
     }
 
 # %% ../../nbs/29d_order.ipynb #2da37c5a
 CALIBRATED_RANGE = (0.5, 6.0)  # m, the distances for which a calibration is meant
+CALIBRATION_DISTANCES = {'two': (1, 3), 'five': (0.5, 1, 2, 3, 5)}  # m
+
+def _points(part, metres):
+    "Rows nearest to some distances, as points of a calibration."
+    left = part
+    points = []
+    for m in metres:
+        row = left.loc[np.abs(np.log(left.distance_m / m)).idxmin()]
+        left = left.drop(row.name)
+        points.append(row)
+    return [_as_point(row) | {'metres': row.distance_m} for row in points]
+
+def _as_point(row):
+    "What a calibration keeps of a recording."
+    return asdict(_heard(row))
+
+def _heard(rows):
+    return Heard(rows.log_d, rows.relative, np.exp(rows.log_sd), rows.decay)
+
+def _left_over(rows, part):
+    "Rows of a room at places that a calibration of five with a sound does not take."
+    used = [p['metres'] for p in _points(part, CALIBRATION_DISTANCES['five'])]
+    return rows[rows.distance_m.between(*CALIBRATED_RANGE) & ~rows.distance_m.isin(used)]
+
+def left_over(heard):
+    "Rows of the places that calibrations are asked about."
+    parts = [part for _, part in heard.groupby(['room', 'sound']) if len(part) > 5]
+    return pd.concat([_left_over(part, part) for part in parts])
+
+def calibrated_answers(heard, spreads, metres, *, same_sound=False):
+    "Answers about other recordings in a calibrated room, a row each."
+    tables = []
+    for _, room in heard.groupby('room'):
+        for sound, part in room.groupby('sound'):
+            if len(part) <= len(CALIBRATION_DISTANCES['five']):
+                continue
+            points = _points(part, metres)
+            others = _left_over(room[(room.sound == sound) == same_sound], part)
+            log_d, sd = predict_calibrated(points, _heard(others.to_records()), spreads)
+            line, _ = predict_calibrated([], _heard(others.to_records()), spreads)
+            table = others[['distance_m']].assign(log_d=log_d, sd=sd, plain=others.log_d)
+            mean = np.mean([p['metres'] for p in points])
+            tables.append(
+                table.assign(line=line, points_mean=mean, stated_log_sd=others.log_sd)
+            )
+    return pd.concat(tables)
 
 def fit_spreads(heard):  # Table of `hear_bench`, of validation rooms → `Spreads`
-    "Variance components of distances, the gain of ratios, and the spread of decays."
-    from scipy.optimize import minimize
-
-    asked = heard[heard.distance_m.between(*CALIBRATED_RANGE)]
-    log_d = np.log(asked.distance_m.to_numpy())
-    r = asked.log_d.to_numpy()
-    sd = np.exp(asked.log_sd.to_numpy())
-    center = float(r.mean())
-    sounds = asked.sound.to_numpy()
-    rooms = list(asked.groupby('room').indices.values())
-
-    def misfit(p):
-        room, slope, sound, rest = np.exp(p[2:])
-        total = 0
-        for i in rooms:
-            x = r[i] - center
-            K = room**2 + slope**2 * np.outer(x, x)
-            K += sound**2 * (sounds[i][:, None] == sounds[i]) + np.diag((rest * sd[i]) ** 2)
-            L = np.linalg.cholesky(K + 1e-6 * np.eye(len(i)))
-            z = np.linalg.solve(L, log_d[i] - p[0] - p[1] * r[i])
-            total += np.log(np.diag(L)).sum() + 0.5 * z @ z
-        return total / len(r)
-
-    options = {'maxiter': 60}
-    p = minimize(misfit, [0, 1, -1, -2, -1, -0.5], method='L-BFGS-B', options=options).x
-    components = dict(zip(('room', 'slope', 'sound', 'rest'), np.exp(p[2:]).tolist()))
+    "All that chapter 10ab must know of a model's answers."
     compared, ratio = fit_ratio(heard)
-    decay = heard.decay.groupby(heard.room).var().mean() ** 0.5
-    return Spreads(
-        offset=float(p[0]),
-        gain=float(p[1]),
-        center=center,
-        **components,
+    off = np.abs(heard.log_d - np.log(heard.distance_m))
+    interval, interval_power = quantile_line(heard.log_sd, np.log(off / Z80), 0.8)
+    spreads = Spreads(
+        **fit_shifts(heard),
         compared=compared,
         ratio=ratio,
-        decay=float(decay),
+        decay=float(heard.decay.groupby(heard.room).var().mean() ** 0.5),
+        interval=float(np.exp(interval)),
+        interval_power=interval_power,
     )
+    spreads = replace(spreads, **fit_expected(heard, spreads))
+    return replace(spreads, **fit_scale(heard, spreads))
+
+def quantile_line(x, y, quantile):  # Intercept and slope
+    "The line that a share of the values lie below."
+    from sklearn.linear_model import QuantileRegressor
+
+    line = QuantileRegressor(quantile=quantile, alpha=0).fit(np.c_[x], y)
+    return float(line.intercept_), float(line.coef_[0])
+
+def fit_shifts(heard):  # → dict
+    "What is stated at known distances, and how rooms and sounds shift it: maximum likelihood."
+    from scipy.optimize import minimize
+
+    log_d = np.log(heard.distance_m.to_numpy())
+    stated = heard.log_d.to_numpy()
+    sounds = heard.sound.to_numpy()
+    rooms = list(heard.groupby('room').indices.values())
+
+    def misfit(p):
+        room, sound, rest = np.exp(2 * p[2:])
+        total = 0
+        for i in rooms:
+            K = room + sound * (sounds[i][:, None] == sounds[i]) + rest * np.eye(len(i))
+            L = np.linalg.cholesky(K + 1e-6 * np.eye(len(i)))
+            z = np.linalg.solve(L, stated[i] - p[0] - p[1] * log_d[i])
+            total += np.log(np.diag(L)).sum() + 0.5 * z @ z
+        return total / len(stated)
+
+    p = minimize(misfit, [0.5, 0.5, -1.5, -1.5, -1], method='L-BFGS-B').x
+    gain = 1 / max(p[1], 0.02)
+    shifts = dict(zip(('room', 'sound', 'rest'), (gain * np.exp(p[2:])).tolist()))
+    line = {'offset': float(-gain * p[0]), 'gain': float(gain)}
+    return shifts | line | {'power': 0.0, 'slope': 0.0}
+
+def fit_expected(heard, spreads):  # → dict
+    "What to expect, such that half of the truths lie above the answers without a calibration."
+    left = left_over(heard)
+    intercept, slope = quantile_line(left.log_d, np.log(left.distance_m), 0.5)
+    trust = np.clip(slope / spreads.gain, 0.01, 0.99)
+    variance = spreads.room**2 + spreads.sound**2 + spreads.rest**2
+    return {
+        'expected': float((intercept - trust * spreads.offset) / (1 - trust)),
+        'expected_sd': float(np.sqrt(variance * trust / (1 - trust))),
+    }
+
+def fit_scale(heard, spreads):  # → dict
+    "Intervals such that those of 80 % hold 80 %, of calibrations with two."
+    answers = calibrated_answers(heard, spreads, CALIBRATION_DISTANCES['two'])
+    off = np.abs(answers.log_d - np.log(answers.distance_m)) / answers.sd
+    log_scale, power = quantile_line(answers.stated_log_sd, np.log(off / Z80), 0.8)
+    return {'scale': float(np.exp(log_scale)), 'scale_power': power}
 
 def fit_ratio(heard):
     "What a difference of numbers to compare stands for, and how far it strays."
@@ -300,67 +390,39 @@ def ratio_coverage(heard, spreads):
     return float(np.mean(off <= Z80 * spreads.ratio * pairs.spread))
 
 # %% ../../nbs/29d_order.ipynb #6e49f7b0
-CALIBRATION_DISTANCES = {'two': (1, 3), 'five': (0.5, 1, 2, 3, 5)}  # m
 EDGES = (0.5, 1, 2, 4, 6)  # m, of the groups by distance
-
-def _points(part, metres):
-    "Rows nearest to some distances, as points of a calibration."
-    left = part
-    points = []
-    for m in metres:
-        row = left.loc[np.abs(np.log(left.distance_m / m)).idxmin()]
-        left = left.drop(row.name)
-        points.append(row)
-    return [_as_point(row) | {'metres': row.distance_m} for row in points]
-
-def _as_point(row):
-    "What a calibration keeps of a recording."
-    return asdict(_heard(row))
-
-def _heard(row):
-    return Heard(row.log_d, row.relative, float(np.exp(row.log_sd)), row.decay)
 
 def score_calibrated(heard, spreads, metres, *, same_sound=False):
     "Errors in m of other recordings in a calibrated room, beside trivial answers."
-    rows = []
-    for _, room in heard.groupby('room'):
-        for sound, part in room.groupby('sound'):
-            if len(part) <= len(CALIBRATION_DISTANCES['five']):
-                continue
-            points = _points(part, metres)
-            mean = np.mean([p['metres'] for p in points])
-            used = {p['metres'] for p in _points(part, CALIBRATION_DISTANCES['five'])}
-            others = room[(room.sound == sound) == same_sound]
-            for row in others.itertuples():
-                if (
-                    row.distance_m in used
-                    or not CALIBRATED_RANGE[0] <= row.distance_m <= CALIBRATED_RANGE[1]
-                ):
-                    continue
-                log_d, sd = predict_calibrated(points, _heard(row), spreads)
-                off = abs(log_d - np.log(row.distance_m)) / sd
-                rows.append(
-                    (row.distance_m, np.exp(log_d), off <= Z80, mean, np.exp(row.log_d))
-                )
-    d, answer, covered, mean, plain = np.array(rows).T
-    answers = pd.DataFrame({'distance_m': d, 'answer_m': answer})
-    by_distance = answers.groupby(pd.cut(d, EDGES), observed=True)
+    answers = calibrated_answers(heard, spreads, metres, same_sound=same_sound)
+    d = answers.distance_m
+    answer = np.exp(answers.log_d)
+    others = {
+        'uncalibrated': np.exp(answers.plain),
+        'line': np.exp(answers.line),
+        'mean': d.mean(),
+        'median': d.median(),
+        'points_mean': answers.points_mean,
+    }
+    off = np.abs(answers.log_d - np.log(d)) / answers.sd
+    groups = answers.assign(answer=answer, off=np.abs(answer - d)).groupby(
+        pd.cut(d, EDGES), observed=True
+    )
     return {
         'answers': len(d),
         'mae': float(np.abs(answer - d).mean()),
-        'holds_80': float(covered.mean()),
-        'mae_uncalibrated': float(np.abs(plain - d).mean()),
-        'mae_mean': float(np.abs(d - d.mean()).mean()),
-        'mae_median': float(np.abs(d - np.median(d)).mean()),
-        'mae_points_mean': float(np.abs(mean - d).mean()),
+        'holds_80': float((off <= Z80).mean()),
+        **{
+            f'mae_{name}': float(np.abs(other - d).mean()) for name, other in others.items()
+        },
         'by_distance': [
             {
                 'distance_m': [b.left, b.right],
                 'answers': len(part),
-                'mae': float(np.abs(part.answer_m - part.distance_m).mean()),
-                'median_told_m': float(part.answer_m.median()),
+                'mae': float(part.off.mean()),
+                'median_answer_m': float(part.answer.median()),
             }
-            for b, part in by_distance
+            for b, part in groups
         ],
     }
 
@@ -432,7 +494,7 @@ def score_bench(heard, spreads):
     "All that is asked, for each source of sounds."
     scores = {}
     for source, part in heard.groupby('source'):
-        scores[source] = score_answers(part) | {
+        scores[source] = score_answers(part, spreads) | {
             'order': score_order(part),
             'order_by_distance': score_order(part, 'log_d'),
             'ratios_hold_80': ratio_coverage(part, spreads),
@@ -463,24 +525,47 @@ def learn_heads(model, sounds, plan, recipe, *, responses, cache=None, n_jobs=No
     tried = try_layers(learned, rows, validation)
     return fit_heads(statistics_of(learned), rows), tried
 
+def weights_key(model):
+    "A name for what a model has learned, and for the bench it is heard on."
+    learned = b''.join(np.ascontiguousarray(w).tobytes() for w in model.get_weights())
+    return hashlib.sha256(learned + repr((BENCH, SECONDS)).encode()).hexdigest()[:12]
+
+def hear_spaces(estimator, name, sounds, own, path, *, cache=None, n_jobs=None):
+    "The answers on one of `BENCH`, from the file where they were kept, or heard and kept."
+    heard = read_columns(path)
+    if heard is None:
+        spaces = simulate_spaces(BENCH[name], cache=cache, n_jobs=n_jobs)
+        bench = bench_recordings(spaces, sounds, own, seed=55)
+        table = hear_bench(estimator, bench, n_jobs=n_jobs)
+        heard = {column: np.array(table[column].to_list()) for column in table}
+        write_columns(path, **heard)
+    return pd.DataFrame(heard)
+
 def second_stage(study, model, sounds, plan, recipe, *, runs, cache=None, n_jobs=None):
     "Heads, spreads and the bench: the model with four outputs, and its spreads."
-    responses = varied_rooms(n_jobs=n_jobs)
-    heads, tried = learn_heads(
-        model, sounds, plan, recipe, responses=responses, cache=cache, n_jobs=n_jobs
-    )
+    options = {'cache': cache, 'n_jobs': n_jobs}
+    path = Path(runs) / f'heads-{weights_key(model)}.npz'
+    heads = read_columns(path)
+    if heads is None or 'layers' not in study.result:
+        responses = varied_rooms(n_jobs=n_jobs)
+        heads, tried = learn_heads(
+            model, sounds, plan, recipe, responses=responses, **options
+        )
+        write_columns(path, **heads)
+        study.finish_stage('heads', layers=tried)
     whole = with_heads(model, heads)
-    study.finish_stage('heads', layers=tried)
-    path = write_distance_model(whole, recipe, Path(runs) / 'whole.onnx')
-    estimator = DistanceEstimator.load(path)
+    estimator = DistanceEstimator.load(
+        write_distance_model(whole, recipe, Path(runs) / 'whole.onnx')
+    )
     heard = {}
     for name, part in (('validation', 'valid'), ('test', 'test')):
-        spaces = simulate_spaces(BENCH[name], cache=cache, n_jobs=n_jobs)
-        bench = bench_recordings(spaces, sounds, own_sounds(plan, part), seed=55)
-        heard[name] = hear_bench(estimator, bench)
+        path = Path(runs) / f'heard-{name}-{weights_key(whole)}.npz'
+        own = own_sounds(plan, part)
+        heard[name] = hear_spaces(estimator, name, sounds, own, path, **options)
+    study.finish_stage('other rooms')
     spreads = fit_spreads(heard['validation'])
     study.finish_stage(
-        'other rooms',
+        'calibrations',
         spreads=asdict(spreads),
         other_rooms={name: score_bench(table, spreads) for name, table in heard.items()},
         if_heard=score_if_heard(heard),

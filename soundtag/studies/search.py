@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from ..approximate import open_lists
+from ..approximate import open_faiss_index
 from ..audio import wav_bytes
 from ..dataset import merge
 from ..files import write_file
@@ -350,15 +350,16 @@ def approximate_large(
     index,  # What `large_index` gave
     number=100,  # Questions
 ):  # Recall, what it takes to build the index, its size, and how long a search takes
-    "An approximate index of vectors without any structure, asked by what is like one of them."
+    "An approximate index of vectors without structure, asked by what is like one, or like none."
     rng = np.random.default_rng(2)
     near = index.vectors[rng.choice(len(index), number, replace=False)].astype('float32')
     noise = unit(rng.standard_normal(near.shape, 'float32'))
     start = time.perf_counter(), time.process_time()
-    open_lists(index)
+    open_faiss_index(index)
     build = time.perf_counter() - start[0], time.process_time() - start[1]
     return {
         'recall': recall_at_ten(index, unit(near + 0.75 * noise)),
+        'recall_of_strange': recall_at_ten(index, noise),
         'build': dict(zip(('wall', 'processor'), (round(t, 1) for t in build))),
         'megabytes': index.path.with_suffix('.faiss').stat().st_size / 1e6,
         'query': time_searches(index, approximate=True),
