@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext

@@ -258,9 +258,8 @@ def measure_task(
     half = clips.subset(np.arange(len(clips)) < len(clips) // 2)
     few = clips.subset(np.arange(len(clips)) < alone)
     measure_client(few, features)
-    more = measure_client(clips, features) - measure_client(
-        half, features
-    )  # of a longer run
+    longer = measure_client(clips, features)
+    more = longer - measure_client(half, features)
     features.rows(np.zeros(features.sr, 'float32'))
     with parallel_config('threading', n_jobs=1):
         worker = measure_client(few, features)
