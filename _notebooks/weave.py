@@ -65,10 +65,20 @@ def reads_the_book(nb):
     return any(re.search(r"results/|\.\./images", c.source) for c in nb.cells if c.cell_type == 'code')
 
 
-def extras(nb):
-    "What a chapter's cells take beside what learning takes."
-    uses_faiss = any(re.search(r'approximate=True|build_faiss_index|open_faiss_index', c.source) for c in nb.cells if c.cell_type == 'code')
-    return 'train,approximate' if uses_faiss else 'train'
+# Found by running the chapters without each extra
+EXTRAS = {
+    'approximate': ('09ha', '09i', '27c'),
+    'cluster': ('00c', '10h', '21e'),
+    'distance': ('10', '10a', '10ab', '10e', '28b', '29', '29a', '29b', '29c'),
+    'export': ('09a', '28'),
+    'scenes': ('27',),
+}
+
+
+def extras(stem):
+    "What the cells of a chapter take beside what learning takes."
+    number = stem.split('_')[0]
+    return ','.join(['train', *(extra for extra, numbers in EXTRAS.items() if number in numbers)])
 
 
 def set_up(laboratory=False, book=False, extras='train'):
@@ -85,7 +95,7 @@ def set_up(laboratory=False, book=False, extras='train'):
 def equip(path):
     "The text of a chapter with its badges and its set-up cell, as its second and third cells."
     nb = nbformat.read(path, as_version=4)
-    ours = [nbformat.v4.new_markdown_cell(badges(path.relative_to(ROOT).as_posix())), nbformat.v4.new_code_cell(set_up(in_laboratory(path), reads_the_book(nb), extras(nb)))]
+    ours = [nbformat.v4.new_markdown_cell(badges(path.relative_to(ROOT).as_posix())), nbformat.v4.new_code_cell(set_up(in_laboratory(path), reads_the_book(nb), extras(path.stem)))]
     for cell in ours:
         cell.id = sha256(cell.source.encode()).hexdigest()[:8]
     nb.cells[1:] = ours + [c for c in nb.cells[1:] if not re.match(r'\[!\[Open in Colab\]|#\| hide\n# (In Colab this fetches|Where this notebook was opened alone)', c.source)]

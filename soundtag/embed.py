@@ -95,10 +95,16 @@ def store_sounds(
     with as_clips(audio, sr) as clips:
         store = prepare_data(clips, features, **options)
     table = store.skipped
-    for i, (name, path) in enumerate(zip(table.fname, table.path)):
+    paths = []
+    reasons = []
+    for name, path, reason in zip(table.fname, table.path, table.reason):
         if name.startswith('array '):  # nobody knows the file that it was for a while
-            table.loc[i, 'path'] = ''
-            table.loc[i, 'reason'] = table.reason[i].replace(str(clips.root / path), name)
+            reason = reason.replace(str(clips.root / path), name)
+            path = ''
+        paths.append(path)
+        reasons.append(reason)
+    table['path'] = paths
+    table['reason'] = reasons
     return store
 
 # %% ../nbs/09e_embed.ipynb #9f4b9a06

@@ -56,7 +56,8 @@ def run_here(
 ) -> Iterator:  # Results
     "Call a function for each item, on this machine."
     if n_jobs == 1:
-        yield from map(function, items)
+        for item in items:  # not by map, which would end at a StopIteration as at its end
+            yield function(item)
         return
     from joblib import Parallel, delayed
 
