@@ -188,9 +188,8 @@ def read_stamps(
     stamps = {}
     with suppress(FileNotFoundError), open(out / 'asked.jsonl', encoding='utf-8') as f:
         for line in f:
-            with suppress(
-                ValueError
-            ):  # a line that a kill has cut: its recording is asked again
+            # a line that a kill has cut: its recording is asked again
+            with suppress(ValueError):
                 path, stamp = json.loads(line)
                 stamps[path] = stamp
     return stamps

@@ -411,13 +411,13 @@ class Distance:
         log_sd: float,  # Logarithm of its standard deviation
         *,
         calibrated: bool = False,  # Whether to give metres
-        spreads: dict = {},  # Of the model: interval and interval_power, where it has them
+        spreads: dict | None = None,  # Of the model: interval and interval_power; None: as stated
     ) -> 'Distance':
         "What can be said of an answer."
         sd = math.exp(log_sd)
         if sd > UNSURE:
             return cls('unknown')
-        sd = float(interval_deviation(sd, spreads))
+        sd = float(interval_deviation(sd, spreads or {}))
         low, high, median = (float(np.exp(log_d + z * sd)) for z in (-Z80, Z80, 0))
         place = 'near' if median < NEAR else 'far' if median > FAR else 'middle'
         metres = round(median, 2) if calibrated else None

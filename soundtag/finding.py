@@ -214,20 +214,19 @@ def add_search(
         ' --answers, else best)',
     )
     kind = command.add_mutually_exclusive_group()
-    for option, compares in (
-        ('approximate', 'an eighth of the windows, in an index that is kept'),
-        (
-            'exact',
-            'every window (default: up to a million, or without the extra approximate)',
-        ),
-    ):
-        kind.add_argument(
-            f'--{option}',
-            dest='approximate',
-            action='store_const',
-            const=option == 'approximate',
-            help=f'compare {compares}',
-        )
+    kind.add_argument(
+        '--approximate',
+        action='store_true',
+        default=None,
+        help='compare an eighth of the windows, in an index that is kept',
+    )
+    kind.add_argument(
+        '--exact',
+        action='store_false',
+        dest='approximate',
+        default=None,
+        help='compare every window (default: up to a million, or without the extra approximate)',
+    )
     add_cluster(command)
     command.set_defaults(can_resume=True)
     add_reading_options(command)

@@ -364,8 +364,8 @@ microphone, of these recordings:
 |---|---|---|---|
 {rows}
 
-Between {near:g} and {far:g} m it is at its best; for what is farther than 2 m the answer is \
-mostly too small. In another room, or where furniture, doors or the microphone have changed, \
+They lie between {near:g} and {far:g} m; for what is farther than 2 m the answer is mostly too \
+small. In another room, or where furniture, doors or the microphone have changed, \
 calibrate again. \
 {other}
 """

@@ -36,8 +36,13 @@ from soundtag.results import (
     write_metrics,
 )
 from .runs import read_rows, read_run_file
-from .suspects import find_suspects, set_sentences, suspect_csv
-from .suspects import suspect_rows, suspect_sentences
+from soundtag.suspects import (
+    find_suspects,
+    multilabel_suspect_sentences,
+    suspect_csv,
+    suspect_rows,
+    suspect_sentences,
+)
 from .tables import plural, shorten
 
 # %% ../nbs/08a_report.ipynb #018605dd
@@ -542,7 +547,7 @@ def mistake_content(
     path = write_file(run.out / 'suspects.csv', suspect_csv(suspects))
     cards, rest = clip_cards(run, clips, suspects, most)
     doubted = set(suspects.index)
-    doubts = set_sentences(len(suspects))
+    doubts = multilabel_suspect_sentences(len(suspects))
     cells = {}
     if not clips.multilabel:
         doubts = suspect_sentences(suspects, accuracy(y, run.oof))

@@ -258,7 +258,7 @@ def search(
     sr: float | None = None,  # Rate of arrays in Hz; files state their own
     cache: str | os.PathLike | None = None,  # Folder of the feature store; None: the user's cache
     progress: bool = True,  # Show a bar while computing
-) -> pd.DataFrame:  # file, start, end in s, and similarity, at most 1 without `unlike`, or with answers probability
+) -> pd.DataFrame:  # file, start and end in s, and similarity or, with answers, probability
     """The windows of an archive that are most like some examples.
 
     Of windows that overlap, the nearest; none of the files that are examples, and nothing that

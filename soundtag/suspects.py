@@ -16,7 +16,7 @@ from .linear import best_temperature
 
 # %% ../nbs/06h_suspects.ipynb #611934ab
 TIMES = 2  # As probable as the label given, or more, is the label that is suggested
-TIMES_OF_SETS = 4  # The same for the odds of labels, where a clip has several
+MULTILABEL_TIMES = 4  # The same for the odds of labels, where a clip has several
 FLOOR = 1 / 8  # Odds that count for the best label not given where it has less
 
 def calibrate(
@@ -50,7 +50,7 @@ def find_suspects(
     if len(labels) < 2 or not len(y):
         return pd.DataFrame(columns=columns, index=pd.Index([], name='fname'))
     if np.ndim(y) == 2:
-        return doubt_sets(names, y, probabilities, labels)
+        return find_multilabel_suspects(names, y, probabilities, labels)
     p = calibrate(probabilities, y)
     others = p.copy()
     others[rows, y] = -1
@@ -82,7 +82,7 @@ def calibrated_odds(
     found = minimize_scalar(loss, bounds=(-3, 7), method='bounded')
     return z / np.exp(found.x)
 
-def doubt_sets(
+def find_multilabel_suspects(
     names: Sequence[str],  # fname of each clip
     targets: np.ndarray,  # The labels given, 0 or 1, shape (clips, labels)
     probabilities: np.ndarray,  # Out of fold, same shape
@@ -95,7 +95,7 @@ def doubt_sets(
     weakest = np.where(given, odds, np.inf).min(1)
     likely = np.maximum(rival, np.log(FLOOR))
     lead = likely - np.minimum(weakest, 0)
-    outdone = odds <= np.minimum(likely - np.log(TIMES_OF_SETS), 0)[:, None]
+    outdone = odds <= np.minimum(likely - np.log(MULTILABEL_TIMES), 0)[:, None]
     new = np.where(given, ~outdone, odds >= 0)
     empty = ~new.any(1)
     new[empty, odds[empty].argmax(1)] = True  # a clip has one label at least
@@ -110,7 +110,7 @@ def doubt_sets(
         pd.Index(list(names), name='fname'),
     )
     order = np.argsort(-lead, kind='stable')
-    return table.iloc[order[lead[order] >= np.log(TIMES_OF_SETS)]]
+    return table.iloc[order[lead[order] >= np.log(MULTILABEL_TIMES)]]
 
 def join_names(
     labels: Sequence[str],  # Names
@@ -157,7 +157,7 @@ def suspect_sentences(
         )
     return sentences
 
-def set_sentences(
+def multilabel_suspect_sentences(
     count: int,  # Suspects among clips with several labels
 ) -> list[str]:  # An empty list where there are none
     "How many are doubted, and how far the doubts can be trusted."

@@ -584,9 +584,8 @@ def free_memory(
         text = (Path(proc) / 'meminfo').read_text('utf-8')
         found.append(1024 * int(text.split('MemAvailable:')[1].split()[0]))
     except (OSError, IndexError, ValueError):
-        with suppress(
-            AttributeError, OSError, ValueError
-        ):  # none of it on Windows and macOS
+        # none of it on Windows and macOS
+        with suppress(AttributeError, OSError, ValueError):
             found.append(os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
     with suppress(OSError, ValueError):
         found += group_memory(proc, groups)

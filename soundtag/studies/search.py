@@ -359,7 +359,7 @@ def approximate_large(
     build = time.perf_counter() - start[0], time.process_time() - start[1]
     return {
         'recall': recall_at_ten(index, unit(near + 0.75 * noise)),
-        'recall_of_strange': recall_at_ten(index, noise),
+        'recall_random': recall_at_ten(index, noise),
         'build': dict(zip(('wall', 'processor'), (round(t, 1) for t in build))),
         'megabytes': index.path.with_suffix('.faiss').stat().st_size / 1e6,
         'query': time_searches(index, approximate=True),
