@@ -31,6 +31,7 @@ context.set_forkserver_preload(
         'tensorboard.plugins.histogram.summary',
         'tensorflow',
         'tqdm.auto',
+        'warm_numba',
     ]
 )
 
@@ -74,6 +75,10 @@ class Forked(context.Process):
         os.kill(self.pid, number)
 
 
+def nothing(canvas):
+    "Draw nothing."
+
+
 def kernel(folder, env, words):
     "What `python -m ipykernel_launcher` does."
     os.chdir(folder)
@@ -84,6 +89,9 @@ def kernel(folder, env, words):
 
     inline = os.environ.setdefault('MPLBACKEND', 'module://matplotlib_inline.backend_inline')
     matplotlib.rcParams['backend'] = inline  # as it would be if matplotlib were imported from here on
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg.draw_idle = nothing  # after each cell, of pictures that are then drawn to be shown
     launch_new_instance([*words, f'--IPKernelApp.parent_handle={os.getppid()}'])
 
 
