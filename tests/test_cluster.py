@@ -579,7 +579,7 @@ def test_workers_that_are_killed_lose_nothing(clips, tmp_path, on_cluster):
 def test_a_clip_that_kills_workers_is_named(clips, tmp_path, on_cluster, monkeypatch):
     monkeypatch.setattr(soundtag.store, 'compute_clip', deadly)
     monkeypatch.setattr(on_cluster.cluster.scheduler, 'allowed_failures', 0)  # each death takes a new worker
-    with pytest.raises(StoreError, match=r'07\.wav: 1 workers died of it.*was computed is kept'):
+    with pytest.raises(StoreError, match=r'07\.wav: 1 worker died of it.*was computed is kept'):
         prepare(clips, tmp_path)
     monkeypatch.undo()
     assert len(prepare(clips, tmp_path)) == 24  # and the workers go on
