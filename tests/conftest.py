@@ -76,6 +76,7 @@ def real_data():
 LONGEST = [
     'docs',
     'environment',
+    'test_cluster',
     'test_training',
     'test_cli',
     '06d_fitting',
@@ -89,6 +90,9 @@ LONGEST = [
     'test_studies',
     '26_budget',
     '24_ablation',
+    'test_store',
+    'test_model',
+    'test_rejection',
     'test_linear',
     '06_model',
     '28_bundled',
