@@ -43,6 +43,7 @@ from soundtag.console import (
     say,
 )
 from .files import read_json, valid_text, write_file
+from .tables import plural
 from .workers import WorkerDied, cluster, in_parallel
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ def tag_recordings(
             yield (
                 died.item,
                 None,
-                f'{died.item}: {died.deaths} workers died of it; look at the file',
+                f'{died.item}: {plural(died.deaths, "worker")} died of it; look at the file',
             )
 
 def write_summary(

@@ -439,8 +439,8 @@ def _locked_writer(
     except WorkerDied as died:
         if died.item:
             raise StoreError(
-                f'{died.item}: {died.deaths} workers died of it, most likely for want of memory; '
-                f'{note}: take it out, or go on with larger workers'
+                f'{died.item}: {plural(died.deaths, "worker")} died of it, most likely '
+                f'for want of memory; {note}: take it out, or go on with larger workers'
             ) from None
         raise StoreError(
             f'a worker process was killed, most likely for want of memory; {note}: '

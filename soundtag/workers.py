@@ -43,7 +43,8 @@ class WorkerDied(RuntimeError):
     ):
         self.item = item
         self.deaths = deaths
-        super().__init__(f'{deaths} workers died of {item}')
+        workers = 'worker' if deaths == 1 else 'workers'
+        super().__init__(f'{deaths} {workers} died of {item}')
 
 # %% ../nbs/00c_workers.ipynb #cee33a96
 def run_here(

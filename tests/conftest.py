@@ -41,6 +41,18 @@ def at_once():
         tf.config.run_functions_eagerly(False)
 
 
+def small_cnn(n_labels, *, input_shape):
+    "A convolution, normalisation and an answer: nothing that is kept or resumed is missing, and it takes a fifth of the time."
+    from keras import Input, Model, layers
+
+    from soundtag.model import conv_norm_relu
+
+    inputs = Input(input_shape)
+    x = conv_norm_relu(inputs, 16, (input_shape[0], 5), padding='valid')  # tells the bands apart
+    x = layers.GlobalAveragePooling2D()(x)
+    return Model(inputs, layers.Dense(n_labels, activation='softmax')(x))
+
+
 @pytest.fixture(scope='session')
 def root():
     return ROOT

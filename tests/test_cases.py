@@ -8,16 +8,18 @@ import csv
 import io
 import os
 from contextlib import redirect_stderr, redirect_stdout
+from unittest.mock import patch
 
 import numpy as np
 import pytest
-from conftest import at_once
+from conftest import at_once, small_cnn
 
 from soundtag.audio import load_audio, wav_bytes
 from soundtag.cli import main
 from soundtag.dataset import Clips, DataError, load_clips, make_folds
 from soundtag.files import read_json
 from soundtag.mfcc import LogMel
+from soundtag.recipe import NETWORKS
 from soundtag.store import prepare_data
 from soundtag.training import find_clips
 
@@ -886,7 +888,7 @@ def command(*words):
 
 def train(data, out, *more):
     settings = '--recipe post --folds 2 --epochs 1'.split()
-    with at_once():
+    with at_once(), patch.dict(NETWORKS, post_cnn=small_cnn):
         return command('train', data, *settings, '--out', out, *more)
 
 

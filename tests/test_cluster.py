@@ -10,6 +10,8 @@ import threading
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +21,7 @@ import pytest
 
 pytest.importorskip('distributed')
 
-from cluster_work import deadly, slowly
+from cluster_work import deadly, know_small_cnn, slowly
 from test_pretrained import WEIGHTS, write_h5
 
 import soundtag.cluster
@@ -37,7 +39,7 @@ from soundtag.locks import fold_lock, folds_left
 from soundtag.mfcc import LogMel
 from soundtag.miniset import mini_plan, write_mini
 from soundtag.pretrained import Embedding
-from soundtag.recipe import LinearRecipe, RunError
+from soundtag.recipe import RECIPES, LinearRecipe, RunError
 from soundtag.results import load_run, write_metrics
 from soundtag.store import StoreError, prepare_data
 from soundtag.tagging import Tagger, tag_files
@@ -217,15 +219,20 @@ def test_folds_on_workers_and_in_two_processes_give_the_run_of_one_command(
         train(clips, tmp_path / 'shared', ears, 5, fold=5)
 
 
+know_small_cnn()
+SMALL = replace(RECIPES['strong'], network='small_cnn')  # all else is what differs from post
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('recipe', ['post', 'strong'])
+@pytest.mark.parametrize('recipe', [RECIPES['post'], SMALL], ids=lambda recipe: recipe.name)
 def test_networks_on_workers_are_those_of_this_machine(clips, tmp_path, on_cluster, recipe):
     "Of post those of two processes side by side; of strong those of this process, fold by fold."
     from joblib import parallel_config
 
+    on_cluster.run(know_small_cnn)
     train(clips, tmp_path / 'cluster', recipe, cache=tmp_path / 'other', epochs=2)
     with parallel_config('threading'):
-        if recipe == 'post':
+        if recipe.name == 'post':
             train(clips, tmp_path / 'here', recipe, epochs=2, jobs=2)
         else:
             for k in (1, 0):
@@ -237,7 +244,10 @@ def test_networks_on_workers_are_those_of_this_machine(clips, tmp_path, on_clust
 
 
 def test_a_fold_that_is_asked_for_twice_is_trained_once(clips, ears, tmp_path, monkeypatch):
-    train(clips, tmp_path / 'run', ears, fold=1)
+    from joblib import parallel_config
+
+    with parallel_config('threading'):
+        train(clips, tmp_path / 'run', ears, fold=1)
     model = tmp_path / 'run/best_1.npz'
     last = tmp_path / 'run/predictions/predictions_1.csv'
     before = model.stat().st_mtime_ns
@@ -569,7 +579,7 @@ def test_workers_that_are_killed_lose_nothing(clips, tmp_path, on_cluster):
 def test_a_clip_that_kills_workers_is_named(clips, tmp_path, on_cluster, monkeypatch):
     monkeypatch.setattr(soundtag.store, 'compute_clip', deadly)
     monkeypatch.setattr(on_cluster.cluster.scheduler, 'allowed_failures', 0)  # each death takes a new worker
-    with pytest.raises(StoreError, match=r'07\.wav: 1 workers died of it.*was computed is kept'):
+    with pytest.raises(StoreError, match=r'07\.wav: 1 worker died of it.*was computed is kept'):
         prepare(clips, tmp_path)
     monkeypatch.undo()
     assert len(prepare(clips, tmp_path)) == 24  # and the workers go on
@@ -588,6 +598,10 @@ def test_by_default_four_workers_must_die(on_cluster):
 
 
 def test_no_scheduler_and_no_dask(monkeypatch):
+    import dask.distributed
+
+    brief = partial(dask.distributed.Client, timeout=1)
+    monkeypatch.setattr(dask.distributed, 'Client', lambda address, timeout: brief(address))
     with pytest.raises(ClusterError, match='no scheduler answers there.*--cluster local'):
         with cluster('tcp://127.0.0.1:9'):
             pass

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import at_once
 
 from soundtag.audio import wav_bytes
 from soundtag.rooms import RoomDistribution, simulate_rooms
@@ -90,6 +91,7 @@ def test_pictures_do_not_depend_on_threads_and_gain_is_a_constant_of_the_level(s
     assert np.abs(turned).max() < 0.1 and one.shape[-1] == 3
 
 
+@at_once()
 def test_the_network_cannot_hear_the_level(small_task):
     from soundtag.distance import (
         predict_distance,
@@ -228,6 +230,7 @@ def test_the_command_tells_names_and_distances(drum, tmp_path):
     assert lines and all(re.search(DISTANCE_TEXT, line) for line in lines), done.stdout
 
 
+@at_once()
 def test_a_table_is_learned_by_the_command(drum, tmp_path, capsys):
     from soundtag.cli import main
 

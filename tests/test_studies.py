@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import at_once, small_cnn
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from warm import Forked
 
 from soundtag.audio import wav_bytes
 from soundtag.dataset import load_clips, mini
@@ -29,14 +31,16 @@ from soundtag.studies.scenes import benchmark_timeline, match_onsets, split_by_r
 from soundtag.studies.study import STUDIES, Study, StudyError, main, ratio
 from soundtag.synthesis import Voice, perform
 from soundtag.tagging import TAGGING_MODEL, Tagger
-from soundtag.recipe import RECIPES
+from soundtag.recipe import NETWORKS, RECIPES
 
+NETWORKS['small_cnn'] = small_cnn
 SR = 8000
 TINY = replace(
     RECIPES['post'],
     name='tiny',
     features=MFCC(sr=SR, n_mfcc=20, n_mels=40, n_fft=512, hop_length=250),
     seconds=0.5,
+    network='small_cnn',
     batch_size=8,
     epochs=2,
 )
@@ -53,16 +57,6 @@ def few(clips):
     names = clips.labels[:3]
     some = clips.train.table[clips.train.table.label.isin(names)].groupby('label').head(8)
     return replace(clips.subset(list(some.index)), labels=names)
-
-
-@pytest.fixture
-def at_once():
-    "Steps are computed one by one: to build a graph takes longer than a few of them."
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def command(*words):
@@ -127,12 +121,16 @@ def study(out, clips, **options):
     return Study('a test', clips, out=out, **options)
 
 
+def as_a_program(*words):
+    os.environ.pop('TF_CPP_MIN_LOG_LEVEL', None)
+    sys.exit(main(words))
+
+
 def test_what_goes_wrong_is_said_where_tensorflow_is_kept_quiet(tmp_path):
-    env = {k: v for k, v in os.environ.items() if k != 'TF_CPP_MIN_LOG_LEVEL'}
-    command = [sys.executable, '-m', 'soundtag.studies', 'folds', str(tmp_path / 'nowhere')]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert 'nowhere: no such file or folder' in done.stderr
+    said = tmp_path / 'stderr.txt'
+    going = Forked(as_a_program, 'folds', str(tmp_path / 'nowhere'), stderr=said)
+    assert going.wait() == 2
+    assert 'nowhere: no such file or folder' in said.read_text()
 
 
 def test_a_study_says_what_decides_its_numbers(tmp_path, clips):
@@ -223,7 +221,8 @@ def test_a_wrong_call_is_one_line(tmp_path):
 # Studies
 
 
-def test_benchmark_form(clips, tmp_path, at_once):
+@at_once()
+def test_benchmark_form(clips, tmp_path):
     few = clips.train.subset(clips.train.table.index[:24])
     result = benchmark_inputs(few, out=tmp_path / 'inputs.json', seconds=0.5, rounds=1)
     assert json.loads((tmp_path / 'inputs.json').read_text()) == result
@@ -234,7 +233,8 @@ def test_benchmark_form(clips, tmp_path, at_once):
     assert not list(tmp_path.glob('*.part'))
 
 
-def test_benchmark_goes_on_where_it_stopped(tmp_path, few, at_once, monkeypatch):
+@at_once()
+def test_benchmark_goes_on_where_it_stopped(tmp_path, few, monkeypatch):
     out, recipe = tmp_path / 'folds.json', replace(TINY, epochs=1)
 
     def run(kinds):

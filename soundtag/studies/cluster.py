@@ -14,6 +14,7 @@ import threading
 import time
 from argparse import Namespace
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from ..audio import wav_bytes
 from ..cluster import tag_archive
 from ..files import write_file
 from ..mfcc import LogMel
+from ..pretrained import Embedding
 from ..recipe import RECIPES
 from ..store import prepare_data
 from .study import Study, peak_memory, ratio
@@ -195,23 +197,19 @@ def write_archive(
 
 def measure_archive(
     number=10_000,  # Files
-):  # Seconds, ms, MB, and whether one process says the same
+):  # Seconds, MB, and whether one process says the same
     "An archive of many short files, tagged on the cluster and then by this process alone."
     with tempfile.TemporaryDirectory() as folder:
         write_archive(f'{folder}/sounds', number)
         before = peak_memory()
         start = time.perf_counter()
-        own = time.process_time()
         tag_folder(f'{folder}/sounds', folder)
         seconds = time.perf_counter() - start
-        own = time.process_time() - own
         after = peak_memory()
         table = pd.read_parquet(f'{folder}/heard/answers.parquet')
         files = table.file.unique()
         tagger = Tagger.load('bundled')
-        start = time.process_time()
         alone = {file: tagger.tag(file, top=1) for file in files}
-        work = time.process_time() - start
     # two rows where the first says unknown
     expected = [(f, label, round(p, 6)) for f, tags in alone.items() for label, p in tags]
     return {
@@ -219,8 +217,6 @@ def measure_archive(
         'rows': len(table),
         'same': list(zip(table.file, table.label, table.probability)) == expected,
         'seconds': round(seconds, 1),
-        'ms_of_client': 1000 * own / number,
-        'ms_of_worker': 1000 * work / number,
         'client_mb_before': round(before),
         'client_mb': round(after),
     }
@@ -228,45 +224,101 @@ def measure_archive(
 # %% ../../nbs/21e_cluster.ipynb #7547db07
 BATCH = 8  # Clips a task, as `prepare_data` shares them out
 
+def measure_idle(
+    seconds=5,  # How long
+):  # Seconds of this process's processor a second
+    "What client and scheduler take while nothing is asked of them."
+    own = time.process_time()
+    time.sleep(seconds)
+    return (time.process_time() - own) / seconds
+
 def measure_client(
-    clips,  # `Clips`
-    features,  # A feature object
+    work,  # Function: does so many clips, or files
+    number,  # How many
+    idle,  # As `measure_idle`
 ):  # Seconds of this process
-    "What workers leave for the client to do."
-    with tempfile.TemporaryDirectory() as cache:
-        start = time.process_time()
-        prepare_data(clips, features, cache=cache, progress=False)
-        return time.process_time() - start
+    "What workers leave for the client to do, less what it takes anyhow."
+    start = time.perf_counter()
+    own = time.process_time()
+    work(number)
+    return time.process_time() - own - idle * (time.perf_counter() - start)
 
 def measure_task(
+    work,  # Function: does so many clips, or files
+    numbers,  # Few of them, and more
+    idle,  # As `measure_idle`
+    batch=1,  # How many a task has
+    quick=None,  # The same with results that are made at once, for the client's part
+):  # Milliseconds of processors a task
+    "What a task costs the client that takes its results, and the worker that does it."
+    few, many = numbers
+    quick = quick or work
+    quick(few)
+    client = measure_client(quick, many, idle) - measure_client(quick, few, idle)
+    with parallel_config('threading', n_jobs=1):
+        work(few)
+        worker = measure_client(work, 2 * few, 0) - measure_client(work, few, 0)
+    return {
+        'ms_of_client': 1000 * client * batch / (many - few),
+        'ms_of_worker': 1000 * worker * batch / few,
+    }
+
+def preparing(
     clips,  # `Clips`
     features,  # A feature object
-    alone=24,  # Clips that are computed in this process
-):  # Milliseconds of processors a task
-    "What a batch of clips costs the client that writes it, and the worker that computes it."
-    half = clips.subset(np.arange(len(clips)) < len(clips) // 2)
-    few = clips.subset(np.arange(len(clips)) < alone)
-    measure_client(few, features)
-    longer = measure_client(clips, features)
-    more = longer - measure_client(half, features)
-    features.rows(np.zeros(features.sr, 'float32'))
-    with parallel_config('threading', n_jobs=1):
-        worker = measure_client(few, features)
+):  # Function for `measure_task`
+    "Features of so many clips, in a store that is thrown away."
+
+    def work(number):
+        part = clips.subset(np.arange(len(clips)) < number)
+        with tempfile.TemporaryDirectory() as cache:
+            prepare_data(part, features, cache=cache, progress=False)
+
+    return work
+
+@dataclass(frozen=True)
+class ReadyEmbedding(Embedding):
+    "Numbers of the size of embeddings, which say nothing and take no time."
+
+    def rows(self, y):
+        "As an `Embedding`'s."
+        rng = np.random.default_rng(0)
+        return rng.random((*y.shape[:-1], self.frames(0), self.n_coef), self.dtype)
+
+def measure_tasks(
+    clips,  # `Clips`
+    home,  # Folder for sounds
+    idle,  # As `measure_idle`
+):  # {name: as `measure_task`}
+    "Three kinds of work."
+    numbers = len(clips) // 8, len(clips)
+    options = {'idle': idle, 'batch': BATCH}
+    embedding = RECIPES['pretrained'].features
+    ready = ReadyEmbedding(copies=embedding.copies)
+    for number in (50, 100, 400):
+        write_archive(f'{home}/files-{number}', number)
     return {
-        'ms_of_client': 1000 * more * BATCH / (len(clips) - len(half)),
-        'ms_of_worker': 1000 * worker * BATCH / alone,
+        'log-mel, 8 clips': measure_task(preparing(clips, FEATURES), numbers, **options),
+        'pretrained, 8 clips': measure_task(
+            preparing(clips, embedding), numbers, **options, quick=preparing(clips, ready)
+        ),
+        'a file of 2 s named': measure_task(
+            lambda number: tag_folder(f'{home}/files-{number}'), (50, 400), idle
+        ),
     }
 
 def throughput(
     workers,  # How many
     work,  # Seconds of a worker a task
     handling,  # Seconds of client, scheduler and writer a task
+    idle=0,  # Seconds a second that these take anyhow
 ):  # Tasks a second
     "What one that handles each task and many that work on them get done at most."
-    return min(1 / handling, workers / (work + handling))
+    return min((1 - idle) / handling, workers / (work + handling))
 
 def busy_shares(
     tasks,  # {name: as `measure_task`}
+    idle,  # As `measure_idle`
 ):  # {name: {workers: share of what they could do}}
     "How many workers one client keeps busy."
     shares = {}
@@ -274,7 +326,7 @@ def busy_shares(
         work = cost['ms_of_worker'] / 1000
         handling = cost['ms_of_client'] / 1000
         shares[name] = {
-            n: round(throughput(n, work, handling) * work / n, 3)
+            n: round(throughput(n, work, handling, idle) * work / n, 3)
             for n in (1, 10, 100, 300, 1000)
         }
     return shares
@@ -323,12 +375,8 @@ def benchmark_cluster(
                 kills[name] = survive(client, work, expected[name], pause)
                 study.finish_stage(f'kills in {name}')
         if 'tasks' not in result:
-            tasks = {
-                'log-mel, 8 clips': measure_task(clips, FEATURES),
-                'pretrained, 8 clips': measure_task(clips, RECIPES['pretrained'].features),
-            }
-            study.finish_stage('tasks', tasks=tasks)
-    named = {name: result['archive'][name] for name in ('ms_of_client', 'ms_of_worker')}
-    tasks = result['tasks'] | {'a file of 2 s named': named}
-    study.finish_stage('shares', tasks=tasks, busy_shares=busy_shares(tasks))
+            idle = measure_idle()
+            tasks = measure_tasks(clips, home, idle)
+            shares = busy_shares(tasks, idle)
+            study.finish_stage('tasks', idle=idle, tasks=tasks, busy_shares=shares)
     return result
