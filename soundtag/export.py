@@ -42,11 +42,14 @@ from soundtag.tagging import (
     ModelError,
     Tagger,
     answer_columns,
+    find_models,
     is_linear,
     linear_parts,
     load_tagger,
+    read_input,
     read_model,
     read_run,
+    run_answers,
     run_features,
 )
 
@@ -189,12 +192,11 @@ def ensemble_model(
     import keras
     from keras import ops
 
-    tagger = read_run(run, trust=trust)
-    paths = sorted(Path(run).glob('best_*.keras'))
-    models = [read_model(p, trust=trust) for p in paths]
+    options, frames = read_input(run)
+    models = [read_model(p, trust=trust) for p in find_models(run, '.keras')]
     size = None
-    if models[0].input_shape[2]:  # else the network takes any length
-        size = seconds_to_samples(tagger.seconds, sr=tagger.sr)
+    if frames:  # else the network takes any length
+        size = seconds_to_samples(options['seconds'], sr=options['sr'])
     for k, model in enumerate(models):
         model.name = f'fold_{k}'
     audio = keras.Input((size,), name='audio')
@@ -203,7 +205,7 @@ def ensemble_model(
     p = [model(x) for model in models]
     if len(p) == 1:
         return keras.Model(audio, p[0], name='soundtag')
-    if tagger.multilabel:
+    if run_answers(run).get('independent'):
         odds = [q / ops.maximum(1 - q, 1e-12) for q in p]
         mean_log = sum(ops.log(ops.maximum(q, 1e-12)) for q in odds) / len(p)
         return keras.Model(audio, ops.sigmoid(mean_log), name='soundtag')
