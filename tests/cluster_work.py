@@ -6,14 +6,6 @@ import time
 from soundtag.store import compute_clip
 
 
-def know_small_cnn():
-    from conftest import small_cnn
-
-    from soundtag.recipe import NETWORKS
-
-    NETWORKS['small_cnn'] = small_cnn
-
-
 def slowly(item):
     time.sleep(0.01)
     return 2 * item

@@ -10,7 +10,6 @@ import threading
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +20,7 @@ import pytest
 
 pytest.importorskip('distributed')
 
-from cluster_work import deadly, know_small_cnn, slowly
+from cluster_work import deadly, slowly
 from test_pretrained import WEIGHTS, write_h5
 
 import soundtag.cluster
@@ -39,7 +38,7 @@ from soundtag.locks import fold_lock, folds_left
 from soundtag.mfcc import LogMel
 from soundtag.miniset import mini_plan, write_mini
 from soundtag.pretrained import Embedding
-from soundtag.recipe import RECIPES, LinearRecipe, RunError
+from soundtag.recipe import LinearRecipe, RunError
 from soundtag.results import load_run, write_metrics
 from soundtag.store import StoreError, prepare_data
 from soundtag.tagging import Tagger, tag_files
@@ -219,20 +218,15 @@ def test_folds_on_workers_and_in_two_processes_give_the_run_of_one_command(
         train(clips, tmp_path / 'shared', ears, 5, fold=5)
 
 
-know_small_cnn()
-SMALL = replace(RECIPES['strong'], network='small_cnn')  # all else is what differs from post
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize('recipe', [RECIPES['post'], SMALL], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize('recipe', ['post', 'strong'])
 def test_networks_on_workers_are_those_of_this_machine(clips, tmp_path, on_cluster, recipe):
     "Of post those of two processes side by side; of strong those of this process, fold by fold."
     from joblib import parallel_config
 
-    on_cluster.run(know_small_cnn)
     train(clips, tmp_path / 'cluster', recipe, cache=tmp_path / 'other', epochs=2)
     with parallel_config('threading'):
-        if recipe.name == 'post':
+        if recipe == 'post':
             train(clips, tmp_path / 'here', recipe, epochs=2, jobs=2)
         else:
             for k in (1, 0):
