@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -159,6 +160,44 @@ def remove_left(
     except BlockingIOError:
         return
     lock.unlink(missing_ok=True)
+
+# %% ../nbs/00_files.ipynb #0d0f366d
+class PatchedFile:
+    "A file with some of its bytes replaced, which pretends to be longer while it is opened."
+
+    def __init__(self, f: BinaryIO, patches: dict[int, bytes], factor: int = 1):
+        self.f = f
+        self.patches = patches
+        self.factor = factor  # Of the length; 1: the truth
+        self.size = os.fstat(f.fileno()).st_size
+        self.at = 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        "Go to a place."
+        self.at = offset + (0, self.at, self.factor * self.size)[whence]
+        return self.at
+
+    def tell(self) -> int:
+        "The place."
+        return self.at
+
+    def readinto(self, buffer: memoryview) -> int:
+        "The next bytes; zeros where there are none and the file pretends."
+        self.f.seek(self.at)
+        count = self.f.readinto(buffer)
+        for offset, data in self.patches.items():
+            first = max(offset, self.at)
+            last = min(offset + len(data), self.at + count)
+            if first < last:
+                buffer[first - self.at : last - self.at] = data[
+                    first - offset : last - offset
+                ]
+        if self.factor > 1:
+            rest = max(0, min(len(buffer), self.factor * self.size - self.at) - count)
+            buffer[count : count + rest] = bytes(rest)
+            count += rest
+        self.at += count
+        return count
 
 # %% ../nbs/00_files.ipynb #082c1701
 def cache_dir() -> Path:  # A folder, which may not exist yet

@@ -25,17 +25,12 @@ from typing import BinaryIO
 import numpy as np
 import soundfile as sf
 
+from .files import PatchedFile
+
 # %% ../nbs/00a_formats.ipynb #297cdd2a
 MAX_CHUNKS = 1000  # A wav file with more chunks before its samples is none
-AFTER_SOUND = (
-    b'LIST',
-    b'id3 ',
-    b'bext',
-    b'cue ',
-    b'ID3',
-    b'TAG',
-    b'APETAGEX',
-)  # Never samples
+# What follows samples, and never is any
+AFTER_SOUND = b'LIST', b'id3 ', b'bext', b'cue ', b'ID3', b'TAG', b'APETAGEX'
 
 def wav_header(
     f: BinaryIO,  # File opened for reading, at its start
@@ -355,44 +350,34 @@ class ForwardFile(sf.SoundFile):
         "No: its end may be unknown."
         return False
 
-class PatchedFile:
-    "A file with some of its bytes replaced, which pretends to be longer while it is opened."
+# %% ../nbs/00a_formats.ipynb #4ef228de
+SIMPLE_CODES = 1, 3, 6, 7  # PCM, float, A-law and µ-law: no more has to be said of them
 
-    def __init__(self, f: BinaryIO, patches: dict[int, bytes], factor: int = 1):
-        self.f = f
-        self.patches = patches
-        self.factor = factor  # Of the length; 1: the truth
-        self.size = os.fstat(f.fileno()).st_size
-        self.at = 0
+class LongWav(PatchedFile):
+    "A wav file of more than 4 GiB behind a header that can say so."
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        "Go to a place."
-        self.at = offset + (0, self.at, self.factor * self.size)[whence]
-        return self.at
-
-    def tell(self) -> int:
-        "The place."
-        return self.at
+    def __init__(self, f: BinaryIO, header: dict, size: int):
+        super().__init__(f, {})
+        names = ('code', 'channels', 'sr', 'rate', 'block', 'bits')
+        about = struct.pack('<HHIIHH', *(header[name] for name in names))
+        frames = size // header['block'] if header['block'] else 0
+        sizes = struct.pack('<4sIQQQI', b'ds64', 28, size + 72, size, frames, 0)
+        most = b'\xff' * 4  # look at the sizes above
+        form = b'fmt ' + struct.pack('<I', len(about)) + about
+        self.head = b'RF64' + most + b'WAVE' + sizes + form + b'data' + most
+        self.start = header['start']
+        self.size = len(self.head) + size
 
     def readinto(self, buffer: memoryview) -> int:
-        "The next bytes; zeros where there are none and the file pretends."
-        self.f.seek(self.at)
-        count = self.f.readinto(buffer)
-        for offset, data in self.patches.items():
-            first = max(offset, self.at)
-            last = min(offset + len(data), self.at + count)
-            if first < last:
-                buffer[first - self.at : last - self.at] = data[
-                    first - offset : last - offset
-                ]
-        if self.factor > 1:
-            rest = max(0, min(len(buffer), self.factor * self.size - self.at) - count)
-            buffer[count : count + rest] = bytes(rest)
-            count += rest
+        "The next bytes."
+        buffer = memoryview(buffer)[: max(0, self.size - self.at)]
+        head = self.head[self.at : self.at + len(buffer)]
+        buffer[: len(head)] = head
+        self.f.seek(self.start + max(0, self.at - len(self.head)))
+        count = len(head) + self.f.readinto(buffer[len(head) :])
         self.at += count
         return count
 
-# %% ../nbs/00a_formats.ipynb #4ef228de
 MPEG = ('MPEG_LAYER_I', 'MPEG_LAYER_II', 'MPEG_LAYER_III')
 
 def mp3_tag(
@@ -429,6 +414,20 @@ def header_patches(
     f.seek(offset)
     return {} if size > there or f.read(width) == true else {offset: true}
 
+AU_FIELD = 8, 4  # Where an au file says its length; all bits set: as many as there are
+
+def untold_size(
+    f: BinaryIO,  # A file that soundfile reads
+    header: dict | None,  # Its `wav_header`
+) -> int | None:  # Bytes of sound; None where the header has room for their number
+    "How much sound a file holds, where it is more than its header can say."
+    found = header or other_length(f)
+    if not found or found['field'] == AU_FIELD:
+        return None
+    there = f.seek(0, os.SEEK_END) - found['start']
+    size = there if found['size'] is None else min(found['size'], there)
+    return size if size >= 256 ** found['field'][1] else None
+
 def forward_file(
     path: str | os.PathLike,  # A sound file
     raw: BinaryIO,  # The same, open
@@ -438,6 +437,14 @@ def forward_file(
     name = os.fsencode(path) if os.name == 'posix' else os.fspath(path)
     raw.seek(0)
     header = wav_header(raw)
+    size = untold_size(raw, header)
+    if size and (not header or header['code'] not in SIMPLE_CODES):
+        raise AudioError(
+            f'{path}: holds more than 4 GiB, which its header has no room to say; '
+            'export it as flac, or in parts'
+        )
+    if size:
+        return ForwardFile(LongWav(raw, header, size)), True
     patches = header_patches(raw, header)
     f = ForwardFile(PatchedFile(raw, patches) if patches else name)
     if f.subtype not in MPEG:
@@ -467,6 +474,8 @@ def open_soundfile(
     with open(path, 'rb') as raw:
         try:
             f, is_known = forward_file(path, raw)
+        except AudioError:
+            raise
         except (sf.SoundFileError, MemoryError, TypeError, ValueError):
             raise problem from None
 

@@ -14,7 +14,7 @@ import pytest
 import soundfile as sf
 
 from soundtag.audio import AudioError, audio_seconds, load_audio, wav_bytes
-from soundtag.formats import AudioWarning, file_blocks
+from soundtag.formats import AudioWarning, LongWav, file_blocks, wav_header
 from soundtag.store import compute_clip
 from soundtag.stream import audio_blocks
 from soundtag.tagging import Tagger
@@ -160,6 +160,41 @@ def test_four_gigabytes_under_a_wrapped_header(tmp_path):
     )
     header, heard, kilobytes = map(float, done.stdout.split())
     assert header == heard == there / 2 / 44100 and kilobytes < 400_000
+
+
+@pytest.mark.parametrize('promised', ['the remainder', 'all'])
+@pytest.mark.parametrize(
+    'subtype', ['PCM_16', 'PCM_24', 'PCM_32', 'FLOAT', 'DOUBLE', 'ULAW', 'ALAW']
+)
+def test_four_gigabytes_of_other_samples(tmp_path, subtype, promised):
+    "Zeros that take no room, and the last samples."
+    sf.write(tmp_path / 'short.wav', sound(0.1), SR, subtype, format='WAV')
+    data = (tmp_path / 'short.wav').read_bytes()
+    with open(tmp_path / 'short.wav', 'rb') as f:
+        header = wav_header(f)
+    last = data[header['start'] :][: header['size']]
+    there = (2**32 + 2**20) // header['block'] * header['block']
+    with open(tmp_path / 'long.wav', 'wb') as f:
+        size = there % 2**32 if promised == 'the remainder' else 2**32 - 1
+        f.write(data[: header['start'] - 4] + struct.pack('<I', size))
+        f.seek(there - len(last), 1)
+        f.write(last)
+    assert audio_seconds(tmp_path / 'long.wav') == there / header['block'] / SR
+    if subtype != 'PCM_16':  # which is read by hand
+        with open(tmp_path / 'long.wav', 'rb') as f, sf.SoundFile(LongWav(f, header, there)) as s:
+            s.seek(s.frames - len(last) // header['block'])
+            np.testing.assert_array_equal(s.read(), sf.read(tmp_path / 'short.wav')[0])
+
+
+def test_four_gigabytes_of_aiff_are_refused(tmp_path):
+    sf.write(tmp_path / 'x.aiff', sound(0.1), SR)
+    with open(tmp_path / 'x.aiff', 'r+b') as f:
+        f.truncate(2**32 + 2**20)
+        data = f.read(200)
+        f.seek(data.index(b'SSND') + 4)
+        f.write(struct.pack('>I', 2**20))
+    with pytest.raises(AudioError, match=r'x\.aiff: holds more than 4 GiB.*as flac'):
+        audio_seconds(tmp_path / 'x.aiff')
 
 
 def test_what_is_too_long_to_hold_says_so(tmp_path):
