@@ -362,7 +362,7 @@ class LongWav(PatchedFile):
         about = struct.pack('<HHIIHH', *(header[name] for name in names))
         frames = size // header['block'] if header['block'] else 0
         sizes = struct.pack('<4sIQQQI', b'ds64', 28, size + 72, size, frames, 0)
-        most = b'\xff' * 4  # look at the sizes above
+        most = b'\xff' * 4  # 32 bits that say: look in ds64
         form = b'fmt ' + struct.pack('<I', len(about)) + about
         self.head = b'RF64' + most + b'WAVE' + sizes + form + b'data' + most
         self.start = header['start']
@@ -416,7 +416,7 @@ def header_patches(
 
 AU_FIELD = 8, 4  # Where an au file says its length; all bits set: as many as there are
 
-def untold_size(
+def size_beyond_header(
     f: BinaryIO,  # A file that soundfile reads
     header: dict | None,  # Its `wav_header`
 ) -> int | None:  # Bytes of sound; None where the header has room for their number
@@ -437,7 +437,7 @@ def forward_file(
     name = os.fsencode(path) if os.name == 'posix' else os.fspath(path)
     raw.seek(0)
     header = wav_header(raw)
-    size = untold_size(raw, header)
+    size = size_beyond_header(raw, header)
     if size and (not header or header['code'] not in SIMPLE_CODES):
         raise AudioError(
             f'{path}: holds more than 4 GiB, which its header has no room to say; '

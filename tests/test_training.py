@@ -65,7 +65,7 @@ def two_layer_cnn(n_labels, *, input_shape):
 
 
 NETWORKS['two_layer_cnn'] = two_layer_cnn
-NETWORKS['small_cnn'] = small_cnn  # chapters 06d, 07, 09a and 11, and test_install.py, train those of the recipes
+NETWORKS['small_cnn'] = small_cnn  # chapters 06d, 08, 09a and 11, and test_install.py, train those of the recipes
 SR = 8000
 TINY = replace(
     RECIPES['post'],
@@ -780,8 +780,9 @@ def test_a_run_of_an_earlier_version_is_resumed(home, clips, finished_at_once):
 @pytest.mark.slow
 def test_real_recordings(real_data, tmp_path):
     clips = load_clips(real_data / 'FSDKaggle2018', allow_missing=True)
-    recipe = replace(RECIPES['post'], network='small_cnn')
-    out = train(clips, tmp_path / 'run', recipe=recipe, epochs=1)
+    out = train_folds(
+        clips, 'post', 2, tmp_path / 'run', epochs=1, cache=tmp_path / 'cache', progress=False
+    )
     assert np.load(out / 'predictions/oof.npy').shape == (301, 10)
     skipped = pd.read_csv(out / 'skipped.csv')
     assert len(skipped) == 9172 + 1600 and skipped.reason.str.contains('listed and not there').all()
