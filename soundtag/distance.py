@@ -586,20 +586,29 @@ def _fixed_dense(table, x):
     layer.set_weights([table])
     return product
 
-def _dft_layers(y, features):
+def frame_spectra(y, window, *, n_fft, hop):
     "Real and imaginary part of the STFT, (batch, frames, bins), by tables of cosines and sines."
     from keras import ops
-    from soundtag.model import _frame, feature_tables
+    from soundtag.model import _frame
+
+    places = np.outer(np.arange(len(window)), np.arange(n_fft // 2 + 1))
+    angle = 2 * np.pi / n_fft * (places % n_fft)
+    column = np.reshape(window, (-1, 1))
+    frames = ops.swapaxes(_frame(y, len(window), hop), 1, 2)
+    re = _fixed_dense((column * np.cos(angle)).astype('float32'), frames)
+    im = _fixed_dense((column * -np.sin(angle)).astype('float32'), frames)
+    return re, im
+
+def feature_spectra(y, features):
+    "The STFT that features are made of."
+    from keras import ops
+    from soundtag.model import feature_tables
 
     n = features.n_fft
-    window = feature_tables(features)['window'].reshape(-1, 1)
-    angle = 2 * np.pi / n * (np.outer(np.arange(n), np.arange(n // 2 + 1)) % n)
     if features.center:
         y = ops.pad(y, [[0, 0], [n // 2, n // 2]], mode=features.pad_mode)
-    frames = ops.swapaxes(_frame(y, n, features.hop_length), 1, 2)
-    re = _fixed_dense((window * np.cos(angle)).astype('float32'), frames)
-    im = _fixed_dense((window * -np.sin(angle)).astype('float32'), frames)
-    return re, im
+    window = feature_tables(features)['window']
+    return frame_spectra(y, window, n_fft=n, hop=features.hop_length)
 
 def _turn(pair, axis):
     "Each value times the conjugate of the one before along an axis; pairs of real and imaginary."
@@ -617,7 +626,7 @@ def phase_layers(y, features: LogMel):
     """
     from keras import ops
 
-    re, im = _dft_layers(y, features)
+    re, im = feature_spectra(y, features)
     size = ops.sqrt(re * re + im * im)
     size = ops.maximum(size, 1e-4 * ops.max(size, axis=-1, keepdims=True) + 1e-12)
     turn = _turn((re / size, im / size), axis=1)  # from each frame to the next
@@ -632,10 +641,10 @@ def phase_layers(y, features: LogMel):
     return ops.transpose(ops.stack([bins, frames], axis=-1), (0, 2, 1, 3))
 
 # %% ../nbs/10a_distance.ipynb #c47c23ab
-def end_to_end_distance(model, recipe: DistanceRecipe):
-    """Features and network in one Keras model: samples, (batch, samples), to logs, (batch, 2).
+def distance_inputs(recipe: DistanceRecipe) -> tuple:
+    """Keras tensors: samples, (batch, samples); the same, as loud as all others; their features.
 
-    The level is made the same for all first: what is soft must not sink below the floor of dB.
+    The level is made the same first: what is soft must not sink below the floor of dB.
     """
     import keras
     from keras import ops
@@ -648,6 +657,19 @@ def end_to_end_distance(model, recipe: DistanceRecipe):
     features = FeatureLayer(recipe.features, dtype='float32', name='features')(y)
     if recipe.phase:
         features = ops.concatenate([features, phase_layers(y, recipe.features)], axis=-1)
+    return audio, y, features
+
+def takes_samples(model) -> bool:
+    "Whether a Keras model takes samples, and no features."
+    return len(model.input_shape) == 2
+
+def end_to_end_distance(model, recipe: DistanceRecipe):
+    "Features and network in one Keras model: samples, (batch, samples), to logs, (batch, 2)."
+    import keras
+
+    if takes_samples(model):
+        return model
+    audio, _, features = distance_inputs(recipe)
     return keras.Model(audio, model(features), name='distance')
 
 def model_difference(path: str | os.PathLike, model, recipe: DistanceRecipe) -> float:
@@ -657,13 +679,15 @@ def model_difference(path: str | os.PathLike, model, recipe: DistanceRecipe) -> 
     bursts = np.random.default_rng(0).standard_normal((12, size)) * decay
     bursts *= 0.1 / np.abs(bursts).max(1, keepdims=True)
     bursts = bursts.astype('float32')
-    extract = recipe.extractor
-    expected = predict_distance(model, stack_features([extract(y) for y in bursts]))
+    heard = bursts
+    if not takes_samples(model):
+        heard = stack_features([recipe.extractor(y) for y in bursts])
+    expected = predict_distance(model, heard)
     answers = DistanceEstimator.load(path).predict(bursts)
     return float(np.abs(answers - np.stack(expected, axis=1)).max())
 
 def write_distance_model(
-    model,  # What `fit_distance` gives
+    model,  # What `fit_distance` gives, or a Keras model that takes samples
     recipe: DistanceRecipe,  # What it was trained with
     path: str | os.PathLike,  # File to write, ending in .onnx or .keras
     *,

@@ -188,4 +188,6 @@ def onnx_session(
     options = runtime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
+    # threads that have nothing to do sleep, in place of asking all the time, as they would
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     return runtime.InferenceSession(content, options, providers=['CPUExecutionProvider'])

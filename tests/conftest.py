@@ -160,6 +160,11 @@ def link(distributions, site):
                 (site / name).symlink_to(d.locate_file(name))
 
 
+def fresh_environment(folder):
+    "An environment with nothing in it: to install pip takes three seconds, and the one outside can work in it, too."
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', folder], check=True)
+
+
 def site_packages(env):
     return next((env / 'lib').glob('python3*/site-packages'))
 
@@ -175,7 +180,7 @@ def environment(tmp_path_factory):
     pip = [sys.executable, '-m', 'pip', '--quiet', '--disable-pip-version-check']
     clean = {k: v for k, v in os.environ.items() if not k.startswith('PYTHON')}
     where = {'cwd': folder, 'env': clean, 'check': True}
-    subprocess.run([sys.executable, '-m', 'venv', folder / 'env'], check=True)
+    fresh_environment(folder / 'env')
     subprocess.run([*pip, 'wheel', '--no-deps', '--wheel-dir', folder, str(ROOT)], **where)
     (wheel,) = folder.glob('*.whl')
     mine = [*pip, '--python', folder / 'env/bin/python']
@@ -190,7 +195,7 @@ def environment(tmp_path_factory):
 @pytest.fixture(scope='session')
 def base_environment(environment):
     "A second environment, `base`, with the same wheel, and what it requires without any extra."
-    subprocess.run([sys.executable, '-m', 'venv', environment / 'base'], check=True)
+    fresh_environment(environment / 'base')
     site = site_packages(environment / 'base')
     for part in site_packages(environment / 'env').glob('soundtag*'):
         (site / part.name).symlink_to(part)

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from zipfile import ZipFile
 
 import numpy as np
@@ -24,7 +25,9 @@ def run(environment, *args, name='env'):
 
 
 def test_no_development_tools_come_along(environment):
-    listed = run(environment, 'python', '-m', 'pip', 'list', '--format=freeze').stdout.lower()
+    pip = [sys.executable, '-m', 'pip', '--python', environment / 'env/bin/python']
+    done = subprocess.run([*pip, 'list', '--format=freeze'], capture_output=True, text=True)
+    listed = done.stdout.lower()
     assert 'soundtag==' in listed
     assert not {line.split('==')[0] for line in listed.split()} & {
         'nbdev',

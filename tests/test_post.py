@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import link, needed_by
+from conftest import fresh_environment, link, needed_by
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -213,7 +213,7 @@ EXECUTE = 'from nbclient.cli import main; main()'  # what jupyter-execute does
 def test_it_runs_with_the_wheel_and_jupyter_alone(environment, tmp_path):
     "A second environment sees the first one's packages, so that TensorFlow is installed once, and adds Jupyter."
     env = tmp_path / 'env'
-    subprocess.run([sys.executable, '-m', 'venv', env], check=True)
+    fresh_environment(env)
     packages = [
         Path(sysconfig.get_path('purelib', vars={'base': str(e), 'platbase': str(e)}))
         for e in (env, environment / 'env')

@@ -21,6 +21,7 @@ from soundtag.distance import (
     write_distance_model,
 )
 from soundtag.metres import Heard, Spreads, predict_calibrated, sounds_elsewhere
+from soundtag.pretrained import load_weights
 from soundtag.rooms import (
     free_field_response,
     read_columns,
@@ -28,43 +29,9 @@ from soundtag.rooms import (
     write_columns,
 )
 from soundtag.studies.distance import benchmark_network
+from soundtag.studies.ears import BLOCKS, make_ear
 from soundtag.studies.pairs import SR, Sources, make_groups, synthetic_sounds, varied_rooms
 from soundtag.studies.spaces import TEST, VALIDATION, Spaces, simulate_spaces
-
-# %% ../../nbs/29d_order.ipynb #2d0a69a4
-def layer_statistics(model):  # Keras tensors by name of what they are, each (batch, n)
-    "What the layers of a `distance_cnn` hear, pooled over time."
-    from keras import layers, ops
-
-    heard = {}
-    rectified = [layer.output for layer in model.layers if isinstance(layer, layers.ReLU)]
-    for i, x in enumerate(rectified, 1):
-        over_bands = ops.mean(x, axis=1)
-        pooled = [
-            ops.mean(x, axis=(1, 2)),
-            ops.std(x, axis=(1, 2)),
-            ops.max(over_bands, axis=1),
-            ops.std(over_bands, axis=1),
-        ]
-        heard[f'layer {i}'] = layers.Concatenate(name=f'heard_{i}')(pooled)
-    for i in (4, 3):
-        heard[f'bands {i}'] = layers.Flatten(name=f'bands_{i}')(
-            ops.mean(rectified[i - 1], axis=2)
-        )
-    heard['dense'] = model.get_layer('distance').input
-    return heard
-
-def hear_all(model, X):
-    "The statistics of recordings by name, float32, shape (recordings, n) each."
-    import keras
-
-    tensors = layer_statistics(model)
-    network = keras.Model(model.input, list(tensors.values()))
-    parts = []
-    for start in range(0, len(X), 128):
-        answers = network(X[start : start + 128].astype('float32'), training=False)
-        parts.append([np.asarray(a) for a in answers])
-    return dict(zip(tensors, map(np.concatenate, zip(*parts))))
 
 # %% ../../nbs/29d_order.ipynb #d29fd024
 RIDGE = 1000.0  # Penalty on squared weights of statistics of unit variance
@@ -105,22 +72,19 @@ def apply_heads(heads, Z):
     X = np.clip((Z - heads['center']) / heads['scale'], -BOUND, BOUND)
     return X @ heads['weights'] + heads['offset']
 
-def with_heads(model, heads):
-    "A Keras model with the network's two outputs, and the two of its heads."
+def with_heads(ear, heads):
+    "A Keras model on samples with the network's two outputs, and the two of the heads."
     import keras
     from keras import layers, ops
 
-    Z = layers.Concatenate(name='heard')(list(layer_statistics(model).values()))
-    base = keras.Model(model.input, [model.output, Z])
-    # models of their own, as names in a network that was loaded may be taken
-    heard = keras.Input(Z.shape[1:])
+    answers = keras.Input(ear.model.output_shape[1:])
+    stated, heard = answers[:, :2], answers[:, 2:]
     scaled = (heard - np.float32(heads['center'])) / np.float32(heads['scale'])
     dense = layers.Dense(2, name='heads')
-    top = keras.Model(heard, dense(ops.clip(scaled, -BOUND, BOUND)))
+    told = dense(ops.clip(scaled, -BOUND, BOUND))
     dense.set_weights([np.float32(heads['weights']), np.float32(heads['offset'])])
-    features = keras.Input(model.input_shape[1:])
-    stated, heard_in = base(features)
-    return keras.Model(features, layers.Concatenate()([stated, top(heard_in)]))
+    top = keras.Model(answers, layers.Concatenate()([stated, told]))
+    return keras.Model(ear.model.input, top(ear.model.output), name='distance')
 
 # %% ../../nbs/29d_order.ipynb #530062cb
 SECONDS = 6.0  # Of each recording
@@ -457,11 +421,15 @@ def score_elsewhere(heard, spreads, *, seed=0):
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 # %% ../../nbs/29d_order.ipynb #5badd905
+OWN = ['layer 1', 'layer 2', 'layer 3', 'layer 4', 'bands 4', 'bands 3', 'dense']
+FIRST = ['stem', *(f'block {i}' for i in range(1, BLOCKS + 1))]
 LAYERS = {
     'the last layer': ['layer 4'],
     'the last two': ['layer 3', 'layer 4'],
-    'all four': ['layer 1', 'layer 2', 'layer 3', 'layer 4'],
-    'all four, bands, dense': None,
+    'all four': OWN[:4],
+    'all four, bands, dense': OWN,
+    "YAMNet's first": FIRST,
+    'both': [*OWN, *FIRST],
 }
 GROUPS = 3000  # Of four recordings each
 BENCH = {
@@ -469,21 +437,17 @@ BENCH = {
     'test': Spaces(kinds=tuple(TEST), seed=502),
 }
 
-def statistics_of(heard, names=None):
-    "Some of the statistics of `hear_all` as one array."
-    return np.concatenate([heard[name] for name in names or heard], axis=1)
-
 def own_sounds(plan, part):
     "Numbers of the sounds that belong to a part."
     return np.unique(plan.sound[(plan.part == part).to_numpy()])
 
-def try_layers(learned, rows, validation):
+def try_layers(ear, learned, rows, validation):
     "Order on validation recordings, 3 s each, by heads on some of the layers."
     tried = {}
-    statistics, table = validation
+    answers, table = validation
     for name, layers in LAYERS.items():
-        heads = fit_heads(statistics_of(learned, layers), rows)
-        relative = apply_heads(heads, statistics_of(statistics, layers))[:, 0]
+        heads = fit_heads(ear.statistics(learned, layers), rows)
+        relative = apply_heads(heads, ear.statistics(answers, layers))[:, 0]
         tried[name] = {}
         for source, part in table.assign(relative=relative, log_sd=0.0).groupby('source'):
             score = score_order(part)
@@ -510,25 +474,24 @@ def score_bench(heard, spreads):
         }
     return scores
 
-def learn_heads(model, sounds, plan, recipe, *, responses, cache=None, n_jobs=None):
-    "Heads for a network, and what the trials of layers say on validation rooms."
+def learn_heads(ear, sounds, plan, recipe, *, responses, cache=None, n_jobs=None):
+    "Heads for an ear, and what the trials of layers say on validation rooms."
     played, bursts = synthetic_sounds()
     sources = Sources(sounds, own_sounds(plan, 'train'), played, bursts, responses)
-    X, rows = make_groups(sources, GROUPS, recipe.extractor, n_jobs=n_jobs)
-    learned = hear_all(model, X)
-    del X
+    hear = ear.on_samples()
+    learned, rows = make_groups(sources, GROUPS, hear, n_jobs=n_jobs)
     spaces = simulate_spaces(BENCH['validation'], cache=cache, n_jobs=n_jobs)
     bench = bench_recordings(spaces, sounds, own_sounds(plan, 'valid'), seed=55)
     size = round(recipe.seconds * SR)
-    pictures, table = zip(*((recipe.extractor(y[:size]), row) for y, row in bench))
-    validation = hear_all(model, np.stack(pictures)), pd.DataFrame(table)
-    tried = try_layers(learned, rows, validation)
-    return fit_heads(statistics_of(learned), rows), tried
+    answers, table = zip(*((hear(y[:size]), row) for y, row in bench))
+    validation = np.stack(answers), pd.DataFrame(table)
+    tried = try_layers(ear, learned, rows, validation)
+    return fit_heads(ear.statistics(learned), rows), tried
 
 def weights_key(model):
     "A name for what a model has learned, and for the bench it is heard on."
     learned = b''.join(np.ascontiguousarray(w).tobytes() for w in model.get_weights())
-    return hashlib.sha256(learned + repr((BENCH, SECONDS)).encode()).hexdigest()[:12]
+    return hashlib.sha256(learned + repr((BENCH, SECONDS, GROUPS)).encode()).hexdigest()[:12]
 
 def hear_spaces(estimator, name, sounds, own, path, *, cache=None, n_jobs=None):
     "The answers on one of `BENCH`, from the file where they were kept, or heard and kept."
@@ -544,16 +507,17 @@ def hear_spaces(estimator, name, sounds, own, path, *, cache=None, n_jobs=None):
 def second_stage(study, model, sounds, plan, recipe, *, runs, cache=None, n_jobs=None):
     "Heads, spreads and the bench: the model with four outputs, and its spreads."
     options = {'cache': cache, 'n_jobs': n_jobs}
-    path = Path(runs) / f'heads-{weights_key(model)}.npz'
+    ear = make_ear(model, recipe, load_weights())
+    path = Path(runs) / f'heads-{weights_key(ear.model)}.npz'
     heads = read_columns(path)
     if heads is None or 'layers' not in study.result:
         responses = varied_rooms(n_jobs=n_jobs)
         heads, tried = learn_heads(
-            model, sounds, plan, recipe, responses=responses, **options
+            ear, sounds, plan, recipe, responses=responses, **options
         )
         write_columns(path, **heads)
         study.finish_stage('heads', layers=tried)
-    whole = with_heads(model, heads)
+    whole = with_heads(ear, heads)
     estimator = DistanceEstimator.load(
         write_distance_model(whole, recipe, Path(runs) / 'whole.onnx')
     )

@@ -275,12 +275,12 @@ def make_group(
     return np.stack(recordings), rows
 
 def make_groups(sources, count, extract, *, n_jobs=None):
-    "Features of `count` groups, float16, and a table with a row a recording."
+    "What `extract` makes of each recording of `count` groups, and a table with a row for each."
     from joblib import Parallel, delayed
 
     def make(number):
         recordings, rows = make_group(sources, number)
-        return [extract(_as_kept(y)).astype('float16') for y in recordings], rows
+        return [extract(_as_kept(y)) for y in recordings], rows
 
     workers = Parallel(n_jobs=n_jobs or -1, prefer='threads')
     made = workers(delayed(make)(number) for number in range(count))
