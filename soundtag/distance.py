@@ -577,32 +577,10 @@ class DistanceEstimator:
         return None if logs is None else Distance.of(*logs[:2], spreads=self.spreads)
 
 # %% ../nbs/10a_distance.ipynb #ac4626a5
-def _fixed_dense(table, x):
-    "Multiply a Keras tensor (…, inputs) by a table (inputs, outputs) that no training changes."
-    import keras
-
-    layer = keras.layers.Dense(table.shape[1], use_bias=False, trainable=False)
-    product = layer(x)
-    layer.set_weights([table])
-    return product
-
-def frame_spectra(y, window, *, n_fft, hop):
-    "Real and imaginary part of the STFT, (batch, frames, bins), by tables of cosines and sines."
-    from keras import ops
-    from soundtag.model import _frame
-
-    places = np.outer(np.arange(len(window)), np.arange(n_fft // 2 + 1))
-    angle = 2 * np.pi / n_fft * (places % n_fft)
-    column = np.reshape(window, (-1, 1))
-    frames = ops.swapaxes(_frame(y, len(window), hop), 1, 2)
-    re = _fixed_dense((column * np.cos(angle)).astype('float32'), frames)
-    im = _fixed_dense((column * -np.sin(angle)).astype('float32'), frames)
-    return re, im
-
 def feature_spectra(y, features):
     "The STFT that features are made of."
     from keras import ops
-    from soundtag.model import feature_tables
+    from soundtag.model import feature_tables, frame_spectra
 
     n = features.n_fft
     if features.center:
@@ -625,6 +603,7 @@ def phase_layers(y, features: LogMel):
     From a Keras tensor of samples, shape (batch, samples), to (batch, bands, frames, 2).
     """
     from keras import ops
+    from soundtag.model import fixed_dense
 
     re, im = feature_spectra(y, features)
     size = ops.sqrt(re * re + im * im)
@@ -633,8 +612,8 @@ def phase_layers(y, features: LogMel):
     across_bins, _ = _turn(turn, axis=2)
     across_frames, _ = _turn(turn, axis=1)
     weights = phase_weights(features).T
-    bins = _fixed_dense(weights, across_bins)
-    frames = _fixed_dense(weights, across_frames[..., 1:])
+    bins = fixed_dense(weights, across_bins)
+    frames = fixed_dense(weights, across_frames[..., 1:])
     # the first frames have none before them to turn from
     bins = ops.pad(bins, [[0, 0], [1, 0], [0, 0]])
     frames = ops.pad(frames, [[0, 0], [2, 0], [0, 0]])

@@ -8,8 +8,8 @@ __all__ = ['write_file', 'read_json', 'file_lock', 'cache_dir']
 # %% ../nbs/00_files.ipynb #e3a69e17
 import json
 import os
+import secrets
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -138,10 +138,11 @@ def scratch_folder(
         p.with_name(p.name.removesuffix('.lock')) for p in parent.glob(f'{prefix}*')
     }:
         remove_left(left)
-    folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+    folder = parent / f'{prefix}{secrets.token_hex(6)}'
     lock = Path(f'{folder}.lock')
     try:
-        with file_lock(lock):
+        with file_lock(lock):  # first, or the folder would be taken for one that was left
+            folder.mkdir(mode=0o700)
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -152,12 +153,12 @@ def remove_left(
 ) -> None:
     "Remove what nobody works in any more: nobody holds its lock, or it is old and has none."
     lock = Path(f'{folder}.lock')
-    if not lock.exists() and time.time() - folder.stat().st_mtime < 3600:
-        return
     try:
+        if not lock.exists() and time.time() - folder.stat().st_mtime < 3600:
+            return
         with file_lock(lock, wait=False):
             shutil.rmtree(folder, ignore_errors=True)
-    except BlockingIOError:
+    except (BlockingIOError, FileNotFoundError):  # held, or its owner was just done with it
         return
     lock.unlink(missing_ok=True)
 

@@ -409,6 +409,33 @@ def _mel_power(
     power = ops.square(re) + ops.square(im)
     return ops.matmul(filters, ops.reshape(power, (-1, filters.shape[1], frames)))
 
+# %% ../nbs/06_model.ipynb #bbf77984
+def fixed_dense(
+    table: np.ndarray,  # Shape (inputs, outputs), float32
+    x: keras.KerasTensor,  # Shape (…, inputs)
+) -> keras.KerasTensor:  # Shape (…, outputs)
+    "Multiply by a table that no training changes."
+    layer = layers.Dense(table.shape[1], use_bias=False, trainable=False)
+    layer.build(x.shape)
+    layer.set_weights([table])
+    return layer(x)
+
+def frame_spectra(
+    y: keras.KerasTensor,  # Samples, shape (batch, samples)
+    window: np.ndarray,  # Of a frame, shape (n,)
+    *,
+    n_fft: int,  # Samples that are transformed: the frame, and zeros behind it
+    hop: int,  # Samples from frame to frame
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:  # Shape (batch, frames, n_fft // 2 + 1) each
+    "Real and imaginary part of the STFT, by tables of cosines and sines."
+    places = np.outer(np.arange(len(window)), np.arange(n_fft // 2 + 1))
+    angle = 2 * np.pi / n_fft * (places % n_fft)
+    column = np.reshape(window, (-1, 1))
+    frames = ops.swapaxes(_frame(y, len(window), hop), 1, 2)
+    re = fixed_dense((column * np.cos(angle)).astype('float32'), frames)
+    im = fixed_dense((column * -np.sin(angle)).astype('float32'), frames)
+    return re, im
+
 # %% ../nbs/06_model.ipynb #b29b7302
 # Keras shows a layer's settings where it doesn't know the layer, so this is what one reads then
 NEEDS = 'pip install soundtag, and import soundtag.model before loading'

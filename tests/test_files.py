@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from soundtag import files
 from soundtag.files import cache_dir, file_lock, read_json, write_file, write_npy
 
 
@@ -164,3 +165,25 @@ def test_a_folder_in_progress_goes_whatever_happens(tmp_path):
         (folder / 'a').write_text('a')
         raise KeyError
     assert not list((tmp_path / 'new').iterdir())
+
+
+def test_two_that_begin_at_once_leave_each_other_alone(tmp_path, monkeypatch):
+    "A folder is not there before it is locked, or who comes between would take it for one that was left."
+    real = files.file_lock
+
+    def disturbed(path, **options):
+        if not options:  # the owner's lock, whose file is there and is not held yet
+            path.touch()
+            for left in {path.with_name(p.name.removesuffix('.lock')) for p in tmp_path.iterdir()}:
+                files.remove_left(left)
+        return real(path, **options)
+
+    monkeypatch.setattr(files, 'file_lock', disturbed)
+    with files.scratch_folder(tmp_path, '.x-') as folder:
+        assert folder.is_dir()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_done_meanwhile_needs_no_removal(tmp_path):
+    files.remove_left(tmp_path / '.x-done')
+    assert not list(tmp_path.iterdir())

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['BLOCKS', 'pool_layer', 'layer_statistics', 'picture_layers', 'first_layers', 'Ear', 'make_ear']
 
-# %% ../../nbs/29ca_ears.ipynb #eb86022a
+# %% ../../nbs/29ca_ears.ipynb #577c300a
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..distance import distance_inputs, frame_spectra
+from ..distance import distance_inputs
 from ..export import write_onnx
 from ..front import onnx_session
 from soundtag.pretrained import (
@@ -26,7 +26,7 @@ from soundtag.pretrained import (
 )
 
 
-# %% ../../nbs/29ca_ears.ipynb #9716d48d
+# %% ../../nbs/29ca_ears.ipynb #4f0cb27d
 def pool_layer(
     x,  # Keras tensor, shape (batch, rows, columns, channels)
     *,
@@ -58,7 +58,7 @@ def layer_statistics(
     return heard
 
 
-# %% ../../nbs/29ca_ears.ipynb #8477d23c
+# %% ../../nbs/29ca_ears.ipynb #6a4318e5
 BLOCKS = 5  # Of YAMNet, after its stem
 
 def picture_layers(
@@ -66,6 +66,7 @@ def picture_layers(
 ):  # Keras tensor, shape (batch, frames, 64, 1)
     "YAMNet's picture of a sound, of layers."
     from keras import ops
+    from soundtag.model import frame_spectra
 
     re, im = frame_spectra(y, hann_window(), n_fft=N_FFT, hop=HOP)
     magnitude = ops.sqrt(re * re + im * im)
@@ -90,7 +91,7 @@ def first_layers(
     return keras.Model(free.input, [pool_layer(x, bands=2) for x in free.outputs])
 
 
-# %% ../../nbs/29ca_ears.ipynb #e21f6c7f
+# %% ../../nbs/29ca_ears.ipynb #e3ea66a6
 @dataclass(frozen=True, eq=False)
 class Ear:
     "All that is heard of a sound: what a network states, and statistics of layers."
