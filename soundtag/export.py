@@ -9,6 +9,7 @@ __all__ = ['export']
 import json
 import zipfile
 from dataclasses import replace
+from functools import lru_cache
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -333,7 +334,7 @@ def write_onnx(
     import onnx
 
     silence = np.zeros((1, model.input_shape[1] or 44100), 'float32')
-    model.predict(silence, verbose=0)  # Keras exports what has been called
+    model(silence)  # Keras exports what has been called
     model.export(path, format='onnx', verbose=False)
     proto = onnx.load(path)
     to_float16(proto, kernels=half)
@@ -369,20 +370,24 @@ def write_keras(
 # %% ../nbs/09a_export.ipynb #578a21fb
 TOLERANCE = 1e-3  # Largest difference of a probability between a run and its export
 
+@lru_cache(maxsize=4)
 def trial_sounds(
-    tagger: Tagger,  # Its window and rate
-) -> np.ndarray:  # Samples, float32, shape (12, samples)
+    seconds: float,  # Of a window
+    sr: float,  # Hz
+) -> np.ndarray:  # Samples, float32, shape (12, samples), read-only
     "One window of each synthetic instrument."
-    size = seconds_to_samples(tagger.seconds, sr=tagger.sr)
-    sounds = [mini_clip(name, 1, 0, seed=0, sr=tagger.sr) for name in INSTRUMENTS]
-    return np.stack([np.resize(y, size) for y in sounds]).astype('float32')
+    size = seconds_to_samples(seconds, sr=sr)
+    sounds = [mini_clip(name, 1, 0, seed=0, sr=sr) for name in INSTRUMENTS]
+    y = np.stack([np.resize(y, size) for y in sounds]).astype('float32')
+    y.flags.writeable = False
+    return y
 
 def largest_difference(
     tagger: Tagger,  # One tagger
     other: Tagger,  # Another of the same labels
 ) -> float:  # Of a probability
     "How far two taggers are apart, at most, on the trial sounds."
-    y = trial_sounds(tagger)
+    y = trial_sounds(tagger.seconds, tagger.sr)
     return float(np.abs(tagger.predict(y) - other.predict(y)).max())
 
 # %% ../nbs/09a_export.ipynb #1c08a38f
