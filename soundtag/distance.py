@@ -643,7 +643,7 @@ def takes_samples(model) -> bool:
     return len(model.input_shape) == 2
 
 def end_to_end_distance(model, recipe: DistanceRecipe):
-    "Features and network in one Keras model: samples, (batch, samples), to logs, (batch, 2)."
+    "Samples, (batch, samples), to logs in one Keras model; one that takes samples is it already."
     import keras
 
     if takes_samples(model):

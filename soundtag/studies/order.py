@@ -29,7 +29,7 @@ from soundtag.rooms import (
     write_columns,
 )
 from soundtag.studies.distance import benchmark_network
-from soundtag.studies.ears import BLOCKS, make_ear
+from soundtag.studies.ears import FIRST, make_ear
 from soundtag.studies.pairs import SR, Sources, make_groups, synthetic_sounds, varied_rooms
 from soundtag.studies.spaces import TEST, VALIDATION, Spaces, simulate_spaces
 
@@ -422,7 +422,6 @@ def score_elsewhere(heard, spreads, *, seed=0):
 
 # %% ../../nbs/29d_order.ipynb #5badd905
 OWN = ['layer 1', 'layer 2', 'layer 3', 'layer 4', 'bands 4', 'bands 3', 'dense']
-FIRST = ['stem', *(f'block {i}' for i in range(1, BLOCKS + 1))]
 LAYERS = {
     'the last layer': ['layer 4'],
     'the last two': ['layer 3', 'layer 4'],
