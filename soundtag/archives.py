@@ -128,6 +128,12 @@ def extract(
     write_file(path, copy)
 
 # %% ../nbs/01h_archives.ipynb #c3bab39e
+def contents_file(
+    path: str | os.PathLike,  # An archive
+) -> Path:  # Beside it
+    "Where the table of contents of an archive is kept while it is unpacked."
+    return Path(f'{path}.contents')
+
 def put_back(
     f: BinaryIO,  # An archive without its table of contents, open for reading and writing
     aside: Path,  # The table of contents, and where in the archive it began
@@ -150,7 +156,10 @@ def unpack(
 ) -> None:
     "Unpack from the end, cutting off the archive what is out; can be killed and called again."
     path = Path(path)
-    aside = Path(f'{path}.contents')
+    aside = contents_file(path)
+    if aside.exists() and not path.exists():  # killed when all was out
+        aside.unlink()
+        return
     try:
         with open(path, 'r+b') as f:
             if aside.exists():
@@ -171,11 +180,11 @@ def unpack(
     except DAMAGED as e:
         if isinstance(e, OSError) and e.errno is not None:  # the disk's, not the archive's
             raise
-        path.unlink(missing_ok=True)
         aside.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         reason = str(e) or type(e).__name__
         raise DataError(
             f'{path}: is damaged ({reason}) and was deleted; call again to get it again'
         ) from None
-    aside.unlink()
     path.unlink()
+    aside.unlink()

@@ -23,7 +23,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from tqdm import tqdm
 
-from .archives import unpack
+from .archives import contents_file, unpack
 from .dataset import load_clips
 from .files import cache_dir, file_lock, read_json, write_file
 from .tables import DataError
@@ -420,6 +420,8 @@ def is_complete(
         return False
     return len(clips) == source.clips and bool(clips.table.seconds.notna().all())
 
+NOTE = '.soundtag_download.json'  # The archives that are unpacked, until all are, and checked
+
 def get_archives(
     dest: Path,  # A folder that nobody else writes to
     source: Source,  # Where the data set comes from
@@ -427,21 +429,27 @@ def get_archives(
     wait: float,  # First pause after a break, in s
 ) -> None:
     "Fetch and unpack what is not there yet."
-    note = dest / '.soundtag_download.json'
+    note = dest / NOTE
     done = read_json(note, default=[])
     for remote in list_archives(source, wait=wait):
         if remote.key in done:
             continue
         path = dest / remote.key
-        if not path.exists():
+        if not path.exists() and not contents_file(path).exists():
             path = fetch(remote, dest, wait=wait)
-        unpack(path, dest, strip=source.strip)
+        write_file(note, json.dumps(done))
+        try:
+            unpack(path, dest, strip=source.strip)
+        except DataError:
+            if path.exists() and not done:  # refused, and nothing came out of it
+                note.unlink()
+            raise
         done.append(remote.key)
         write_file(note, json.dumps(done))
-    note.unlink()
     for unfinished in dest.rglob('.part-*'):  # left by a program that was killed
         unfinished.unlink()
     if not is_complete(dest, source):
+        note.unlink()
         raise DataError(
             f'{dest}: everything was unpacked, and clips are missing or damaged; '
             'call again to get them again'
@@ -451,6 +459,7 @@ def get_archives(
             f'{dest}: its files are not those that were published; delete the folder, '
             f'and get them from {source.page}'
         )
+    note.unlink()
 
 # %% ../nbs/02a_download.ipynb #b5e477c0
 def download(
@@ -478,7 +487,7 @@ def download(
     try:
         with file_lock(lock, wait=False):
             try:
-                if is_complete(dest, source):
+                if not (dest / NOTE).exists() and is_complete(dest, source):
                     print(f'{dest}: {name} is already there')
                 else:
                     get_archives(dest, source, wait=wait)

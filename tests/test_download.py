@@ -499,6 +499,55 @@ print(kills)
     assert whole(tmp_path / 'fsd')
 
 
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork to start many downloads quickly')
+def test_killed_before_every_step(server, tmp_path):
+    "A step is a file that gets its name or is removed. What is not what was published is not taken then."
+    few = {name: f'FSDKaggle2018.{name}/{k}.wav' for name, k in (('audio_train', 0), ('audio_test', 30))}
+    parts = FSD | {name: {path: FSD[name][path]} for name, path in few.items()}
+    parts['meta'] = {path: '\n'.join(text.splitlines()[:2]) for path, text in FSD['meta'].items()}
+    server.files = {f'/files/FSDKaggle2018.{name}.zip': zipped(p) for name, p in parts.items()}
+    code = '''
+import os, signal, sys
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from soundtag.dataset import DataError
+from soundtag.download import Source, download
+published = Source(sys.argv[1], '', 2, 0, files=('**/*.wav',))
+other = replace(published, digest='0' * 64)
+
+def end_of_download(source, place, steps=iter(())):
+    if child := os.fork():
+        return os.waitpid(child, 0)[1]
+
+    def watch(event, args):
+        step = event in ('os.remove', 'os.rename') and str(place) in str(args[0])
+        if step and not str(args[0]).endswith('.lock') and not next(steps, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    sys.stdout = sys.stderr = open(os.devnull, 'w')
+    try:
+        download('esc50', place, source=source, wait=0.01)
+    except DataError as e:
+        os._exit(1 if 'not those that were published' in str(e) else 2)
+    os._exit(0)
+
+download('esc50', Path(sys.argv[2], 'first'), source=published)  # it imports what each would
+for k in count():
+    place = Path(sys.argv[2], str(k))
+    killed = end_of_download(published, place, iter(range(k, -1, -1)))
+    print(k, killed, end_of_download(other, place) >> 8, end_of_download(published, place))
+    if killed != signal.SIGKILL: break
+'''
+    url = f'{server.home}/api/records/1'
+    done = subprocess.run([sys.executable, '-c', code, url, tmp_path], capture_output=True, text=True)
+    *kills, last = [line.split() for line in done.stdout.splitlines()]
+    assert len(kills) > 20 and last[1:] == ['0', '0', '0'], done.stderr
+    for k, *ends in kills:
+        assert ends == ['9', '1', '0'] and whole(tmp_path / k, parts), (k, ends)
+
+
 # A server that lies
 
 
