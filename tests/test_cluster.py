@@ -18,8 +18,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-pytest.importorskip('distributed')
+distributed = pytest.importorskip('distributed')
 
+import dask
+import warm
 from cluster_work import deadly, slowly
 from test_pretrained import WEIGHTS, write_h5
 
@@ -60,11 +62,15 @@ SR = 8000
 
 @pytest.fixture(scope='module')
 def workers():
-    "Two workers, for all tests of this file."
+    "Two workers, for all tests of this file. They are forked, as each would import TensorFlow for seconds, and so would who takes the place of one that was killed."
     lines = []
-    with cluster('local', lines.append) as client:
-        assert 'dashboard: http' in lines[-1]
-        yield client
+    method = warm.context.get_start_method()
+    forked = dask.config.set({'distributed.worker.multiprocessing-method': method})
+    with pytest.MonkeyPatch.context() as patch, forked:
+        patch.setattr(distributed.utils, '_forkserver_preload_set', True)  # what `warm` has set
+        with cluster('local', lines.append) as client:
+            assert 'dashboard: http' in lines[-1]
+            yield client
 
 
 @pytest.fixture
