@@ -335,7 +335,7 @@ class AudioSequence(keras.utils.PyDataset):
 # %% ../nbs/06_model.ipynb #b06c67a5
 def _dft_tables(
     n_fft: int,  # Samples a frame
-) -> tuple[list, np.ndarray]:  # Complex tables of the steps, shapes (known, new, summed); bin at each place
+) -> tuple[list, np.ndarray]:  # Complex tables of the steps, shapes (known, new, summed); k of each place
     "The discrete Fourier transform of a real frame as a few products with small tables."
     tables = []
     k = np.zeros(1, int)  # frequencies told apart so far,
@@ -348,7 +348,7 @@ def _dft_tables(
         size *= n
         tables.append(np.exp(-2j * np.pi * k[..., None] * np.arange(n) / size))
         k = k.ravel()
-    return tables, np.minimum(k, n_fft - k)
+    return tables, k
 
 # %% ../nbs/06_model.ipynb #52eae140
 def feature_tables(
@@ -360,9 +360,10 @@ def feature_tables(
     width = features.win_length or features.n_fft
     before = (features.n_fft - width) // 2
     after = features.n_fft - width - before
-    dft, bins = _dft_tables(features.n_fft)
-    filters = np.zeros((features.n_mels, bins.size))
-    places = np.unique(bins, return_index=True)[1]  # a bin that comes twice counts once
+    dft, k = _dft_tables(features.n_fft)
+    filters = np.zeros((features.n_mels, k.size))
+    # a bin that comes twice, by its mirror image, counts once
+    places = np.unique(np.minimum(k, features.n_fft - k), return_index=True)[1]
     filters[:, places] = features.filters
     return {
         'window': np.pad(get_window(features.window, width), (before, after)),
@@ -385,18 +386,17 @@ def _frame(
     parts = [hops[..., k : k + 1 - pieces or None] for k in range(pieces)]
     return ops.concatenate(parts, axis=1)[:, :n]
 
-def _mel_power(
+def _fourier(
     x: keras.KerasTensor,  # Windowed frames as columns, shape (batch, n_fft, frames)
     dft: list,  # Pairs of cosines and sines, as in `feature_tables`
-    filters: np.ndarray,  # Mel filters, likewise
-) -> keras.KerasTensor:  # Power in each mel band, shape (batch, n_mels, frames)
-    "Fourier transform, square and mel filters in `keras.ops`."
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:  # Shape (batch, places, frames) each
+    "Real and imaginary part of the Fourier transform, in `keras.ops`."
     re = x
     im = None
     left = x.shape[1]
     frames = ops.shape(x)[2]
     for cos, sin in dft:
-        known, _, n = cos.shape
+        known, new, n = cos.shape
         left //= n
         a = ops.reshape(re, (-1, known, n, left * frames))
         if im is None:
@@ -406,8 +406,17 @@ def _mel_power(
             b = ops.reshape(im, (-1, known, n, left * frames))
             re = ops.matmul(cos, a) - ops.matmul(sin, b)
             im = ops.matmul(sin, a) + ops.matmul(cos, b)
-    power = ops.square(re) + ops.square(im)
-    return ops.matmul(filters, ops.reshape(power, (-1, filters.shape[1], frames)))
+    shape = (-1, known * new, frames)
+    return ops.reshape(re, shape), ops.reshape(im, shape)
+
+def _mel_power(
+    x: keras.KerasTensor,  # Windowed frames as columns, shape (batch, n_fft, frames)
+    dft: list,  # Pairs of cosines and sines, as in `feature_tables`
+    filters: np.ndarray,  # Mel filters, likewise
+) -> keras.KerasTensor:  # Power in each mel band, shape (batch, n_mels, frames)
+    "Fourier transform, square and mel filters in `keras.ops`."
+    re, im = _fourier(x, dft)
+    return ops.matmul(filters, ops.square(re) + ops.square(im))
 
 # %% ../nbs/06_model.ipynb #bbf77984
 def fixed_dense(
@@ -427,13 +436,17 @@ def frame_spectra(
     n_fft: int,  # Samples that are transformed: the frame, and zeros behind it
     hop: int,  # Samples from frame to frame
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:  # Shape (batch, frames, n_fft // 2 + 1) each
-    "Real and imaginary part of the STFT, by tables of cosines and sines."
-    places = np.outer(np.arange(len(window)), np.arange(n_fft // 2 + 1))
-    angle = 2 * np.pi / n_fft * (places % n_fft)
-    column = np.reshape(window, (-1, 1))
-    frames = ops.swapaxes(_frame(y, len(window), hop), 1, 2)
-    re = fixed_dense((column * np.cos(angle)).astype('float32'), frames)
-    im = fixed_dense((column * -np.sin(angle)).astype('float32'), frames)
+    "Real and imaginary part of the STFT, as layers that every format of models knows."
+    dft, k = _dft_tables(n_fft)
+    dft = [(t.real.astype('float32'), t.imag.astype('float32')) for t in dft]
+    column = np.reshape(window, (-1, 1)).astype('float32')
+    frames = _frame(y, len(window), hop) * column
+    frames = ops.pad(frames, [[0, 0], [0, n_fft - len(window)], [0, 0]])
+    re, im = _fourier(frames, dft)
+    bins, places = np.unique(np.minimum(k, n_fft - k), return_index=True)
+    mirror = np.where(k[places] == bins, 1, -1).astype('float32')
+    re = ops.take(ops.swapaxes(re, 1, 2), places, axis=2)
+    im = ops.take(ops.swapaxes(im, 1, 2), places, axis=2) * mirror
     return re, im
 
 # %% ../nbs/06_model.ipynb #b29b7302
