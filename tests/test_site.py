@@ -45,21 +45,32 @@ def open_tab(context, server):
     return tab
 
 
-@pytest.fixture
-def visit(browser, server):
-    "Opens a page, with a browser of its own that has seen nothing."
-    contexts = []
+PAINT = '''window.paint = {lcp: 0, shift: 0};
+new PerformanceObserver(l => l.getEntries().forEach(e => paint.lcp = e.startTime)).observe({type: "largest-contentful-paint", buffered: true});
+new PerformanceObserver(l => l.getEntries().forEach(e => { if (!e.hadRecentInput) paint.shift += e.value })).observe({type: "layout-shift", buffered: true});'''
 
-    def go(page, width=1280, scheme='light'):
-        context = browser.new_context(viewport={'width': width, 'height': 800}, color_scheme=scheme)
-        contexts.append(context)
-        tab = open_tab(context, server)
+
+@pytest.fixture(scope='module')
+def visit(browser, server):
+    "Opens page after page in one tab that remembers nothing: a new browser for each would take three times as long."
+    context = browser.new_context()
+    tab = open_tab(context, server)
+    tab.add_init_script(PAINT)
+    devtools = context.new_cdp_session(tab)
+    devtools.send('Network.enable')
+
+    def go(page, width=1280, scheme='light', cached=True):
+        tab.goto('about:blank')  # what was on its way to the page before ends here
+        devtools.send('Storage.clearDataForOrigin', {'origin': server, 'storageTypes': 'all'})
+        devtools.send('Network.setCacheDisabled', {'cacheDisabled': not cached})
+        tab.wrong.clear()
+        tab.set_viewport_size({'width': width, 'height': 800})
+        tab.emulate_media(color_scheme=scheme)
         tab.goto(f'{server}/{page}.html', wait_until='load')
         return tab
 
     yield go
-    for context in contexts:
-        context.close()
+    context.close()
 
 
 class Reader(HTMLParser):
@@ -234,37 +245,10 @@ def test_the_feed_is_valid(docs):
         assert item.findtext('link') == f'{weave.SITE}/predicting-from-sound.html'
 
 
-PAINT = '''window.paint = {lcp: 0, shift: 0};
-new PerformanceObserver(l => l.getEntries().forEach(e => paint.lcp = e.startTime)).observe({type: "largest-contentful-paint", buffered: true});
-new PerformanceObserver(l => l.getEntries().forEach(e => { if (!e.hadRecentInput) paint.shift += e.value })).observe({type: "layout-shift", buffered: true});'''
-
-
-@pytest.fixture(scope='module')
-def first_visit(browser, server):
-    "Opens page after page on a phone, in one tab that keeps nothing: a new browser for each would take three times as long."
-    context = browser.new_context()
-    tab = open_tab(context, server)
-    tab.add_init_script(PAINT)
-    devtools = context.new_cdp_session(tab)
-    devtools.send('Network.enable')
-    devtools.send('Network.setCacheDisabled', {'cacheDisabled': True})
-
-    def go(page):
-        tab.goto('about:blank')  # what was on its way to the page before ends here
-        devtools.send('Storage.clearDataForOrigin', {'origin': server, 'storageTypes': 'all'})
-        tab.wrong.clear()
-        tab.set_viewport_size({'width': 390, 'height': 800})
-        tab.goto(f'{server}/{page}.html', wait_until='load')
-        return tab
-
-    yield go
-    context.close()
-
-
 @pytest.mark.parametrize('page', PAGES)
-def test_a_page_opens_without_fault(first_visit, page):
+def test_a_page_opens_without_fault(visit, page):
     "On a phone, for the first time: soon, and whole. Then the window is made wide."
-    tab = first_visit(page)
+    tab = visit(page, width=390, cached=False)
     tab.wait_for_load_state('networkidle')
     tab.add_style_tag(
         content='#quarto-content { overflow-x: visible !important }'
