@@ -335,7 +335,7 @@ class AudioSequence(keras.utils.PyDataset):
 # %% ../nbs/06_model.ipynb #b06c67a5
 def _dft_tables(
     n_fft: int,  # Samples a frame
-) -> tuple[list, np.ndarray]:  # Complex tables of the steps, shapes (known, new, summed); k of each place
+) -> tuple[list, np.ndarray]:  # Complex tables of the steps, shapes (known, new, summed); frequency at each place
     "The discrete Fourier transform of a real frame as a few products with small tables."
     tables = []
     k = np.zeros(1, int)  # frequencies told apart so far,
@@ -436,7 +436,7 @@ def frame_spectra(
     n_fft: int,  # Samples that are transformed: the frame, and zeros behind it
     hop: int,  # Samples from frame to frame
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:  # Shape (batch, frames, n_fft // 2 + 1) each
-    "Real and imaginary part of the STFT, as layers that every format of models knows."
+    "Real and imaginary part of the STFT, of operations that every format of models knows."
     dft, k = _dft_tables(n_fft)
     dft = [(t.real.astype('float32'), t.imag.astype('float32')) for t in dft]
     column = np.reshape(window, (-1, 1)).astype('float32')

@@ -62,7 +62,7 @@ SR = 8000
 
 @pytest.fixture(scope='module')
 def workers():
-    "Two workers, for all tests of this file. They are forked, as each would import TensorFlow for seconds, and so would who takes the place of one that was killed."
+    "Two workers, for all tests of this file; they and those that replace them are forked with TensorFlow imported, which takes seconds otherwise."
     lines = []
     method = warm.context.get_start_method()
     forked = dask.config.set({'distributed.worker.multiprocessing-method': method})

@@ -501,7 +501,7 @@ print(kills)
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork to start many downloads quickly')
 def test_killed_before_every_step(server, tmp_path):
-    "A step is a file that gets its name or is removed. What is not what was published is not taken then."
+    "Whichever file is the last that is renamed or removed: no other files pass for the published ones afterwards, and the next call ends with those."
     few = {name: f'FSDKaggle2018.{name}/{k}.wav' for name, k in (('audio_train', 0), ('audio_test', 30))}
     parts = FSD | {name: {path: FSD[name][path]} for name, path in few.items()}
     parts['meta'] = {path: '\n'.join(text.splitlines()[:2]) for path, text in FSD['meta'].items()}
@@ -536,9 +536,10 @@ def end_of_download(source, place, steps=iter(())):
 download('esc50', Path(sys.argv[2], 'first'), source=published)  # it imports what each would
 for k in count():
     place = Path(sys.argv[2], str(k))
-    killed = end_of_download(published, place, iter(range(k, -1, -1)))
+    killed = end_of_download(published, place, iter(range(k, -1, -1)))  # k steps are taken
     print(k, killed, end_of_download(other, place) >> 8, end_of_download(published, place))
-    if killed != signal.SIGKILL: break
+    if killed != signal.SIGKILL:
+        break
 '''
     url = f'{server.home}/api/records/1'
     done = subprocess.run([sys.executable, '-c', code, url, tmp_path], capture_output=True, text=True)

@@ -52,7 +52,7 @@ new PerformanceObserver(l => l.getEntries().forEach(e => { if (!e.hadRecentInput
 
 @pytest.fixture(scope='module')
 def visit(browser, server):
-    "Opens page after page in one tab that remembers nothing: a new browser for each would take three times as long."
+    "Opens page after page in one tab, whose storage is emptied before each, and whose cache is used if `cached`: a new browser for each would take three times as long."
     context = browser.new_context()
     tab = open_tab(context, server)
     tab.add_init_script(PAINT)
